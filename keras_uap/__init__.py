@@ -1,0 +1,14 @@
+"""Universal adversarial perturbations for Keras classifiers."""
+
+from keras_uap.callbacks import StopAtFoolingRate as StopAtFoolingRate
+from keras_uap.deepfool import DeepFool as DeepFool
+from keras_uap.deepfool import deepfool as deepfool
+from keras_uap.logits import logits_function as logits_function
+from keras_uap.lp_ball import LpBall as LpBall
+from keras_uap.lp_ball import project as project
+from keras_uap.metrics import FoolingRate as FoolingRate
+from keras_uap.perturbation_layer import PerturbationLayer as PerturbationLayer
+from keras_uap.universal_perturbation import (
+    UniversalPerturbation as UniversalPerturbation,
+)
+from keras_uap.version import __version__ as __version__

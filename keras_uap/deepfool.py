@@ -1,0 +1,400 @@
+"""DeepFool: the smallest step that takes an image over a decision boundary.
+
+For an image of label `k`, every other class `j` has the linear approximation
+of a boundary, `f_j(x) = z_j(x) - z_k(x) = 0`, at l2 distance
+`|f_j| / ||grad f_j||`. DeepFool steps to the nearest one among the
+`num_candidates` highest classes, looks again, and goes on until the label has
+changed. The sum of the steps, a little overshot, is the perturbation.
+
+A whole batch takes its steps together, in one `tf.while_loop`. Images whose
+label has changed leave the loop: each turn runs on those that are left.
+
+What it costs is counted in *model passes*, a forward or a backward of one
+image. One forward gives the label test and, on its tape, the gradients of the
+next step. When much of a batch is already over the boundary, it is cheaper to
+run those that are left through a forward of their own than to take gradients
+of all; `_step` chooses by count.
+
+`deepfool` is this as a function. `DeepFool` is the update rule of
+`UniversalPerturbation` that is made of it.
+
+Reference:
+    - [DeepFool, Moosavi-Dezfooli et al., 2016](
+        https://arxiv.org/abs/1511.04599)
+    - [Universal adversarial perturbations, Moosavi-Dezfooli et al., 2017](
+        https://arxiv.org/abs/1610.08401)
+"""
+
+import collections
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_uap.logits import logits_function
+
+# Lifts an image that lies exactly on a boundary over it, in logits.
+_NUDGE = 1e-5
+
+DeepFoolResult = collections.namedtuple(
+    "DeepFoolResult", ["perturbations", "labels", "steps", "converged"]
+)
+
+# What `minimal_perturbations` returns.
+_Batch = collections.namedtuple(
+    "_Batch",
+    ["increments", "labels", "steps", "converged", "first_labels", "passes"],
+)
+
+
+def deepfool(
+    classifier,
+    images,
+    num_candidates=10,
+    overshoot=0.02,
+    max_steps=50,
+    batch_size=32,
+    from_logits=None,
+    verbose="auto",
+):
+    """Finds minimal l2 perturbations, one for each image.
+
+    Args:
+        classifier: Keras model that maps images to class scores.
+        images: Array `(n, H, W, C)` in the classifier's own pixel range. The
+            perturbed images are not clipped to it.
+        num_candidates: Integer of at least 2, the number of highest classes
+            whose boundaries are looked at, the image's own label among them.
+        overshoot: Float of at least 0, the share by which the perturbation is
+            made longer than the linear approximation asks.
+        max_steps: Integer of at least 1, the most steps for one image.
+        batch_size: Integer, images that take their steps together.
+        from_logits: Boolean, whether the classifier returns logits; `None`
+            finds out.
+        verbose: `"auto"`, 0 or 1, whether to show a progress bar.
+
+    Returns:
+        A named tuple of NumPy arrays: `perturbations` `(n, H, W, C)` in pixel
+        units, `labels` `(n,)` of the perturbed images, `steps` `(n,)` taken,
+        and `converged` `(n,)`, whether the label changed.
+
+    Raises:
+        TypeError: if `classifier` is not a Keras model.
+        ValueError: for arguments out of range, or images that are empty, not
+            finite or of the wrong shape.
+
+    Reference:
+        - [Moosavi-Dezfooli et al., 2016](https://arxiv.org/abs/1511.04599)
+    """
+    rule = DeepFool(
+        num_candidates=num_candidates, overshoot=overshoot, max_steps=max_steps
+    )
+    images = np.asarray(images)
+    if images.ndim < 2 or len(images) == 0:
+        raise ValueError(
+            "images must be a batch of at least one image, of shape "
+            f"(n, height, width, channels). Received: shape {images.shape}."
+        )
+    if not np.all(np.isfinite(images)):
+        raise ValueError("images must be finite. Received: NaN or infinity.")
+    logits = logits_function(classifier, from_logits, images[:4])
+
+    @tf.function(
+        input_signature=[tf.TensorSpec((None, *images.shape[1:]), "float32")],
+        autograph=False,
+    )
+    def run(batch):
+        return rule.minimal_perturbations(logits, batch)
+
+    progress = keras.utils.Progbar(
+        len(images), verbose=1 if verbose == "auto" else verbose
+    )
+    results = []
+    for start in range(0, len(images), batch_size):
+        batch = images[start : start + batch_size].astype("float32")
+        results.append([value.numpy() for value in run(batch)[:4]])
+        progress.update(min(start + batch_size, len(images)))
+    return DeepFoolResult(*(np.concatenate(parts) for parts in zip(*results)))
+
+
+@keras.saving.register_keras_serializable(package="keras_uap")
+class DeepFool:
+    """The update rule of the paper: v grows by DeepFool increments.
+
+    In *whole batches* (the default), the increments of the images of a batch
+    that `v` does not fool yet are added up, and the sum gives the direction of
+    one step. Minimal increments are tiny beside `epsilon` on a large network,
+    so the step's length is set by `step_size`, not by the increments, and a
+    momentum joins the directions of the batches. *One image after another*
+    (`one_by_one=True`) is Algorithm 1 of the paper to the letter: each image's
+    increment is added whole, `v` is projected, and the next image starts from
+    there.
+
+    Args:
+        num_candidates: Integer of at least 2, the number of highest classes
+            whose boundaries are looked at. Costs `num_candidates - 1`
+            backward passes a step.
+        overshoot: Float of at least 0, the share added to each increment.
+        max_steps: Integer of at least 1, the most steps for one image.
+        one_by_one: Boolean, whether images follow one another as in the
+            paper, or each batch makes one step.
+        step_size: Float above 0, the length of a whole batch's step as a share
+            of `epsilon`, or a `keras.optimizers.schedules.LearningRateSchedule`
+            of it over the batches.
+        momentum: Float in [0, 1), of the steps of whole batches.
+
+    Raises:
+        ValueError: for arguments out of range.
+    """
+
+    def __init__(
+        self,
+        num_candidates=2,
+        overshoot=0.02,
+        max_steps=50,
+        one_by_one=False,
+        step_size=0.4,
+        momentum=0.9,
+    ):
+        _check_whole("num_candidates", num_candidates, 2)
+        _check_whole("max_steps", max_steps, 1)
+        if not (np.isfinite(overshoot) and overshoot >= 0):
+            raise ValueError(
+                f"overshoot must be at least 0. Received: overshoot={overshoot}"
+            )
+        if not isinstance(
+            step_size, keras.optimizers.schedules.LearningRateSchedule
+        ) and not (np.isfinite(step_size) and step_size > 0):
+            raise ValueError(
+                f"step_size must be above 0. Received: step_size={step_size}."
+            )
+        if not 0 <= momentum < 1:
+            raise ValueError(
+                f"momentum must be in [0, 1). Received: momentum={momentum}."
+            )
+        self.num_candidates = num_candidates
+        self.overshoot = overshoot
+        self.max_steps = max_steps
+        self.one_by_one = one_by_one
+        self.step_size = step_size
+        self.momentum = momentum
+
+    def minimal_perturbations(self, logits, images, labels=None):
+        """Runs DeepFool on a batch, as TensorFlow ops.
+
+        Args:
+            logits: Function from images to logits, as `logits_function` gives.
+            images: Float32 tensor `(n, H, W, C)`.
+            labels: Integer tensor `(n,)`, the labels to leave; an image that
+                has another label from the start needs no step. `None` means
+                the labels of `images`.
+
+        Returns:
+            A named tuple of tensors: `increments` `(n, H, W, C)`, `labels`
+            `(n,)` of the images with them, `steps` `(n,)` taken, `converged`
+            `(n,)`, whether the label changed, `first_labels` `(n,)` before
+            any step, and `passes`, the number of model passes. An image without a usable gradient leaves the loop
+            and has not converged.
+        """
+        count = tf.shape(images)[0]
+        if labels is not None:
+            labels = tf.cast(labels, "int64")
+        stretch = 1.0 + self.overshoot
+        no_image = tf.zeros((0,), "int32")
+
+        def more(turn, active, *_):
+            return (turn <= self.max_steps) & (tf.size(active) > 0)
+
+        def take_step(turn, active, first_labels, candidates, total, steps,
+                      found, passes):
+            points = tf.gather(images, active)
+            points += stretch * tf.gather(total, active)
+            with tf.GradientTape(
+                persistent=True, watch_accessed_variables=False
+            ) as tape:
+                tape.watch(points)
+                scores = logits(points)
+            highest = tf.argmax(scores, axis=-1)
+            passes += tf.size(active)
+            found = tf.tensor_scatter_nd_update(
+                found, active[:, tf.newaxis], highest
+            )
+            # Every image is active in the first turn, so its candidates, kept
+            # from then on, are the classes that are highest at the start.
+            first = turn == 0
+            candidates = tf.cond(
+                first, lambda: self._highest(scores), lambda: candidates
+            )
+            first_labels = tf.cond(
+                first, lambda: highest, lambda: first_labels
+            )
+            origin = first_labels if labels is None else labels
+            left = tf.where(tf.equal(highest, tf.gather(origin, active)))[:, 0]
+            left = tf.cond(
+                turn < self.max_steps,
+                lambda: tf.cast(left, "int32"),
+                lambda: no_image,
+            )
+            active = tf.gather(active, left)
+            increments, usable, spent = self._step(
+                logits, tape, points, scores, left, tf.gather(candidates, active)
+            )
+            total = tf.tensor_scatter_nd_add(
+                total, active[:, tf.newaxis], increments
+            )
+            steps = tf.tensor_scatter_nd_add(
+                steps, active[:, tf.newaxis], tf.cast(usable, "int32")
+            )
+            return (turn + 1, tf.boolean_mask(active, usable), first_labels,
+                    candidates, total, steps, found, passes + spent)
+
+        nothing = tf.zeros((count,), "int64")
+        start = (
+            tf.constant(0),
+            tf.range(count),
+            nothing,
+            tf.zeros((count, self.num_candidates), "int32"),
+            tf.zeros_like(images),
+            tf.zeros((count,), "int32"),
+            nothing,
+            tf.constant(0),
+        )
+        batch = tf.TensorShape([None])
+        shapes = (
+            tf.TensorShape([]), batch, batch, tf.TensorShape([None, None]),
+            images.shape, batch, batch, tf.TensorShape([]),
+        )
+        _, _, first_labels, _, total, steps, found, passes = tf.while_loop(
+            more, take_step, start, shape_invariants=shapes
+        )
+        origin = first_labels if labels is None else labels
+        return _Batch(
+            increments=stretch * total,
+            labels=found,
+            steps=steps,
+            converged=tf.not_equal(found, origin),
+            first_labels=first_labels,
+            passes=passes,
+        )
+
+    def _highest(self, scores):
+        """The highest classes, `(n, num_candidates)`, highest first."""
+        k = min(self.num_candidates, scores.shape[-1])
+        return tf.math.top_k(scores, k=k).indices
+
+    def _step(self, logits, tape, points, scores, left, candidates):
+        """One step towards the nearest boundary for the images `left`.
+
+        Returns the increments, whether each image had a usable gradient, and
+        the model passes spent.
+        """
+        turns = min(self.num_candidates, scores.shape[-1]) - 1
+        all_count, left_count = tf.shape(points)[0], tf.size(left)
+
+        def nothing():
+            none = tf.zeros_like(points)[:0]
+            return none, tf.zeros((0,), "bool"), tf.constant(0)
+
+        def from_all():
+            full = tf.scatter_nd(
+                left[:, tf.newaxis],
+                candidates,
+                tf.stack([all_count, turns + 1]),
+            )
+            gradients = self._gradients(tape, points, scores, full)
+            rows = tf.gather(scores, left)
+            increments, usable = self._nearest(
+                rows, candidates, [tf.gather(g, left) for g in gradients]
+            )
+            return increments, usable, all_count * turns
+
+        def from_left():
+            some = tf.gather(points, left)
+            with tf.GradientTape(
+                persistent=True, watch_accessed_variables=False
+            ) as inner:
+                inner.watch(some)
+                rows = logits(some)
+            gradients = self._gradients(inner, some, rows, candidates)
+            increments, usable = self._nearest(rows, candidates, gradients)
+            return increments, usable, left_count * (turns + 1)
+
+        cheaper_alone = left_count * (turns + 1) < all_count * turns
+        return tf.cond(
+            left_count == 0,
+            nothing,
+            lambda: tf.cond(cheaper_alone, from_left, from_all),
+        )
+
+    def _gradients(self, tape, points, scores, candidates):
+        """Gradients of each candidate's logit minus the first one's."""
+        # An image's scores depend on that image alone, so one backward pass
+        # of a sum over the batch gives each image its own gradient.
+        classes = scores.shape[-1]
+        own = tf.one_hot(candidates[:, 0], classes)
+        return [
+            tape.gradient(
+                scores,
+                points,
+                output_gradients=tf.one_hot(candidates[:, j], classes) - own,
+            )
+            for j in range(1, min(self.num_candidates, classes))
+        ]
+
+    def _nearest(self, scores, candidates, gradients):
+        """The step to the nearest of the candidates' boundaries."""
+        axes = list(range(1, gradients[0].shape.rank))
+        shape = [-1] + [1] * len(axes)
+        best = tf.fill(tf.shape(scores)[:1], np.float32(np.inf))
+        step = tf.zeros_like(gradients[0])
+        for j, gradient in enumerate(gradients, start=1):
+            square = tf.reduce_sum(tf.square(gradient), axis=axes)
+            gap = tf.abs(_lead(scores, candidates, j)) + _NUDGE
+            distance = gap / tf.sqrt(square)
+            # Comparisons with NaN are false: such a gradient is never chosen.
+            nearer = (distance < best) & (square > 0)
+            length = tf.where(nearer, gap / square, 0.0)
+            step = tf.where(
+                tf.reshape(nearer, shape),
+                tf.reshape(length, shape) * gradient,
+                step,
+            )
+            best = tf.where(nearer, distance, best)
+        return step, tf.math.is_finite(best)
+
+    def get_config(self):
+        return {
+            "num_candidates": self.num_candidates,
+            "overshoot": self.overshoot,
+            "max_steps": self.max_steps,
+            "one_by_one": self.one_by_one,
+            "step_size": keras.saving.serialize_keras_object(self.step_size),
+            "momentum": self.momentum,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        config["step_size"] = keras.saving.deserialize_keras_object(
+            config["step_size"]
+        )
+        return cls(**config)
+
+
+def _lead(scores, candidates, j):
+    """The j-th candidate's logit minus the first one's, `(n,)`."""
+    return tf.gather(scores, candidates[:, j], batch_dims=1) - tf.gather(
+        scores, candidates[:, 0], batch_dims=1
+    )
+
+
+def _check_whole(name, value, least):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, np.integer))
+        or value < least
+    ):
+        raise ValueError(
+            f"{name} must be a whole number of at least {least}. "
+            f"Received: {name}={value!r}."
+        )

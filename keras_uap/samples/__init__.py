@@ -1,0 +1,82 @@
+"""The embedded default: a real ImageNet classifier and real photographs.
+
+The classifier is EfficientNet-Lite0 with its ImageNet weights. The photographs
+are free-licensed, cut to 224x224 crops on which the classifier is at least
+35 % sure, and split by photograph: no photograph has crops on both sides.
+`CREDITS.md` and `photos/CREDITS.csv`, beside this file, name the authors and
+licences.
+"""
+
+import pathlib
+
+import keras
+import numpy as np
+from PIL import Image
+
+_FOLDER = pathlib.Path(__file__).parent
+SPLITS = ("fit", "held_out")
+
+
+def load_classifier():
+    """Loads EfficientNet-Lite0 with ImageNet weights.
+
+    Returns:
+        A Keras model that maps images `(n, 224, 224, 3)`, RGB in 0 to 255, to
+        1,000 logits in the usual ImageNet order, as in `class_names()`.
+    """
+    return keras.saving.load_model(
+        _FOLDER / "efficientnet_lite0.keras", compile=False
+    )
+
+
+def load_photos(split):
+    """Loads photo crops.
+
+    Args:
+        split: `"fit"` (136 crops of 26 photographs), to find perturbations
+            with, or `"held_out"` (54 crops of 12 others), to measure them on.
+
+    Returns:
+        uint8 NumPy array `(n, 224, 224, 3)`, RGB in 0 to 255.
+
+    Raises:
+        ValueError: for another split.
+    """
+    return np.stack(
+        [
+            np.asarray(Image.open(path).convert("RGB"))
+            for path in _photo_paths(split)
+        ]
+    )
+
+
+def photo_groups(split):
+    """Returns the name of the photograph that each crop was cut from.
+
+    Crops of one photograph are alike, so an interval for a fooling rate must
+    count photographs, not crops: pass this as `groups`.
+
+    Args:
+        split: `"fit"` or `"held_out"`.
+
+    Returns:
+        NumPy array of strings `(n,)`, in the order of `load_photos(split)`.
+    """
+    return np.array(
+        [path.stem.rpartition("_")[0] for path in _photo_paths(split)]
+    )
+
+
+def class_names():
+    """Returns the 1,000 ImageNet class names, in the order of the logits."""
+    text = (_FOLDER / "imagenet_classes.txt").read_text(encoding="utf-8")
+    return text.splitlines()
+
+
+def _photo_paths(split):
+    if split not in SPLITS:
+        raise ValueError(
+            f"Unknown split. Received: split={split!r}. Expected 'fit' or "
+            "'held_out'."
+        )
+    return sorted((_FOLDER / "photos" / split).glob("*.jpg"))
