@@ -205,8 +205,9 @@ class DeepFool:
         def more(turn, active, *_):
             return (turn <= self.max_steps) & (tf.size(active) > 0)
 
-        def take_step(turn, active, first_labels, candidates, total, steps,
-                      found, passes):
+        def take_step(
+            turn, active, first_labels, candidates, total, steps, found, passes
+        ):
             points = tf.gather(images, active)
             points += stretch * tf.gather(total, active)
             with tf.GradientTape(
@@ -225,9 +226,7 @@ class DeepFool:
             candidates = tf.cond(
                 first, lambda: self._highest(scores), lambda: candidates
             )
-            first_labels = tf.cond(
-                first, lambda: highest, lambda: first_labels
-            )
+            first_labels = tf.cond(first, lambda: highest, lambda: first_labels)
             origin = first_labels if labels is None else labels
             left = tf.where(tf.equal(highest, tf.gather(origin, active)))[:, 0]
             left = tf.cond(
@@ -237,7 +236,12 @@ class DeepFool:
             )
             active = tf.gather(active, left)
             increments, usable, spent = self._step(
-                logits, tape, points, scores, left, tf.gather(candidates, active)
+                logits,
+                tape,
+                points,
+                scores,
+                left,
+                tf.gather(candidates, active),
             )
             total = tf.tensor_scatter_nd_add(
                 total, active[:, tf.newaxis], increments
@@ -245,8 +249,16 @@ class DeepFool:
             steps = tf.tensor_scatter_nd_add(
                 steps, active[:, tf.newaxis], tf.cast(usable, "int32")
             )
-            return (turn + 1, tf.boolean_mask(active, usable), first_labels,
-                    candidates, total, steps, found, passes + spent)
+            return (
+                turn + 1,
+                tf.boolean_mask(active, usable),
+                first_labels,
+                candidates,
+                total,
+                steps,
+                found,
+                passes + spent,
+            )
 
         nothing = tf.zeros((count,), "int64")
         start = (
@@ -261,8 +273,14 @@ class DeepFool:
         )
         batch = tf.TensorShape([None])
         shapes = (
-            tf.TensorShape([]), batch, batch, tf.TensorShape([None, None]),
-            images.shape, batch, batch, tf.TensorShape([]),
+            tf.TensorShape([]),
+            batch,
+            batch,
+            tf.TensorShape([None, None]),
+            images.shape,
+            batch,
+            batch,
+            tf.TensorShape([]),
         )
         _, _, first_labels, _, total, steps, found, passes = tf.while_loop(
             more, take_step, start, shape_invariants=shapes

@@ -68,9 +68,7 @@ def save_perturbation(path, perturbation, card):
         path = path.with_name(path.name + ".npz")
     with atomic_path(path) as temporary:
         with open(temporary, "wb") as file:
-            np.savez_compressed(
-                file, perturbation=array, card=np.array(text)
-            )
+            np.savez_compressed(file, perturbation=array, card=np.array(text))
     return path
 
 

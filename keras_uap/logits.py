@@ -67,6 +67,48 @@ def logits_function(classifier, from_logits=None, images=None):
     return _checked(lambda images: _probabilities_to_logits(scores(images)))
 
 
+def compile_logits(logits, image_shape):
+    """Compiles a logits function, traced once for all batch sizes.
+
+    Args:
+        logits: Function as `logits_function` gives.
+        image_shape: Tuple `(H, W, C)`.
+    """
+    return tf.function(
+        logits,
+        input_signature=[tf.TensorSpec((None, *image_shape), "float32")],
+        autograph=False,
+    )
+
+
+def predict_logits(
+    logits, images, transform=None, batch_size=32, verbose=0, unit="image"
+):
+    """Runs a logits function over an array, batch by batch.
+
+    Args:
+        logits: Function from images to logits.
+        images: Array `(n, H, W, C)`.
+        transform: Function from a float32 batch to a batch, applied first.
+        batch_size: Integer.
+        verbose: `"auto"`, 0, 1 or 2, as in Keras.
+        unit: String, what the progress bar counts.
+
+    Returns:
+        Float32 NumPy array `(n, num_classes)`.
+    """
+    progress = keras.utils.Progbar(
+        len(images), verbose=1 if verbose == "auto" else verbose, unit_name=unit
+    )
+    parts = []
+    for start in range(0, len(images), batch_size):
+        batch = tf.cast(images[start : start + batch_size], "float32")
+        batch = batch if transform is None else transform(batch)
+        parts.append(np.asarray(logits(batch)))
+        progress.update(start + len(parts[-1]))
+    return np.concatenate(parts)
+
+
 def _checked(function):
     """Wraps a logits function: checks its shape, makes one logit two."""
 

@@ -63,9 +63,7 @@ def clip_to_range(images, value_range):
 def apply_perturbation(images, perturbation, value_range):
     """Returns `clip(images + perturbation)` as a float32 tensor."""
     images = tf.cast(images, "float32")
-    return clip_to_range(
-        images + tf.cast(perturbation, "float32"), value_range
-    )
+    return clip_to_range(images + tf.cast(perturbation, "float32"), value_range)
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")
@@ -235,9 +233,7 @@ class PerturbationLayer(keras.layers.Layer):
             return perturbed
         draw = keras.random.uniform((count,), seed=self.seed_generator)
         shape = [-1] + [1] * (images.shape.rank - 1)
-        return tf.where(
-            tf.reshape(draw < self.rate, shape), perturbed, images
-        )
+        return tf.where(tf.reshape(draw < self.rate, shape), perturbed, images)
 
     def compute_output_shape(self, input_shape):
         return input_shape

@@ -29,7 +29,11 @@ import tensorflow as tf
 
 from keras_uap import losses
 from keras_uap.deepfool import DeepFool
-from keras_uap.logits import logits_function
+from keras_uap.logits import (
+    compile_logits,
+    logits_function,
+    predict_logits,
+)
 from keras_uap.lp_ball import (
     lp_norm,
     project,
@@ -178,7 +182,9 @@ class UniversalPerturbation(keras.Model):
                 name="best_perturbation",
             )
             self.best_rate = self.add_weight(
-                shape=(), initializer=_below_zero, trainable=False,
+                shape=(),
+                initializer=_below_zero,
+                trainable=False,
                 name="best_rate",
             )
             self.mask = None
@@ -205,11 +211,7 @@ class UniversalPerturbation(keras.Model):
 
     def _check_classes(self, image_shape):
         """Traces the classifier once: has it scores, is the target among them?"""
-        self._compiled_logits = tf.function(
-            self._logits,
-            input_signature=[tf.TensorSpec((None, *image_shape))],
-            autograph=False,
-        )
+        self._compiled_logits = compile_logits(self._logits, image_shape)
         scores = self._compiled_logits.get_concrete_function().outputs[0]
         classes = scores.shape[-1]
         if self.target is not None and self.target >= classes:
@@ -339,6 +341,33 @@ class UniversalPerturbation(keras.Model):
         }
         self._set_default_step()
 
+    def decaying_lion(self, batches):
+        """The optimizer that measured best: sign steps that become smaller.
+
+        Args:
+            batches: Integer, how many batches the fit will run in all.
+
+        Returns:
+            A `keras.optimizers.Lion` for `compile`. Its steps begin at 0.3 of
+            `epsilon` and fall in a line to a hundredth of that.
+
+        Raises:
+            ValueError: if the size of the images is not known yet.
+        """
+        if not self.built:
+            raise ValueError(
+                "The size of the images is not known yet. Build the model "
+                "first: uap.build((None, height, width, channels))."
+            )
+        first = 3 * _STEP * self._pixel_epsilon
+        return keras.optimizers.Lion(
+            keras.optimizers.schedules.PolynomialDecay(
+                first, batches, first / 100
+            ),
+            beta_1=0.95,
+            beta_2=0.95,
+        )
+
     def _set_default_step(self):
         if self._step_is_default and self.built:
             self.optimizer.learning_rate = _STEP * self._pixel_epsilon
@@ -463,9 +492,7 @@ class UniversalPerturbation(keras.Model):
             apply_perturbation(images, self.v, self.value_range),
             clean,
         )
-        self._not_converged.update_state(
-            tf.cast(~batch.converged, "float32")
-        )
+        self._not_converged.update_state(tf.cast(~batch.converged, "float32"))
         self._apply(
             -_sum_where(batch.converged, batch.increments),
             scale=self._pixel_epsilon * (1.0 - self._update.momentum),
@@ -502,7 +529,9 @@ class UniversalPerturbation(keras.Model):
             tf.constant(0),
         )
         _, v, predicted, failed, passes = tf.while_loop(
-            lambda i, *_: i < count, add_increment, start,
+            lambda i, *_: i < count,
+            add_increment,
+            start,
             parallel_iterations=1,
         )
         self.v.assign(v)
@@ -594,9 +623,9 @@ class UniversalPerturbation(keras.Model):
             history = super().fit(
                 x,
                 y,
-                batch_size=None,
                 epochs=epochs,
                 verbose=verbose,
+                shuffle=False,
                 callbacks=_prepend(monitor, callbacks),
                 validation_data=validation_data,
                 initial_epoch=initial_epoch,
@@ -759,16 +788,10 @@ class UniversalPerturbation(keras.Model):
         """Puts clean predictions beside arrays; data sets stay as they are."""
         if not _is_array(x):
             return (x,) if y is None else (x, y)
-        show = verbose if verbose in (0, 1, 2) else 1
-        progress = keras.utils.Progbar(
-            len(x), verbose=show, unit_name="clean prediction"
+        scores = predict_logits(
+            self._compiled_logits, x, verbose=verbose, unit="clean prediction"
         )
-        parts = []
-        for start in range(0, len(x), 32):
-            batch = tf.cast(x[start : start + 32], "float32")
-            parts.append(np.argmax(self._compiled_logits(batch), axis=-1))
-            progress.update(min(start + 32, len(x)))
-        return {_IMAGES: x, _CLEAN: np.concatenate(parts)}, y
+        return {_IMAGES: x, _CLEAN: np.argmax(scores, axis=-1)}, y
 
     def _batches_of(self, images, y, batch_size, shuffle):
         """A data set of an array's batches, in an order of the epoch's own.
@@ -795,7 +818,9 @@ class UniversalPerturbation(keras.Model):
 
         data = tf.data.Dataset.from_generator(
             indices, output_signature=tf.TensorSpec((None,), "int64")
-        ).apply(tf.data.experimental.assert_cardinality(-(-count // batch_size)))
+        ).apply(
+            tf.data.experimental.assert_cardinality(-(-count // batch_size))
+        )
         return data.map(gather).prefetch(2)
 
     def _get_metrics_result_or_logs(self, logs):
@@ -897,9 +922,7 @@ def _raise_if_not_finite(error, name):
 def _sum_where(keep, values):
     """Sums over the batch the entries to keep, whatever the others hold."""
     shape = [-1] + [1] * (values.shape.rank - 1)
-    return tf.reduce_sum(
-        tf.where(tf.reshape(keep, shape), values, 0.0), axis=0
-    )
+    return tf.reduce_sum(tf.where(tf.reshape(keep, shape), values, 0.0), axis=0)
 
 
 def _below_zero(shape, dtype=None):

@@ -1,0 +1,316 @@
+"""One page about a perturbation: how often it fools, and what that is worth.
+
+A fooling rate means little alone. On images that a classifier is unsure of,
+random noise of the same norm changes many answers too, so the report gives
+both, with confidence intervals and the number of images. It also says what
+clipping to the pixel range and rounding to whole grey levels cost, how sure
+the classifier was and is, and which classes are hit.
+"""
+
+import dataclasses
+import json
+
+import numpy as np
+import tensorflow as tf
+
+from keras_uap.analysis.interval import rate_interval
+from keras_uap.logits import compile_logits, logits_function, predict_logits
+from keras_uap.lp_ball import lp_norm, standardize_norm
+from keras_uap.perturbation_layer import (
+    apply_perturbation,
+    standardize_perturbation,
+    standardize_value_range,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class FoolingReport:
+    """What `fooling_report` measured.
+
+    Attributes:
+        num_images, num_groups: Integers, images and photographs measured on.
+        norm, epsilon: The norm, and the perturbation's own value of it, in
+            pixel units.
+        fooling_rate, fooling_interval: Share of images whose label differs
+            from the clean prediction, and its 95 % interval.
+        random_rate, random_interval: The same for random noise of the same
+            norm (random signs for linf, Gaussian noise for l2).
+        rounded_rate, unclipped_rate: The fooling rate after rounding to whole
+            grey levels, and without clipping to the pixel range.
+        clean_confidence, perturbed_confidence: Mean probability of the top
+            label before and after.
+        fooled_confidence: Mean probability of the wrong label on images that
+            are fooled.
+        share_changed, share_at_bound: Shares of the perturbation's values that
+            are not zero, and that lie at the bound of an linf ball.
+        clean_labels, perturbed_labels: Integer arrays `(n,)`, predictions.
+        clean_error_rate, error_rate: Share of predictions that differ from the
+            given labels before and after, or `None` without labels.
+    """
+
+    num_images: int
+    num_groups: int
+    norm: str
+    epsilon: float
+    fooling_rate: float
+    fooling_interval: tuple
+    random_rate: float
+    random_interval: tuple
+    rounded_rate: float
+    unclipped_rate: float
+    clean_confidence: float
+    perturbed_confidence: float
+    fooled_confidence: float
+    share_changed: float
+    share_at_bound: float
+    clean_labels: np.ndarray
+    perturbed_labels: np.ndarray
+    clean_error_rate: float | None
+    error_rate: float | None
+
+    def per_class(self):
+        """Fooling rate by clean prediction.
+
+        Returns:
+            Dictionary from class index to `(fooling rate, images)`, the class
+            with the most images first.
+        """
+        fooled = self.clean_labels != self.perturbed_labels
+        classes, counts = np.unique(self.clean_labels, return_counts=True)
+        order = np.argsort(-counts, kind="stable")
+        return {
+            int(c): (float(fooled[self.clean_labels == c].mean()), int(n))
+            for c, n in zip(classes[order], counts[order])
+        }
+
+    def dominant_labels(self, most=5):
+        """The labels that fooled images are sent to most.
+
+        Returns:
+            List of `(class index, share of the fooled images)`, largest first.
+        """
+        sent = self.perturbed_labels[self.clean_labels != self.perturbed_labels]
+        classes, counts = np.unique(sent, return_counts=True)
+        order = np.argsort(-counts, kind="stable")[:most]
+        return [(int(classes[i]), counts[i] / len(sent)) for i in order]
+
+    def to_dict(self):
+        """The report as plain Python values, for JSON."""
+        values = dataclasses.asdict(self)
+        values["clean_labels"] = self.clean_labels.tolist()
+        values["perturbed_labels"] = self.perturbed_labels.tolist()
+        values["per_class"] = {
+            str(c): list(v) for c, v in self.per_class().items()
+        }
+        values["dominant_labels"] = [list(p) for p in self.dominant_labels()]
+        return values
+
+    def to_json(self):
+        """The report as a JSON text."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    def plot(self, class_names=None):
+        """Draws the report on one page; returns the matplotlib figure."""
+        from keras_uap import visualization
+
+        return visualization.plot_report(self, class_names)
+
+    def table(self, class_names=None):
+        """The report as a text of at most 80 columns.
+
+        Args:
+            class_names: Sequence of strings, to name the dominant labels.
+        """
+        unit = "of 255" if self.epsilon > 1 else ""
+        rows = [
+            (
+                "images",
+                f"{self.num_images} of {self.num_groups} photographs"
+                if self.num_groups != self.num_images
+                else f"{self.num_images}",
+            ),
+            ("norm", f"{self.norm}, {self.epsilon:.4g} {unit}".rstrip()),
+            ("fooling rate", _rate(self.fooling_rate, self.fooling_interval)),
+            (
+                "random noise, same norm",
+                _rate(self.random_rate, self.random_interval),
+            ),
+            ("rounded to grey levels", f"{self.rounded_rate:.1%}"),
+            ("without clipping", f"{self.unclipped_rate:.1%}"),
+            ("confidence, clean", f"{self.clean_confidence:.2f}"),
+            ("confidence, perturbed", f"{self.perturbed_confidence:.2f}"),
+            ("confidence, where fooled", f"{self.fooled_confidence:.2f}"),
+            ("values changed", f"{self.share_changed:.1%}"),
+        ]
+        if self.norm == "linf":
+            rows.append(("values at the bound", f"{self.share_at_bound:.1%}"))
+        if self.error_rate is not None:
+            rows.append(("error rate, clean", f"{self.clean_error_rate:.1%}"))
+            rows.append(("error rate, perturbed", f"{self.error_rate:.1%}"))
+        for c, share in self.dominant_labels():
+            name = f"class {c}" if class_names is None else class_names[c]
+            rows.append((f"  to {name}"[:32], f"{share:.1%} of the fooled"))
+        return "\n".join(f"{name:<34}{value}" for name, value in rows)
+
+    def __str__(self):
+        return self.table()
+
+
+def fooling_report(
+    classifier,
+    perturbation,
+    images,
+    labels=None,
+    groups=None,
+    norm="linf",
+    value_range=(0, 255),
+    num_random=3,
+    seed=0,
+    batch_size=32,
+    from_logits=None,
+    verbose="auto",
+):
+    """Measures a perturbation on images.
+
+    Args:
+        classifier: Keras model that maps images to class scores.
+        perturbation: Array `(H, W, C)`, in the pixel units of `value_range`.
+        images: Array `(n, H, W, C)`, not those that the perturbation was
+            fitted on.
+        labels: Integer array `(n,)`, for error rates. They play no part in
+            fooling rates.
+        groups: Array `(n,)`, the photograph that each image was cut from.
+            Images of one group are not independent, and the intervals become
+            wider.
+        norm: `"linf"` or `"l2"`, the norm in which random noise is to equal
+            the perturbation.
+        value_range: Pair of floats, the pixel range, or `None`.
+        num_random: Integer, draws of random noise; their rates are averaged.
+        seed: Integer, the seed of the noise.
+        batch_size: Integer.
+        from_logits: Boolean, whether the classifier returns logits; `None`
+            finds out.
+        verbose: `"auto"`, 0 or 1, whether to show progress.
+
+    Returns:
+        A `FoolingReport`.
+
+    Raises:
+        TypeError: if `classifier` is not a Keras model.
+        ValueError: for images that are empty, not finite or of another shape
+            than the perturbation, or labels or groups of another length.
+    """
+    v = standardize_perturbation(perturbation)
+    images = np.asarray(images)
+    norm = standardize_norm(norm)
+    value_range = standardize_value_range(value_range)
+    if images.ndim != v.ndim + 1 or images.shape[1:] != v.shape:
+        raise ValueError(
+            "The images do not have the perturbation's shape. Received: "
+            f"{images.shape}. Expected: (n, *{v.shape})."
+        )
+    if len(images) == 0 or not np.all(np.isfinite(images)):
+        raise ValueError(
+            "images must hold at least one image, and be finite. Received: "
+            f"shape {images.shape}."
+        )
+    if num_random < 1:
+        raise ValueError(
+            f"num_random must be at least 1. Received: {num_random!r}."
+        )
+    for name, array in (("labels", labels), ("groups", groups)):
+        if array is not None and len(array) != len(images):
+            raise ValueError(
+                f"There must be one of {name} per image. Received: "
+                f"{len(images)} images and {len(array)} {name}."
+            )
+    function = logits_function(
+        classifier, from_logits, images[:4].astype("float32")
+    )
+    logits = compile_logits(function, v.shape)
+
+    def predict(transform, unit):
+        return predict_logits(
+            logits, images, transform, batch_size, verbose, unit
+        )
+
+    clean = predict(None, "clean image")
+    perturbed = predict(
+        lambda x: apply_perturbation(x, v, value_range), "perturbed image"
+    )
+    rounded = predict(
+        lambda x: tf.round(apply_perturbation(x, v, value_range)),
+        "rounded image",
+    )
+    unclipped = predict(
+        lambda x: apply_perturbation(x, v, None), "unclipped image"
+    )
+    rng = np.random.default_rng(seed)
+    random_hits = []
+    for _ in range(num_random):
+        noise = random_noise(v.shape, lp_norm(v, norm), norm, rng)
+        random = predict(
+            lambda x: apply_perturbation(x, noise, value_range),
+            "image with noise",
+        )
+        random_hits.append(random.argmax(-1) != clean.argmax(-1))
+    random_hits = np.mean(random_hits, axis=0)
+
+    before, after = clean.argmax(-1), perturbed.argmax(-1)
+    fooled = before != after
+    certainty = _confidence(perturbed)
+    bound = np.abs(v) >= lp_norm(v, "linf") * (1 - 1e-5)
+    return FoolingReport(
+        num_images=len(images),
+        num_groups=len(images) if groups is None else len(np.unique(groups)),
+        norm=norm,
+        epsilon=lp_norm(v, norm),
+        fooling_rate=float(fooled.mean()),
+        fooling_interval=rate_interval(fooled, groups),
+        random_rate=float(random_hits.mean()),
+        random_interval=rate_interval(random_hits, groups),
+        rounded_rate=float((rounded.argmax(-1) != before).mean()),
+        unclipped_rate=float((unclipped.argmax(-1) != before).mean()),
+        clean_confidence=float(_confidence(clean).mean()),
+        perturbed_confidence=float(certainty.mean()),
+        fooled_confidence=float(certainty[fooled].mean())
+        if fooled.any()
+        else 0.0,
+        share_changed=float((v != 0).mean()),
+        share_at_bound=float(bound.mean()),
+        clean_labels=before,
+        perturbed_labels=after,
+        clean_error_rate=_error_rate(before, labels),
+        error_rate=_error_rate(after, labels),
+    )
+
+
+def random_noise(shape, size, norm, rng):
+    """Returns random noise of a norm, float32.
+
+    Args:
+        shape: Tuple of integers.
+        size: Float, the norm of the noise.
+        norm: `"linf"` for random signs, `"l2"` for Gaussian noise.
+        rng: `numpy.random.Generator`.
+    """
+    noise = rng.standard_normal(shape)
+    if norm == "linf":
+        return (size * np.sign(noise)).astype("float32")
+    return (size * noise / np.linalg.norm(noise)).astype("float32")
+
+
+def _confidence(logits):
+    return np.asarray(tf.reduce_max(tf.nn.softmax(logits), axis=-1))
+
+
+def _error_rate(predicted, labels):
+    if labels is None:
+        return None
+    return float(np.mean(predicted != np.asarray(labels).reshape(-1)))
+
+
+def _rate(rate, interval):
+    return (
+        f"{rate:.1%}   (95 % interval {interval[0]:.1%} to {interval[1]:.1%})"
+    )
