@@ -193,8 +193,8 @@ class DeepFool:
             A named tuple of tensors: `increments` `(n, H, W, C)`, `labels`
             `(n,)` of the images with them, `steps` `(n,)` taken, `converged`
             `(n,)`, whether the label changed, `first_labels` `(n,)` before
-            any step, and `passes`, the number of model passes. An image without a usable gradient leaves the loop
-            and has not converged.
+            any step, and `passes`, the number of model passes. An image
+            without a usable gradient leaves the loop and has not converged.
         """
         count = tf.shape(images)[0]
         if labels is not None:

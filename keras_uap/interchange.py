@@ -66,9 +66,8 @@ def save_perturbation(path, perturbation, card):
     path = pathlib.Path(path)
     if path.suffix != ".npz":
         path = path.with_name(path.name + ".npz")
-    with atomic_path(path) as temporary:
-        with open(temporary, "wb") as file:
-            np.savez_compressed(file, perturbation=array, card=np.array(text))
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, perturbation=array, card=np.array(text))
     return path
 
 

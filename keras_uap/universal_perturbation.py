@@ -210,7 +210,7 @@ class UniversalPerturbation(keras.Model):
             self._check_classes(image_shape)
 
     def _check_classes(self, image_shape):
-        """Traces the classifier once: has it scores, is the target among them?"""
+        """Traces the classifier once: has it scores, and the target?"""
         self._compiled_logits = compile_logits(self._logits, image_shape)
         scores = self._compiled_logits.get_concrete_function().outputs[0]
         classes = scores.shape[-1]
@@ -383,7 +383,7 @@ class UniversalPerturbation(keras.Model):
     # One batch --------------------------------------------------------------
 
     def call(self, inputs):
-        """Class scores of the perturbed images, as the classifier gives them."""
+        """Class scores of the perturbed images, from the classifier."""
         return self.classifier(
             apply_perturbation(inputs, self.v, self.value_range),
             training=False,
@@ -960,7 +960,7 @@ def _split(x, y, share):
         raise ValueError(
             f"validation_split must be in (0, 1). Received: {share}."
         )
-    at = int(math.floor(len(x) * (1 - share)))
+    at = math.floor(len(x) * (1 - share))
     if y is None:
         return x[:at], None, x[at:]
     return x[:at], y[:at], (x[at:], y[at:])
@@ -982,10 +982,10 @@ def _prepend(first, callbacks):
 def _image_shape(classifier):
     """The image shape that a classifier states, or None."""
     shape = getattr(classifier, "input_shape", None)
-    if isinstance(shape, tuple) and len(shape) > 1:
-        if all(isinstance(size, int) for size in shape[1:]):
-            return shape[1:]
-    return None
+    if not isinstance(shape, tuple) or len(shape) < 2:
+        return None
+    known = all(isinstance(size, int) for size in shape[1:])
+    return shape[1:] if known else None
 
 
 def _standardize_target(target):
