@@ -29,7 +29,7 @@ example:
   python -m keras_uap evaluate --model classifier.keras \\
       --perturbation result/uap.npz --images other_photos/"""
 
-# The demo draws this many varied images, in batches of 16.
+# The demo fits on about this many varied views of the photographs.
 DEMO_DRAWS = 1600
 BATCH = 16
 
@@ -216,7 +216,6 @@ def _show_warning(message, *_, **__):
 
 def _demo(options):
     import keras
-    import tensorflow as tf
 
     import keras_uap
     from keras_uap import datasets, samples
@@ -234,19 +233,10 @@ def _demo(options):
         f"finding one perturbation on {DEMO_DRAWS} varied views of "
         f"{len(photos)} crops of {_count_groups('fit')} photographs",
     )
-    batches = DEMO_DRAWS // BATCH
-    views = (
-        tf.data.Dataset.from_tensor_slices(photos)
-        .shuffle(len(photos), seed=options.seed)
-        .repeat()
-        .batch(BATCH)
-        .map(datasets.augmentation(seed=options.seed), deterministic=True)
-        .prefetch(2)
-    )
-    uap.compile(uap.decaying_lion(batches))
-    interrupted = _fit_or_interrupt(
-        uap, views, epochs=1, steps_per_epoch=batches
-    )
+    views = datasets.augmented(photos, BATCH, seed=options.seed)
+    epochs = -(-DEMO_DRAWS // len(photos))
+    uap.compile(uap.decaying_lion(epochs * len(views)))
+    interrupted = _fit_or_interrupt(uap, views, epochs=epochs)
     _say("3/4", "measuring it on photographs that it was not fitted on")
     return _finish(
         options,
@@ -261,7 +251,6 @@ def _demo(options):
 
 def _fit(options):
     import keras
-    import tensorflow as tf
 
     import keras_uap
     from keras_uap import datasets
@@ -300,15 +289,9 @@ def _fit(options):
         uap.compile(options.update)
     data = {"x": images, "batch_size": BATCH}
     if options.augment:
-        augment = datasets.augmentation(value_range, options.seed)
-        data["x"] = (
-            tf.data.Dataset.from_tensor_slices(images)
-            .shuffle(len(images), seed=options.seed)
-            .batch(BATCH)
-            .map(augment, deterministic=True)
-            .prefetch(2)
-        )
-        data.pop("batch_size")
+        data = {
+            "x": datasets.augmented(images, BATCH, value_range, options.seed)
+        }
     interrupted = _fit_or_interrupt(
         uap, **data, epochs=options.epochs, validation_data=held_out
     )

@@ -76,6 +76,28 @@ def augmentation(value_range=(0, 255), seed=None):
     return augment
 
 
+def augmented(images, batch_size=16, value_range=(0, 255), seed=0):
+    """Returns a data set of varied batches of an array of images.
+
+    Args:
+        images: Array `(n, H, W, C)`.
+        batch_size: Integer.
+        value_range: Pair of floats, the pixel range.
+        seed: Integer, the seed of the order and of the draws.
+
+    Returns:
+        A `tf.data.Dataset` of float32 batches. Each pass over it comes in
+        another order and with other draws.
+    """
+    return (
+        tf.data.Dataset.from_tensor_slices(images)
+        .shuffle(len(images), seed=seed)
+        .batch(batch_size)
+        .map(augmentation(value_range, seed), deterministic=True)
+        .prefetch(2)
+    )
+
+
 def _from_folder(folder, size):
     found = any(
         path.suffix.lower() in _SUFFIXES
