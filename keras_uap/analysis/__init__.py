@@ -1,5 +1,38 @@
-"""The paper's measurements as functions, one file each."""
+"""The paper's measurements as functions, one file each.
 
+Each function returns a small frozen result: arrays under field names, `plot()`
+for a matplotlib figure, `to_dict()` for JSON.
+"""
+
+from keras_uap.analysis._tools import fit_perturbation as fit_perturbation
+from keras_uap.analysis.baselines import Baselines as Baselines
+from keras_uap.analysis.baselines import baseline_rates as baseline_rates
+from keras_uap.analysis.diversity import Diversity as Diversity
+from keras_uap.analysis.diversity import inner_products as inner_products
+from keras_uap.analysis.diversity import (
+    perturbation_diversity as perturbation_diversity,
+)
+from keras_uap.analysis.geometry import BoundaryNormals as BoundaryNormals
+from keras_uap.analysis.geometry import NormalSpectrum as NormalSpectrum
+from keras_uap.analysis.geometry import SubspaceFooling as SubspaceFooling
+from keras_uap.analysis.geometry import boundary_normals as boundary_normals
+from keras_uap.analysis.geometry import normal_spectrum as normal_spectrum
+from keras_uap.analysis.geometry import subspace_fooling as subspace_fooling
+from keras_uap.analysis.geometry import (
+    subspace_perturbation as subspace_perturbation,
+)
 from keras_uap.analysis.interval import rate_interval as rate_interval
+from keras_uap.analysis.labels import LabelFlow as LabelFlow
+from keras_uap.analysis.labels import TargetRates as TargetRates
+from keras_uap.analysis.labels import label_flow as label_flow
+from keras_uap.analysis.labels import target_rates as target_rates
 from keras_uap.analysis.report import FoolingReport as FoolingReport
 from keras_uap.analysis.report import fooling_report as fooling_report
+from keras_uap.analysis.sample_size import FoolingCurve as FoolingCurve
+from keras_uap.analysis.sample_size import epsilon_curve as epsilon_curve
+from keras_uap.analysis.sample_size import image_kinds as image_kinds
+from keras_uap.analysis.sample_size import (
+    sample_size_curve as sample_size_curve,
+)
+from keras_uap.analysis.transfer import TransferMatrix as TransferMatrix
+from keras_uap.analysis.transfer import transfer_matrix as transfer_matrix

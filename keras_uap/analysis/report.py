@@ -13,6 +13,13 @@ import json
 import numpy as np
 import tensorflow as tf
 
+from keras_uap.analysis._tools import (
+    Result,
+    check_groups,
+    check_images,
+    count_groups,
+    random_noise,
+)
 from keras_uap.analysis.interval import rate_interval
 from keras_uap.logits import compile_logits, logits_function, predict_logits
 from keras_uap.lp_ball import lp_norm, standardize_norm
@@ -23,14 +30,15 @@ from keras_uap.perturbation_layer import (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class FoolingReport:
+@dataclasses.dataclass(frozen=True, eq=False)
+class FoolingReport(Result):
     """What `fooling_report` measured.
 
     Attributes:
         num_images, num_groups: Integers, images and photographs measured on.
         norm, epsilon: The norm, and the perturbation's own value of it, in
             pixel units.
+        value_range: Pair of floats, the pixel range, or `None`.
         fooling_rate, fooling_interval: Share of images whose label differs
             from the clean prediction, and its 95 % interval.
         random_rate, random_interval: The same for random noise of the same
@@ -44,6 +52,8 @@ class FoolingReport:
         share_changed, share_at_bound: Shares of the perturbation's values that
             are not zero, and that lie at the bound of an linf ball.
         clean_labels, perturbed_labels: Integer arrays `(n,)`, predictions.
+        clean_confidences, perturbed_confidences: Arrays `(n,)`, the
+            probability of the top label of each image before and after.
         clean_error_rate, error_rate: Share of predictions that differ from the
             given labels before and after, or `None` without labels.
     """
@@ -52,6 +62,7 @@ class FoolingReport:
     num_groups: int
     norm: str
     epsilon: float
+    value_range: tuple | None
     fooling_rate: float
     fooling_interval: tuple
     random_rate: float
@@ -65,6 +76,8 @@ class FoolingReport:
     share_at_bound: float
     clean_labels: np.ndarray
     perturbed_labels: np.ndarray
+    clean_confidences: np.ndarray
+    perturbed_confidences: np.ndarray
     clean_error_rate: float | None
     error_rate: float | None
 
@@ -96,9 +109,7 @@ class FoolingReport:
 
     def to_dict(self):
         """The report as plain Python values, for JSON."""
-        values = dataclasses.asdict(self)
-        values["clean_labels"] = self.clean_labels.tolist()
-        values["perturbed_labels"] = self.perturbed_labels.tolist()
+        values = super().to_dict()
         values["per_class"] = {
             str(c): list(v) for c, v in self.per_class().items()
         }
@@ -121,7 +132,10 @@ class FoolingReport:
         Args:
             class_names: Sequence of strings, to name the dominant labels.
         """
-        unit = "of 255" if self.epsilon > 1 else ""
+        unit = ""
+        if self.value_range is not None:
+            low, high = self.value_range
+            unit = f"of {high - low:g}"
         rows = [
             (
                 "images",
@@ -201,7 +215,7 @@ def fooling_report(
             than the perturbation, or labels or groups of another length.
     """
     v = standardize_perturbation(perturbation)
-    images = np.asarray(images)
+    images = check_images(images)
     norm = standardize_norm(norm)
     value_range = standardize_value_range(value_range)
     if images.ndim != v.ndim + 1 or images.shape[1:] != v.shape:
@@ -209,21 +223,16 @@ def fooling_report(
             "The images do not have the perturbation's shape. Received: "
             f"{images.shape}. Expected: (n, *{v.shape})."
         )
-    if len(images) == 0 or not np.all(np.isfinite(images)):
-        raise ValueError(
-            "images must hold at least one image, and be finite. Received: "
-            f"shape {images.shape}."
-        )
     if num_random < 1:
         raise ValueError(
             f"num_random must be at least 1. Received: {num_random!r}."
         )
-    for name, array in (("labels", labels), ("groups", groups)):
-        if array is not None and len(array) != len(images):
-            raise ValueError(
-                f"There must be one of {name} per image. Received: "
-                f"{len(images)} images and {len(array)} {name}."
-            )
+    if labels is not None and np.size(labels) != len(images):
+        raise ValueError(
+            "There must be one label per image, a class index. Received: "
+            f"{len(images)} images and labels of shape {np.shape(labels)}."
+        )
+    groups = check_groups(groups, images)
     function = logits_function(
         classifier, from_logits, images[:4].astype("float32")
     )
@@ -239,7 +248,9 @@ def fooling_report(
         lambda x: apply_perturbation(x, v, value_range), "perturbed image"
     )
     rounded = predict(
-        lambda x: tf.round(apply_perturbation(x, v, value_range)),
+        lambda x: _to_grey_levels(
+            apply_perturbation(x, v, value_range), value_range
+        ),
         "rounded image",
     )
     unclipped = predict(
@@ -250,7 +261,7 @@ def fooling_report(
     for _ in range(num_random):
         noise = random_noise(v.shape, lp_norm(v, norm), norm, rng)
         random = predict(
-            lambda x: apply_perturbation(x, noise, value_range),
+            lambda x, v=noise: apply_perturbation(x, v, value_range),
             "image with noise",
         )
         random_hits.append(random.argmax(-1) != clean.argmax(-1))
@@ -258,20 +269,21 @@ def fooling_report(
 
     before, after = clean.argmax(-1), perturbed.argmax(-1)
     fooled = before != after
-    certainty = _confidence(perturbed)
+    clean_certainty, certainty = _confidence(clean), _confidence(perturbed)
     bound = np.abs(v) >= lp_norm(v, "linf") * (1 - 1e-5)
     return FoolingReport(
         num_images=len(images),
-        num_groups=len(images) if groups is None else len(np.unique(groups)),
+        num_groups=count_groups(groups, images),
         norm=norm,
         epsilon=lp_norm(v, norm),
+        value_range=value_range,
         fooling_rate=float(fooled.mean()),
         fooling_interval=rate_interval(fooled, groups),
         random_rate=float(random_hits.mean()),
         random_interval=rate_interval(random_hits, groups),
         rounded_rate=float((rounded.argmax(-1) != before).mean()),
         unclipped_rate=float((unclipped.argmax(-1) != before).mean()),
-        clean_confidence=float(_confidence(clean).mean()),
+        clean_confidence=float(clean_certainty.mean()),
         perturbed_confidence=float(certainty.mean()),
         fooled_confidence=float(certainty[fooled].mean())
         if fooled.any()
@@ -280,24 +292,18 @@ def fooling_report(
         share_at_bound=float(bound.mean()),
         clean_labels=before,
         perturbed_labels=after,
+        clean_confidences=clean_certainty,
+        perturbed_confidences=certainty,
         clean_error_rate=_error_rate(before, labels),
         error_rate=_error_rate(after, labels),
     )
 
 
-def random_noise(shape, size, norm, rng):
-    """Returns random noise of a norm, float32.
-
-    Args:
-        shape: Tuple of integers.
-        size: Float, the norm of the noise.
-        norm: `"linf"` for random signs, `"l2"` for Gaussian noise.
-        rng: `numpy.random.Generator`.
-    """
-    noise = rng.standard_normal(shape)
-    if norm == "linf":
-        return (size * np.sign(noise)).astype("float32")
-    return (size * noise / np.linalg.norm(noise)).astype("float32")
+def _to_grey_levels(images, value_range):
+    """Rounds to the 256 levels that a picture file can hold."""
+    low, high = value_range or (0.0, 255.0)
+    step = (high - low) / 255.0
+    return low + step * tf.round((images - low) / step)
 
 
 def _confidence(logits):

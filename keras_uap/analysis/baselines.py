@@ -1,0 +1,164 @@
+"""Baselines: is a universal perturbation more than any large perturbation?
+
+Fig. 8 of the paper. Beside the universal perturbation stand random noise, the
+adversarial perturbation of one image, the sum of the adversarial perturbations
+of many images, and the mean image. Each is scaled to the same norms.
+
+Reference:
+    - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401), Fig. 8
+"""
+
+import dataclasses
+
+import numpy as np
+
+from keras_uap.analysis._tools import (
+    Labeller,
+    Result,
+    check_groups,
+    check_images,
+    count_groups,
+    progress_bar,
+    random_noise,
+    scaled,
+)
+from keras_uap.analysis.interval import rate_interval
+from keras_uap.deepfool import deepfool
+from keras_uap.lp_ball import lp_norm, standardize_norm
+from keras_uap.perturbation_layer import standardize_perturbation
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Baselines(Result):
+    """What `baseline_rates` measured, for k directions at m norms.
+
+    Attributes:
+        names: Tuple of k strings.
+        norms: Array `(m,)`, the value of `norm`, in pixel units.
+        fooling_rates: Array `(k, m)`.
+        intervals: Array `(k, m, 2)`, 95 % intervals.
+        norm: String.
+        num_images, num_groups: Integers, images and photographs.
+    """
+
+    names: tuple
+    norms: np.ndarray
+    fooling_rates: np.ndarray
+    intervals: np.ndarray
+    norm: str
+    num_images: int
+    num_groups: int
+
+    def plot(self):
+        """Draws the rates against the norm; returns the figure."""
+        from keras_uap import visualization
+
+        return visualization.plot_baselines(self)
+
+
+def baseline_rates(
+    classifier,
+    perturbation,
+    images,
+    held_out,
+    norms=None,
+    groups=None,
+    norm="l2",
+    increments=None,
+    value_range=(0, 255),
+    seed=0,
+    batch_size=32,
+    from_logits=None,
+    verbose="auto",
+):
+    """Measures a perturbation beside simpler ones of the same norm.
+
+    Args:
+        classifier: Keras model that maps images to class scores.
+        perturbation: Array `(H, W, C)`, a universal perturbation.
+        images: Array `(n, H, W, C)`: the one image, the sum and the mean are
+            of these.
+        held_out: Array `(m, H, W, C)` to measure on.
+        norms: Sequence of floats above 0, in pixel units. `None` means a
+            quarter, a half, the whole and the double of the perturbation's.
+        groups: Array `(m,)`, the photograph of each held-out image.
+        norm: `"l2"` or `"linf"`. Directions are scaled to it, except that
+            random noise for linf is random signs.
+        increments: Array `(n, H, W, C)`, the adversarial perturbations of
+            `images` if there are any; otherwise `deepfool` finds them.
+        value_range: Pair of floats, the pixel range, or `None`.
+        seed: Integer, of the noise and the choice of the one image.
+        batch_size: Integer.
+        from_logits: Boolean, whether the classifier returns logits; `None`
+            finds out.
+        verbose: `"auto"`, 0 or 1, whether to show progress.
+
+    Returns:
+        A `Baselines`.
+
+    Raises:
+        ValueError: for norms that are not above 0, or arrays that do not fit.
+
+    Reference:
+        - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
+    """
+    v = standardize_perturbation(perturbation)
+    norm = standardize_norm(norm)
+    images = check_images(images)
+    if images.shape[1:] != v.shape:
+        raise ValueError(
+            "The images do not have the perturbation's shape. Received: "
+            f"{images.shape}. Expected: (n, *{v.shape})."
+        )
+    if norms is None:
+        norms = [lp_norm(v, norm) * factor for factor in (0.25, 0.5, 1, 2)]
+    norms = np.asarray(norms, "float64")
+    if norms.ndim != 1 or len(norms) == 0 or not np.all(norms > 0):
+        raise ValueError(
+            f"norms must be numbers above 0. Received: norms={norms}."
+        )
+    labeller = Labeller(
+        classifier, held_out, value_range, batch_size, from_logits
+    )
+    groups = check_groups(groups, labeller.images)
+    if increments is None:
+        increments = deepfool(
+            classifier,
+            images,
+            num_candidates=2,
+            batch_size=batch_size,
+            from_logits=from_logits,
+            verbose=verbose,
+        ).perturbations
+    increments = check_images(increments, "increments")
+    rng = np.random.default_rng(seed)
+    moved = np.flatnonzero(increments.reshape(len(increments), -1).any(axis=1))
+    if len(moved) == 0:
+        raise ValueError(
+            "No image has an adversarial perturbation: all increments are zero."
+        )
+    directions = {
+        "universal": v,
+        "sum of adversarial": increments.sum(axis=0, dtype="float64"),
+        "one image's adversarial": increments[rng.choice(moved)],
+        "mean image": images.mean(axis=0, dtype="float64"),
+        "random noise": random_noise(v.shape, 1.0, norm, rng),
+    }
+    shape = (len(directions), len(norms))
+    rates, intervals = np.zeros(shape), np.zeros((*shape, 2))
+    progress = progress_bar(rates.size, verbose, "point")
+    for row, direction in enumerate(directions.values()):
+        for column, size in enumerate(norms):
+            fooled = labeller.fooled(scaled(direction, size, norm))
+            rates[row, column] = fooled.mean()
+            intervals[row, column] = rate_interval(fooled, groups)
+            progress.update(row * len(norms) + column + 1)
+    return Baselines(
+        names=tuple(directions),
+        norms=norms,
+        fooling_rates=rates,
+        intervals=intervals,
+        norm=norm,
+        num_images=len(labeller.images),
+        num_groups=count_groups(groups, labeller.images),
+    )

@@ -1,0 +1,471 @@
+"""Geometry: do the decision boundaries near many images lean the same way?
+
+Section 4 of the paper. DeepFool's perturbation of an image points straight to
+the nearest decision boundary; divided by its length it is the boundary's unit
+normal. If the normals at many images were unrelated, their matrix would have
+the flat singular values of random unit vectors. They fall much faster (Fig.
+9): a low-dimensional subspace holds most of them, and a random vector *of that
+subspace* fools far more often than a random vector of the whole space.
+
+A normal of a 224x224 photograph has 150,528 entries. The singular values of n
+normals come from their n x n Gram matrix, which is exact and small; of its
+eigenvectors the right singular vectors are made one block at a time.
+
+Reference:
+    - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401), Fig. 9
+"""
+
+import dataclasses
+
+import numpy as np
+import scipy.linalg
+import tensorflow as tf
+
+from keras_uap.analysis._tools import (
+    PICTURES,
+    Labeller,
+    Result,
+    check_groups,
+    check_images,
+    count_groups,
+    progress_bar,
+    random_noise,
+    scaled,
+)
+from keras_uap.analysis.interval import rate_interval
+from keras_uap.deepfool import deepfool
+from keras_uap.logits import compile_logits, logits_function, predict_logits
+from keras_uap.losses import ClippedCrossentropy
+from keras_uap.lp_ball import (
+    standardize_epsilon,
+    standardize_norm,
+)
+from keras_uap.perturbation_layer import (
+    clip_to_range,
+    standardize_value_range,
+)
+
+# Columns of a random matrix that are held at a time.
+_BLOCK = 8192
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BoundaryNormals(Result):
+    """What `boundary_normals` found.
+
+    Attributes:
+        distances: Array `(n,)`, l2 distance of each image to the boundary, in
+            pixel units.
+        indices: Integer array `(n,)`, which of the images these are: those
+            that DeepFool brought over a boundary.
+        num_images: Integer, images tried.
+        normals: Float32 array `(n, H, W, C)` of unit vectors.
+    """
+
+    distances: np.ndarray
+    indices: np.ndarray
+    num_images: int
+    normals: np.ndarray = dataclasses.field(repr=False, metadata=PICTURES)
+
+
+def boundary_normals(
+    classifier,
+    images,
+    num_candidates=5,
+    max_steps=50,
+    batch_size=32,
+    from_logits=None,
+    verbose="auto",
+):
+    """Finds the unit normals of the decision boundary nearest to images.
+
+    Args:
+        classifier: Keras model that maps images to class scores.
+        images: Array `(n, H, W, C)` in the classifier's own pixel range.
+        num_candidates, max_steps, batch_size, from_logits, verbose: See
+            `keras_uap.deepfool`.
+
+    Returns:
+        A `BoundaryNormals`.
+
+    Raises:
+        TypeError: if `classifier` is not a Keras model.
+        ValueError: if DeepFool brings no image over a boundary.
+    """
+    found = deepfool(
+        classifier,
+        images,
+        num_candidates=num_candidates,
+        max_steps=max_steps,
+        batch_size=batch_size,
+        from_logits=from_logits,
+        verbose=verbose,
+    )
+    flat = found.perturbations.reshape(len(found.labels), -1)
+    lengths = np.linalg.norm(flat, axis=1)
+    usable = np.flatnonzero(found.converged & (lengths > 0))
+    if len(usable) == 0:
+        raise ValueError(
+            "DeepFool brought none of the images over a decision boundary in "
+            f"{max_steps} steps. Raise max_steps, or look at the classifier."
+        )
+    shape = (-1, *[1] * (found.perturbations.ndim - 1))
+    normals = found.perturbations[usable] / lengths[usable].reshape(shape)
+    return BoundaryNormals(
+        distances=lengths[usable],
+        indices=usable,
+        num_images=len(found.labels),
+        normals=normals.astype("float32"),
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NormalSpectrum(Result):
+    """What `normal_spectrum` computed of n normals of D entries.
+
+    Attributes:
+        singular_values: Array `(n,)`, falling.
+        random_singular_values: Array `(n,)`, of n random unit vectors.
+        num_normals, dimension: Integers, n and D.
+        directions: Float32 array `(r, H, W, C)`, the right singular vectors of
+            the r values that are not zero: unit vectors, perpendicular.
+    """
+
+    singular_values: np.ndarray
+    random_singular_values: np.ndarray
+    num_normals: int
+    dimension: int
+    directions: np.ndarray = dataclasses.field(repr=False, metadata=PICTURES)
+
+    def share(self, dim):
+        """The share of the normals' squared length in the first `dim`."""
+        squares = np.square(self.singular_values)
+        return float(squares[:dim].sum() / squares.sum())
+
+    def plot(self):
+        """Draws both spectra; returns the matplotlib figure."""
+        from keras_uap import visualization
+
+        return visualization.plot_spectrum(self)
+
+
+def normal_spectrum(normals, seed=0):
+    """Computes the singular values and vectors of a set of normals.
+
+    Args:
+        normals: Array `(n, H, W, C)` of unit vectors, or a
+            `BoundaryNormals`.
+        seed: Integer, the seed of the random unit vectors.
+
+    Returns:
+        A `NormalSpectrum`.
+
+    Raises:
+        ValueError: for fewer than two normals, or normals that are zero or not
+            finite.
+
+    Reference:
+        - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
+    """
+    normals = getattr(normals, "normals", normals)
+    normals = check_images(normals, "normals")
+    if len(normals) < 2:
+        raise ValueError(
+            f"A spectrum needs at least two normals. Received: {len(normals)}."
+        )
+    matrix = normals.reshape(len(normals), -1).astype("float32", copy=False)
+    gram = _gram(len(matrix), matrix.shape[1], lambda a, b: matrix[:, a:b])
+    if not np.all(np.diag(gram) > 0):
+        raise ValueError(
+            "A normal of zeros has no direction. Received: zeros at index "
+            f"{int(np.argmin(np.diag(gram)))}."
+        )
+    values, vectors = _eigen(gram)
+    # An eigenvalue of the Gram matrix below this is rounding, not data.
+    rank = int(np.sum(values > values[0] * len(values) * 1e-7))
+    singular = np.sqrt(values)
+    weights = (vectors[:, :rank] / singular[:rank]).T
+    directions = (weights.astype("float32") @ matrix).reshape(
+        rank, *normals.shape[1:]
+    )
+    rng = np.random.default_rng(seed)
+    noise = _gram(
+        len(matrix),
+        matrix.shape[1],
+        lambda a, b: rng.standard_normal((len(matrix), b - a), dtype="float32"),
+    )
+    lengths = np.sqrt(np.diag(noise))
+    random_values, _ = _eigen(noise / np.outer(lengths, lengths))
+    return NormalSpectrum(
+        singular_values=singular,
+        random_singular_values=np.sqrt(random_values),
+        num_normals=len(matrix),
+        dimension=matrix.shape[1],
+        directions=directions,
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SubspaceFooling(Result):
+    """What `subspace_fooling` measured, for k dimensions.
+
+    Attributes:
+        dims: Tuple of k integers.
+        fooling_rates: Array `(k,)`, of random vectors in the span of the first
+            `dims` singular vectors.
+        intervals: Array `(k, 2)`, 95 % intervals of them.
+        best_rates: Array `(k,)`, of the best of the vectors drawn.
+        random_rate, random_interval: The same for random vectors of the whole
+            space.
+        epsilon, norm: The norm of all of them, in pixel units.
+        num_random: Integer, vectors drawn for each.
+        num_images, num_groups: Integers, images and photographs.
+    """
+
+    dims: tuple
+    fooling_rates: np.ndarray
+    intervals: np.ndarray
+    best_rates: np.ndarray
+    random_rate: float
+    random_interval: tuple
+    epsilon: float
+    norm: str
+    num_random: int
+    num_images: int
+    num_groups: int
+
+    def plot(self):
+        """Draws the rates against the dimension; returns the figure."""
+        from keras_uap import visualization
+
+        return visualization.plot_subspace(self)
+
+
+def subspace_fooling(
+    classifier,
+    spectrum,
+    images,
+    dims=(100,),
+    groups=None,
+    epsilon=2000.0,
+    norm="l2",
+    num_random=5,
+    value_range=(0, 255),
+    seed=0,
+    batch_size=32,
+    from_logits=None,
+    verbose="auto",
+):
+    """Measures random vectors of the subspace against random vectors.
+
+    Args:
+        classifier: Keras model that maps images to class scores.
+        spectrum: A `NormalSpectrum`, of normals at other images.
+        images: Array `(m, H, W, C)` to measure on.
+        dims: Sequence of integers, at most the number of directions.
+        groups: Array `(m,)`, the photograph of each image.
+        epsilon: Float above 0, the norm of every vector, in pixel units. The
+            paper's is 2000 (l2).
+        norm: `"l2"` or `"linf"`. Vectors are scaled to it, not clipped, so
+            that they stay in the subspace.
+        num_random: Integer, vectors drawn for each dimension.
+        value_range: Pair of floats, the pixel range, or `None`.
+        seed: Integer.
+        batch_size: Integer.
+        from_logits: Boolean, whether the classifier returns logits; `None`
+            finds out.
+        verbose: `"auto"`, 0 or 1, whether to show progress.
+
+    Returns:
+        A `SubspaceFooling`.
+
+    Raises:
+        ValueError: for dimensions out of range.
+
+    Reference:
+        - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
+    """
+    dims = _check_dims(dims, spectrum)
+    epsilon, norm = standardize_epsilon(epsilon), standardize_norm(norm)
+    if num_random < 1:
+        raise ValueError(
+            f"num_random must be at least 1. Received: {num_random!r}."
+        )
+    labeller = Labeller(
+        classifier, images, value_range, batch_size, from_logits
+    )
+    groups = check_groups(groups, labeller.images)
+    shape = spectrum.directions.shape[1:]
+    rng = np.random.default_rng(seed)
+    progress = progress_bar((len(dims) + 1) * num_random, verbose, "vector")
+    done = 0
+
+    def measure(draw):
+        nonlocal done
+        hits = []
+        for _ in range(num_random):
+            hits.append(labeller.fooled(draw()))
+            done += 1
+            progress.update(done)
+        mean = np.mean(hits, axis=0)
+        best = max(hit.mean() for hit in hits)
+        return mean.mean(), rate_interval(mean, groups), best
+
+    def in_span(dim):
+        return scaled(
+            _combine(spectrum, rng.standard_normal(dim)), epsilon, norm
+        )
+
+    rows = [measure(lambda dim=dim: in_span(dim)) for dim in dims]
+    rate, interval, _ = measure(lambda: random_noise(shape, epsilon, norm, rng))
+    return SubspaceFooling(
+        dims=dims,
+        fooling_rates=np.array([row[0] for row in rows]),
+        intervals=np.array([row[1] for row in rows]),
+        best_rates=np.array([row[2] for row in rows]),
+        random_rate=float(rate),
+        random_interval=interval,
+        epsilon=epsilon,
+        norm=norm,
+        num_random=num_random,
+        num_images=len(labeller.images),
+        num_groups=count_groups(groups, labeller.images),
+    )
+
+
+def subspace_perturbation(
+    classifier,
+    spectrum,
+    images,
+    dim=100,
+    epsilon=2000.0,
+    norm="l2",
+    value_range=(0, 255),
+    steps=60,
+    learning_rate=0.2,
+    seed=0,
+    batch_size=16,
+    from_logits=None,
+    verbose="auto",
+):
+    """Finds a universal perturbation inside the subspace.
+
+    It has `dim` free numbers, its coordinates, instead of one for each pixel
+    value. They start from the mean of the boundary's directions, which is what
+    the images have in common, and go up the gradient of the clipped
+    cross-entropy, at a fixed norm.
+
+    Args:
+        classifier: Keras model that maps images to class scores.
+        spectrum: A `NormalSpectrum`.
+        images: Array `(n, H, W, C)` to fit on.
+        dim: Integer, how many of the first singular vectors to use.
+        epsilon: Float above 0, the norm of the result, in pixel units.
+        norm: `"l2"` or `"linf"`, reached by scaling.
+        value_range: Pair of floats, the pixel range, or `None`.
+        steps: Integer, batches to take a step on.
+        learning_rate: Float above 0, the length of the first step beside
+            coordinates of length 1; it falls to zero in a line.
+        seed: Integer; the order of the images follows from it.
+        batch_size: Integer.
+        from_logits: Boolean, whether the classifier returns logits; `None`
+            finds out.
+        verbose: `"auto"`, 0 or 1, whether to show progress.
+
+    Returns:
+        NumPy array `(H, W, C)` in the span of the first `dim` singular
+        vectors.
+
+    Raises:
+        ValueError: for a dimension out of range.
+    """
+    (dim,) = _check_dims((dim,), spectrum)
+    epsilon, norm = standardize_epsilon(epsilon), standardize_norm(norm)
+    value_range = standardize_value_range(value_range)
+    images = check_images(images)
+    shape = images.shape[1:]
+    function = logits_function(
+        classifier, from_logits, images[:4].astype("float32")
+    )
+    logits = compile_logits(function, shape)
+    clean = predict_logits(logits, images, unit="clean image", verbose=0)
+    clean = clean.argmax(-1)
+    loss = ClippedCrossentropy()
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec((None, *shape), "float32"),
+            tf.TensorSpec((None,), "int64"),
+            tf.TensorSpec(shape, "float32"),
+        ],
+        autograph=False,
+    )
+    def pixel_gradient(batch, labels, v):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(v)
+            scores = function(clip_to_range(batch + v, value_range))
+            value = tf.reduce_mean(loss.call(labels, scores))
+        return tape.gradient(value, v)
+
+    rng = np.random.default_rng(seed)
+    basis = spectrum.directions[:dim].reshape(dim, -1)
+    coordinates = rng.standard_normal(dim)
+    coordinates /= np.linalg.norm(coordinates)
+    momentum = np.zeros(dim)
+    order = np.concatenate(
+        [
+            rng.permutation(len(images))
+            for _ in range(-(-steps * batch_size // len(images)))
+        ]
+    )
+    progress = progress_bar(steps, verbose, "batch")
+    for step in range(steps):
+        chosen = order[step * batch_size : (step + 1) * batch_size]
+        v = scaled(_combine(spectrum, coordinates), epsilon, norm)
+        gradient = pixel_gradient(
+            images[chosen].astype("float32"), clean[chosen], v
+        ).numpy()
+        slope = basis @ gradient.ravel()
+        length = np.linalg.norm(slope)
+        if np.isfinite(length) and length > 0:
+            momentum = 0.8 * momentum - 0.2 * slope / length
+            size = np.linalg.norm(momentum)
+            pace = learning_rate * (1 - step / steps)
+            coordinates = coordinates + pace * momentum / max(size, 1e-12)
+            coordinates /= np.linalg.norm(coordinates)
+        progress.update(step + 1)
+    return scaled(_combine(spectrum, coordinates), epsilon, norm)
+
+
+def _combine(spectrum, coordinates):
+    """The vector of the subspace with these coordinates."""
+    count = len(coordinates)
+    basis = spectrum.directions[:count].reshape(count, -1)
+    vector = coordinates.astype("float32") @ basis
+    return vector.reshape(spectrum.directions.shape[1:])
+
+
+def _check_dims(dims, spectrum):
+    dims = tuple(int(dim) for dim in dims)
+    most = len(spectrum.directions)
+    if not dims or min(dims) < 1 or max(dims) > most:
+        raise ValueError(
+            "A dimension must be from 1 to the number of singular vectors, "
+            f"{most}. Received: {dims}. More normals give more."
+        )
+    return dims
+
+
+def _gram(count, width, block):
+    """The inner products of rows, summed in float64 over blocks of columns."""
+    gram = np.zeros((count, count))
+    for start in range(0, width, _BLOCK):
+        part = block(start, min(start + _BLOCK, width)).astype("float64")
+        gram += part @ part.T
+    return gram
+
+
+def _eigen(gram):
+    """Eigenvalues, falling and not below zero, and eigenvectors."""
+    values, vectors = scipy.linalg.eigh(gram)
+    return np.maximum(values[::-1], 0.0), vectors[:, ::-1]

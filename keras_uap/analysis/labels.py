@@ -1,0 +1,327 @@
+"""Labels: where does a perturbation send images, and can that be chosen?
+
+Fig. 7 and Section 3 of the paper. A few *dominant labels* take most of the
+fooled images. The paper draws them as a directed graph: its nodes are labels,
+and an edge runs from label i to label j where the majority of the images of
+label i go to j. Each weakly connected part of it hangs on one dominant label.
+
+`target_rates` asks the reverse: send every image to a label of choice.
+
+Reference:
+    - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401), Fig. 7
+"""
+
+import dataclasses
+
+import numpy as np
+
+from keras_uap.analysis._tools import (
+    PICTURES,
+    Labeller,
+    Result,
+    check_groups,
+    count_groups,
+    fit_perturbation,
+    progress_bar,
+)
+from keras_uap.analysis.interval import rate_interval
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LabelFlow(Result):
+    """What `label_flow` measured on n images.
+
+    Attributes:
+        clean_labels, perturbed_labels: Integer arrays `(n,)`, predictions.
+        labels: Integer array `(k,)`, the labels of the perturbed images, the
+            most common one first.
+        captured: Array `(k,)`, the share of all images whose perturbed label
+            is among the first 1, 2, ... k of `labels`.
+        clean_captured: Array, the same for the clean predictions and their own
+            most common labels: what to compare with.
+        fooling_rate: Float.
+        num_images: Integer.
+    """
+
+    clean_labels: np.ndarray
+    perturbed_labels: np.ndarray
+    labels: np.ndarray
+    captured: np.ndarray
+    clean_captured: np.ndarray
+    fooling_rate: float
+    num_images: int
+
+    def edges(self, least_share=0.5, least_images=1):
+        """The edges of the label graph.
+
+        Args:
+            least_share: Float in [0, 1]. An edge runs from a clean label to
+                the label that most of its images go to, if that is another
+                one and more than this share of them. The paper's "majority"
+                is 0.5.
+            least_images: Integer, the least images of a clean label.
+
+        Returns:
+            List of `(from, to, images moved, images of the clean label)`, the
+            largest first.
+        """
+        if not 0 <= least_share <= 1:
+            raise ValueError(
+                "least_share must be in [0, 1]. Received: "
+                f"least_share={least_share}."
+            )
+        edges = []
+        for label in np.unique(self.clean_labels):
+            sent = self.perturbed_labels[self.clean_labels == label]
+            goals, counts = np.unique(sent, return_counts=True)
+            best = counts.argmax()
+            if (
+                goals[best] != label
+                and counts[best] > least_share * len(sent)
+                and len(sent) >= least_images
+            ):
+                edges.append(
+                    (int(label), int(goals[best]), int(counts[best]), len(sent))
+                )
+        return sorted(edges, key=lambda edge: (-edge[2], edge[0]))
+
+    def graph(self, least_share=0.5, least_images=1):
+        """The label graph, for the arguments of `edges`.
+
+        Returns:
+            A `networkx.DiGraph`; edges carry `images` and `of`.
+
+        Raises:
+            ImportError: if networkx is not installed.
+        """
+        networkx = _networkx()
+        graph = networkx.DiGraph()
+        for start, end, moved, of in self.edges(least_share, least_images):
+            graph.add_edge(start, end, images=moved, of=of)
+        return graph
+
+    def components(self, least_share=0.5, least_images=1):
+        """The weakly connected parts of the label graph.
+
+        Returns:
+            List of `(labels, dominant label)`, the largest part first; the
+            dominant label is the one that most edges lead to.
+        """
+        graph = self.graph(least_share, least_images)
+        parts = []
+        for nodes in _networkx().weakly_connected_components(graph):
+            dominant = max(
+                sorted(nodes),
+                key=lambda n: (
+                    graph.in_degree(n),
+                    graph.in_degree(n, weight="images"),
+                ),
+            )
+            parts.append((sorted(nodes), dominant))
+        return sorted(parts, key=lambda part: (-len(part[0]), part[1]))
+
+    def plot(self, class_names=None):
+        """Draws dominant labels and their share; returns the figure."""
+        from keras_uap import visualization
+
+        return visualization.plot_label_flow(self, class_names)
+
+    def plot_graph(self, class_names=None, least_share=0.5, most=4):
+        """Draws the largest parts of the graph; returns the figure."""
+        from keras_uap import visualization
+
+        return visualization.plot_label_graph(
+            self, class_names, least_share, most
+        )
+
+
+def label_flow(
+    classifier,
+    perturbation,
+    images,
+    value_range=(0, 255),
+    batch_size=32,
+    from_logits=None,
+    verbose="auto",
+):
+    """Follows images from their clean to their perturbed label.
+
+    Args:
+        classifier: Keras model that maps images to class scores.
+        perturbation: Array `(H, W, C)`, in the pixel units of `value_range`.
+        images: Array `(n, H, W, C)`.
+        value_range: Pair of floats, the pixel range, or `None`.
+        batch_size: Integer.
+        from_logits: Boolean, whether the classifier returns logits; `None`
+            finds out.
+        verbose: `"auto"`, 0 or 1, whether to show progress.
+
+    Returns:
+        A `LabelFlow`.
+
+    Raises:
+        TypeError: if `classifier` is not a Keras model.
+        ValueError: for images that are empty, not finite or of another shape.
+
+    Reference:
+        - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
+    """
+    labeller = Labeller(
+        classifier, images, value_range, batch_size, from_logits, verbose
+    )
+    before, after = labeller.clean, labeller.labels(perturbation, verbose)
+    labels, captured = _captured(after)
+    return LabelFlow(
+        clean_labels=before,
+        perturbed_labels=after,
+        labels=labels,
+        captured=captured,
+        clean_captured=_captured(before)[1],
+        fooling_rate=float(np.mean(before != after)),
+        num_images=len(before),
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TargetRates(Result):
+    """What `target_rates` measured, for k targets.
+
+    Attributes:
+        targets: Tuple of class indices.
+        target_rates: Array `(k,)`, the share of held-out images with the
+            target as label.
+        intervals: Array `(k, 2)`, 95 % intervals of it.
+        clean_rates: Array `(k,)`, the same without perturbation.
+        fooling_rates: Array `(k,)`, the share with any other label than clean.
+        epsilon, norm: The ball, in pixel units.
+        num_images, num_groups: Integers, held-out images and photographs.
+        perturbations: Array `(k, H, W, C)`, in pixel units.
+    """
+
+    targets: tuple
+    target_rates: np.ndarray
+    intervals: np.ndarray
+    clean_rates: np.ndarray
+    fooling_rates: np.ndarray
+    epsilon: float
+    norm: str
+    num_images: int
+    num_groups: int
+    perturbations: np.ndarray = dataclasses.field(repr=False, metadata=PICTURES)
+
+    def table(self, class_names=None):
+        """The rates as a text of at most 80 columns."""
+        lines = [
+            f"{'target':<32}{'sent there':>11}"
+            f"{'95 % interval':>19}{'fooled':>9}"
+        ]
+        for i, target in enumerate(self.targets):
+            name = _name(target, class_names)[:31]
+            low, high = self.intervals[i]
+            lines.append(
+                f"{name:<32}{self.target_rates[i]:>11.1%}"
+                f"{f'{low:.1%} to {high:.1%}':>19}"
+                f"{self.fooling_rates[i]:>9.1%}"
+            )
+        return "\n".join(lines)
+
+    def plot(self, class_names=None):
+        """Draws the rates as bars; returns the matplotlib figure."""
+        from keras_uap import visualization
+
+        return visualization.plot_targets(self, class_names)
+
+
+def target_rates(
+    classifier,
+    images,
+    held_out,
+    targets,
+    groups=None,
+    epsilon=10.0,
+    norm="linf",
+    value_range=(0, 255),
+    draws=1024,
+    seed=0,
+    batch_size=32,
+    from_logits=None,
+    verbose="auto",
+):
+    """Finds a perturbation for each target and measures how often it works.
+
+    Args:
+        classifier: Keras model that maps images to class scores.
+        images: Array `(n, H, W, C)` to fit on.
+        held_out: Array `(m, H, W, C)` of other photographs.
+        targets: Sequence of class indices.
+        groups: Array `(m,)`, the photograph of each held-out image.
+        epsilon, norm, value_range, draws, seed, from_logits: See
+            `fit_perturbation`.
+        batch_size: Integer, for measuring.
+        verbose: `"auto"`, 0 or 1, whether to show progress.
+
+    Returns:
+        A `TargetRates`.
+
+    Raises:
+        ValueError: for targets that are no classes, or no targets.
+    """
+    targets = tuple(int(target) for target in targets)
+    if not targets:
+        raise ValueError("targets must hold at least one class. Received: none")
+    labeller = Labeller(
+        classifier, held_out, value_range, batch_size, from_logits
+    )
+    groups = check_groups(groups, labeller.images)
+    progress = progress_bar(len(targets), verbose, "target")
+    perturbations, reached, fooled = [], [], []
+    for done, target in enumerate(targets, start=1):
+        v = fit_perturbation(
+            classifier,
+            images,
+            epsilon=epsilon,
+            norm=norm,
+            value_range=value_range,
+            target=target,
+            seed=seed,
+            draws=draws,
+            from_logits=from_logits,
+        )
+        labels = labeller.labels(v)
+        perturbations.append(v)
+        reached.append(labels == target)
+        fooled.append(np.mean(labels != labeller.clean))
+        progress.update(done)
+    return TargetRates(
+        targets=targets,
+        target_rates=np.mean(reached, axis=1),
+        intervals=np.array([rate_interval(hits, groups) for hits in reached]),
+        clean_rates=np.array([np.mean(labeller.clean == t) for t in targets]),
+        fooling_rates=np.array(fooled),
+        epsilon=float(epsilon),
+        norm=norm,
+        num_images=len(labeller.images),
+        num_groups=count_groups(groups, labeller.images),
+        perturbations=np.stack(perturbations),
+    )
+
+
+def _captured(labels):
+    """Labels, the most common first, and the cumulative share they take."""
+    values, counts = np.unique(labels, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return values[order], np.cumsum(counts[order]) / len(labels)
+
+
+def _name(label, class_names):
+    return f"class {label}" if class_names is None else class_names[label]
+
+
+def _networkx():
+    try:
+        import networkx
+    except ImportError as error:
+        raise ImportError(
+            "The label graph needs networkx: pip install networkx."
+        ) from error
+    return networkx

@@ -1,0 +1,227 @@
+"""Transfer: does a perturbation of one network fool another?
+
+Table 2 of the paper. The perturbation of each row is added to the images that
+each network, one a column, sees. Networks differ in the size of their images
+and in their pixel range, and how that is bridged changes the numbers, so here
+it is one rule: images and perturbations come in one size and one `value_range`;
+for a network with another size both are resized, bilinearly, and for one with
+another range both are stretched to it; then they are added and clipped. Cells
+where something was resized are marked in the result and in the picture.
+
+Reference:
+    - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401), Table 2
+"""
+
+import collections.abc
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from keras_uap.analysis._tools import (
+    Labeller,
+    Result,
+    check_groups,
+    check_images,
+    count_groups,
+    random_noise,
+)
+from keras_uap.analysis.interval import rate_interval
+from keras_uap.lp_ball import lp_norm, standardize_norm
+from keras_uap.perturbation_layer import (
+    standardize_perturbation,
+    standardize_value_range,
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TransferMatrix(Result):
+    """What `transfer_matrix` measured, for p perturbations and c classifiers.
+
+    Attributes:
+        perturbations, classifiers: Tuples of names, rows and columns.
+        fooling_rates: Array `(p, c)`.
+        intervals: Array `(p, c, 2)`, 95 % intervals.
+        random_rates: Array `(p, c)`, for random noise of the same norm.
+        resized: Boolean array `(p, c)`, whether images or perturbation had to
+            be resized.
+        norm, epsilons: The norm, and each perturbation's own value of it, in
+            pixel units of `value_range`.
+        num_images, num_groups: Integers, images and photographs.
+    """
+
+    perturbations: tuple
+    classifiers: tuple
+    fooling_rates: np.ndarray
+    intervals: np.ndarray
+    random_rates: np.ndarray
+    resized: np.ndarray
+    norm: str
+    epsilons: np.ndarray
+    num_images: int
+    num_groups: int
+
+    def plot(self):
+        """Draws the matrix as a heat map; returns the matplotlib figure."""
+        from keras_uap import visualization
+
+        return visualization.plot_transfer(self)
+
+
+def transfer_matrix(
+    classifiers,
+    perturbations,
+    images,
+    groups=None,
+    norm="linf",
+    value_range=(0, 255),
+    value_ranges=None,
+    seed=0,
+    batch_size=32,
+    from_logits=None,
+    verbose="auto",
+):
+    """Measures every perturbation on every classifier.
+
+    Args:
+        classifiers: Dictionary from names to Keras models, or a sequence of
+            models, named by themselves.
+        perturbations: Dictionary from names to arrays `(H, W, C)`, or a
+            sequence of arrays, named as the classifiers if they are as many.
+        images: Array `(n, H, W, C)`, images that no perturbation was fitted
+            on.
+        groups: Array `(n,)`, the photograph that each image was cut from.
+        norm: `"linf"` or `"l2"`, in which random noise equals a perturbation.
+        value_range: Pair of floats, the pixel range of the images and the
+            perturbations.
+        value_ranges: Dictionary from names of classifiers to their own pixel
+            range, for those that take another one than `value_range`.
+        seed: Integer, the seed of the noise.
+        batch_size: Integer.
+        from_logits: Boolean, whether the classifiers return logits; `None`
+            finds out.
+        verbose: `"auto"`, 0 or 1, whether to show progress.
+
+    Returns:
+        A `TransferMatrix`.
+
+    Raises:
+        TypeError: if a classifier is not a Keras model.
+        ValueError: for empty arguments, other numbers of channels, or names
+            that are not classifiers.
+
+    Reference:
+        - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
+    """
+    classifiers = _named(classifiers, "classifiers")
+    perturbations = _named(perturbations, "perturbations", list(classifiers))
+    images = check_images(images)
+    groups = check_groups(groups, images)
+    norm = standardize_norm(norm)
+    low, high = standardize_value_range(value_range) or (0.0, 1.0)
+    value_ranges = value_ranges or {}
+    unknown = sorted(set(value_ranges) - set(classifiers))
+    if unknown:
+        raise ValueError(
+            "value_ranges must be keyed by names of classifiers. Received: "
+            f"{unknown}. Expected: among {list(classifiers)}."
+        )
+    arrays = {}
+    for name, perturbation in perturbations.items():
+        array = standardize_perturbation(perturbation)
+        if array.ndim != images.ndim - 1 or array.shape[-1] != images.shape[-1]:
+            raise ValueError(
+                "A perturbation must have as many channels as the images. "
+                f"Received: {name!r} of shape {array.shape}, images of shape "
+                f"{images.shape}."
+            )
+        arrays[name] = array
+    shape = (len(arrays), len(classifiers))
+    rates, random_rates = np.zeros(shape), np.zeros(shape)
+    intervals, resized = np.zeros((*shape, 2)), np.zeros(shape, bool)
+    epsilons = np.array([lp_norm(v, norm) for v in arrays.values()])
+    for column, (name, classifier) in enumerate(classifiers.items()):
+        size = _input_size(classifier) or images.shape[1:3]
+        own = value_ranges.get(name, value_range)
+        own = standardize_value_range(own)
+        scale, shift = 1.0, 0.0
+        if own is not None and own != (low, high):
+            scale = (own[1] - own[0]) / (high - low)
+            shift = own[0] - scale * low
+        seen = _resize(images, size)
+        if (scale, shift) != (1.0, 0.0):
+            seen = scale * np.asarray(seen, "float32") + shift
+        labeller = Labeller(
+            classifier, seen, own, batch_size, from_logits, verbose
+        )
+        random_rate = {}
+        for row, (v_name, v) in enumerate(arrays.items()):
+            text = f"image, {v_name} on {name}"
+            fitting = scale * _resize(v[np.newaxis], size)[0]
+            fooled = labeller.fooled(fitting, verbose, text)
+            rates[row, column] = fooled.mean()
+            intervals[row, column] = rate_interval(fooled, groups)
+            resized[row, column] = images.shape[1:3] != tuple(size) or v.shape[
+                :2
+            ] != tuple(size)
+            # The noise has the norm that the perturbation arrived with.
+            key = round(lp_norm(fitting, norm), 6)
+            if key not in random_rate:
+                noise = random_noise(
+                    fitting.shape, key, norm, np.random.default_rng(seed)
+                )
+                random_rate[key] = labeller.fooled(
+                    noise, verbose, f"image, noise on {name}"
+                ).mean()
+            random_rates[row, column] = random_rate[key]
+    return TransferMatrix(
+        perturbations=tuple(arrays),
+        classifiers=tuple(classifiers),
+        fooling_rates=rates,
+        intervals=intervals,
+        random_rates=random_rates,
+        resized=resized,
+        norm=norm,
+        epsilons=epsilons,
+        num_images=len(images),
+        num_groups=count_groups(groups, images),
+    )
+
+
+def _named(items, what, names=None):
+    """Returns a dictionary from names to items."""
+    if not isinstance(items, collections.abc.Mapping):
+        items = list(items)
+        if names is None or len(names) != len(items):
+            names = [
+                getattr(item, "name", None) or f"{what} {i}"
+                for i, item in enumerate(items)
+            ]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"{what} must have different names. Received: {names}. Pass a "
+                "dictionary from names of your choice."
+            )
+        items = dict(zip(names, items))
+    if not items:
+        raise ValueError(f"{what} must hold at least one. Received: none.")
+    return items
+
+
+def _input_size(classifier):
+    """Height and width that a classifier states, or None."""
+    shape = getattr(classifier, "input_shape", None)
+    if isinstance(shape, tuple) and len(shape) == 4 and None not in shape[1:3]:
+        return tuple(shape[1:3])
+    return None
+
+
+def _resize(images, size):
+    if images.ndim != 4 or images.shape[1:3] == tuple(size):
+        return images
+    # In parts: a thousand float32 images of 224x224 are 600 MB.
+    parts = [
+        tf.image.resize(images[i : i + 64], size, antialias=True).numpy()
+        for i in range(0, len(images), 64)
+    ]
+    return np.concatenate(parts)
