@@ -1,6 +1,9 @@
 """Universal adversarial perturbations for Keras classifiers."""
 
 from keras_uap.callbacks import StopAtFoolingRate as StopAtFoolingRate
+from keras_uap.callbacks import (
+    UniversalAdversarialTraining as UniversalAdversarialTraining,
+)
 from keras_uap.deepfool import DeepFool as DeepFool
 from keras_uap.deepfool import deepfool as deepfool
 from keras_uap.logits import logits_function as logits_function

@@ -3,11 +3,30 @@
 `PerturbationLayer` does it as a Keras layer, in a model or in `tf.data`: one
 perturbation or a draw from a pool for each image, always or for a share `rate`
 of the training samples.
+
+With `epsilon` the perturbation trains along with the model it stands in
+(universal adversarial training): the weights go down the loss, and in the same
+step, from the same backward pass, the perturbation goes up:
+
+    v <- project(v + step_size * sign(d loss / d v))
+
+Reference:
+    - [Shafahi et al., 2018](https://arxiv.org/abs/1811.11304)
 """
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from keras_uap.lp_ball import (
+    lp_norm,
+    project,
+    standardize_epsilon,
+    standardize_norm,
+)
+
+# The ascent's step where none is given, as a share of epsilon.
+_STEP = 0.1
 
 
 def standardize_value_range(value_range):
@@ -80,11 +99,28 @@ class PerturbationLayer(keras.layers.Layer):
     integer pixels. The output is float32. A later `assign` of
     `layer.perturbations` is seen without building the model anew.
 
+    With `epsilon` the perturbation itself is trained, against the model and
+    along with it, in a plain `fit`: every backward pass moves it one step of
+    `step_size` up the loss and back into the ball of radius `epsilon`. The
+    learning rate, the momentum and the clipping of the model's optimizer do
+    not reach it. `layer.trainable = False` before `compile` holds it still.
+
+    The classifier behind the layer is trained in place. To take the defence
+    off, use that model alone: its weights are its own.
+
     Example:
 
     ```python
+    # Attack: every image is perturbed.
     layer = keras_uap.PerturbationLayer(v, value_range=(0, 255))
     attacked = keras.Sequential([keras.Input(v.shape), layer, classifier])
+
+    # Defend: universal adversarial training in a plain fit.
+    layer = keras_uap.PerturbationLayer(epsilon=10.0)
+    training = keras.Sequential([keras.Input(shape), layer, classifier])
+    training.compile("adam", loss, metrics=["accuracy"])
+    training.fit(images, labels, epochs=5)
+    classifier.save("hardened.keras")  # Loads without keras_uap.
     ```
 
     Args:
@@ -98,6 +134,14 @@ class PerturbationLayer(keras.layers.Layer):
             gets one drawn at random. Taken from `perturbation` if it is a
             pool.
         seed: Integer, the seed of the draws.
+        epsilon: Float above 0, the radius of the ball in which the
+            perturbation is trained, in the pixel units of `value_range`.
+            `None` leaves the perturbation as it is. With an `epsilon`, `rate`
+            defaults to 1.
+        norm: `"linf"`, `"l2"`, `np.inf` or `2`, the norm of the ball.
+        step_size: Float above 0, how far one step moves the perturbation, in
+            pixel units: each value for l-infinity (sign steps), the l2 norm
+            of the step for l2. Defaults to a tenth of `epsilon`.
         **kwargs: `name`, `dtype` and the like, as for any Keras layer.
 
     Input shape:
@@ -107,9 +151,15 @@ class PerturbationLayer(keras.layers.Layer):
         The same.
 
     Raises:
-        TypeError: if `perturbation` is not an array of numbers.
-        ValueError: for arguments out of range, or images whose shape differs
-            from the perturbation's.
+        TypeError: if `perturbation` is not an array of numbers, or `epsilon`
+            not a number.
+        ValueError: for arguments out of range, a perturbation outside the
+            ball of `epsilon`, or images whose shape differs from the
+            perturbation's.
+
+    Reference:
+        - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
+        - [Shafahi et al., 2018](https://arxiv.org/abs/1811.11304)
     """
 
     def __init__(
@@ -119,12 +169,20 @@ class PerturbationLayer(keras.layers.Layer):
         rate=None,
         pool_size=None,
         seed=None,
+        epsilon=None,
+        norm="linf",
+        step_size=None,
         **kwargs,
     ):
         # Under mixed_float16 a step of v would be 0.125 at pixel value 200.
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         self.value_range = standardize_value_range(value_range)
+        self.norm = standardize_norm(norm)
+        self.epsilon = None if epsilon is None else standardize_epsilon(epsilon)
+        self.step_size = self._standardize_step(step_size)
+        if rate is None and self.epsilon is not None:
+            rate = 1.0
         if rate is not None and not 0 <= rate <= 1:
             raise ValueError(
                 "rate must be between 0 and 1, the share of training samples "
@@ -134,6 +192,7 @@ class PerturbationLayer(keras.layers.Layer):
         self._initial = None
         if perturbation is not None:
             self._initial = _as_pool(perturbation, pool_size)
+            self._check_in_ball(self._initial)
             pool_size = len(self._initial)
         self.pool_size = 1 if pool_size is None else pool_size
         if not isinstance(self.pool_size, int) or self.pool_size < 1:
@@ -149,8 +208,42 @@ class PerturbationLayer(keras.layers.Layer):
         if self._initial is not None:
             self._build_for(self._initial.shape[1:])
 
+    def _standardize_step(self, step_size):
+        if step_size is None:
+            return None if self.epsilon is None else _STEP * self.epsilon
+        if self.epsilon is None:
+            raise ValueError(
+                "step_size trains the perturbation inside a ball, and that "
+                "needs its radius. Received: "
+                f"step_size={step_size!r} without epsilon. Pass epsilon, in "
+                "pixel units."
+            )
+        if isinstance(step_size, bool) or not 0 < step_size < np.inf:
+            raise ValueError(
+                "step_size must be finite and above 0, in pixel units. "
+                f"Received: step_size={step_size!r}."
+            )
+        return float(step_size)
+
+    def _check_in_ball(self, pool):
+        if self.epsilon is None:
+            return
+        norm = max(lp_norm(v, self.norm) for v in pool)
+        if norm > self.epsilon:
+            raise ValueError(
+                "The perturbation is outside the ball. Received: "
+                f"{self.norm} norm {norm:.6g}. Expected: at most epsilon = "
+                f"{self.epsilon:.6g}. keras_uap.project brings it inside."
+            )
+
     def build(self, input_shape):
-        self._build_for(input_shape[1:])
+        if len(input_shape) not in (3, 4):
+            raise ValueError(
+                "PerturbationLayer takes images of shape (height, width, "
+                "channels), or batches of them. Received: inputs of shape "
+                f"{tuple(input_shape)}."
+            )
+        self._build_for(input_shape[-3:])
 
     def _build_for(self, image_shape):
         if self.built:
@@ -173,8 +266,14 @@ class PerturbationLayer(keras.layers.Layer):
         self.perturbations = self.add_weight(
             shape=(self.pool_size, *image_shape),
             initializer=initializer,
-            trainable=False,
+            trainable=self.epsilon is not None,
+            constraint=None if self.epsilon is None else self._constrain,
+            # All replicas compute the same next value.
+            aggregation="only_first_replica",
             dtype="float32",
+            # A mixed-precision model around the layer would read it as
+            # float16.
+            autocast=False,
             name="perturbations",
         )
         self.built = True
@@ -198,28 +297,25 @@ class PerturbationLayer(keras.layers.Layer):
                 "The perturbation does not fit the layer. Received: shape "
                 f"{pool.shape}. Expected: {tuple(self.perturbations.shape)}."
             )
+        self._check_in_ball(pool)
         self.perturbations.assign(pool)
 
     def call(self, inputs, training=False):
         images = tf.cast(inputs, self.compute_dtype)
-        image_shape = self.perturbations.shape[1:]
-        single = images.shape.rank == len(image_shape)
-        if single:
-            images = images[tf.newaxis]
-        if not images.shape[1:].is_compatible_with(image_shape):
-            raise ValueError(
-                "The images do not have the perturbation's shape. Received: "
-                f"images of shape {tuple(images.shape[1:])}. Expected: "
-                f"{tuple(image_shape)}."
-            )
-        if self.rate is not None and not training:
-            outputs = images
-        else:
-            outputs = self._perturb(images)
-        return outputs[0] if single else outputs
+        if tf.distribute.has_strategy():
+            self.check_scope(tf.distribute.get_strategy())
+        self._check_shape(images.shape)
+        if self.rate == 0 or (self.rate is not None and not training):
+            return images
+        if images.shape.rank == 3:
+            return self._perturb(images[tf.newaxis])[0]
+        return self._perturb(images)
 
     def _perturb(self, images):
-        pool = tf.cast(self.perturbations, images.dtype)
+        pool = tf.convert_to_tensor(self.perturbations)
+        if self.epsilon is not None:
+            pool = self._ascending(pool)
+        pool = tf.cast(pool, images.dtype)
         count = tf.shape(images)[0]
         if self.pool_size == 1:
             chosen = pool
@@ -229,13 +325,91 @@ class PerturbationLayer(keras.layers.Layer):
             )
             chosen = tf.gather(pool, index)
         perturbed = clip_to_range(images + chosen, self.value_range)
-        if self.rate is None:
+        if self.rate in (None, 1):
             return perturbed
         draw = keras.random.uniform((count,), seed=self.seed_generator)
-        shape = [-1] + [1] * (images.shape.rank - 1)
+        shape = [-1, 1, 1, 1]
         return tf.where(tf.reshape(draw < self.rate, shape), perturbed, images)
 
+    def _ascending(self, pool):
+        """The pool unchanged; its backward pass moves it up the loss.
+
+        The optimizer is told a gradient of zero. So the perturbation keeps a
+        step of its own whatever the optimizer does with gradients: Adam makes
+        1e-3 of any of them, some clip them, accumulate or average them.
+        """
+
+        @tf.custom_gradient
+        def identity(pool):
+            def ascend(gradient):
+                context = tf.distribute.get_replica_context()
+                if context is not None and context.num_replicas_in_sync > 1:
+                    # The sum over the replicas, so that all of them step in
+                    # one direction: that of the whole batch.
+                    gradient = context.all_reduce("sum", gradient)
+                step = self._step_up(gradient)
+                self.perturbations.assign(self._constrain(pool + step))
+                return tf.zeros_like(gradient)
+
+            return tf.identity(pool), ascend
+
+        return identity(pool)
+
+    def _step_up(self, gradient):
+        """A step of `step_size` up the loss for each perturbation."""
+        axes = [1, 2, 3]
+        # A gradient with NaN or infinity (a float16 overflow) moves nothing.
+        finite = tf.reduce_all(
+            tf.math.is_finite(gradient), axis=axes, keepdims=True
+        )
+        gradient = tf.where(finite, gradient, 0.0)
+        # Signs and unit vectors: the scale of the loss plays no part.
+        if self.norm == "linf":
+            return self.step_size * tf.sign(gradient)
+        # Divided by the largest value first: squares could leave float32.
+        gradient = tf.math.divide_no_nan(
+            gradient, tf.reduce_max(tf.abs(gradient), axis=axes, keepdims=True)
+        )
+        length = tf.sqrt(
+            tf.reduce_sum(tf.square(gradient), axis=axes, keepdims=True)
+        )
+        return self.step_size * tf.math.divide_no_nan(gradient, length)
+
+    def _constrain(self, pool):
+        """Projects each perturbation of the pool on the ball."""
+        pool = tf.convert_to_tensor(pool)
+        if self.norm == "linf":
+            return project(pool, self.epsilon, self.norm)
+        return tf.stack(
+            [project(v, self.epsilon, self.norm) for v in tf.unstack(pool)]
+        )
+
+    def _check_shape(self, shape):
+        expected = tuple(self.perturbations.shape[1:])
+        shape = tf.TensorShape(shape)
+        if shape.rank not in (3, 4) or not shape[-3:].is_compatible_with(
+            expected
+        ):
+            raise ValueError(
+                "The images do not have the perturbation's shape. Received: "
+                f"images of shape {shape}. Expected: {expected}, or batches "
+                "of that."
+            )
+
+    def check_scope(self, strategy):
+        """Raises a ValueError if built outside the scope of `strategy`."""
+        # TensorFlow's own answer is an AssertionError without a text.
+        variable = self.perturbations.value
+        if not strategy.extended.variable_created_in_scope(variable):
+            raise ValueError(
+                f"PerturbationLayer {self.name!r} was built outside the scope "
+                f"of {type(strategy).__name__}. Build it, and the model "
+                "around it, inside: `with strategy.scope(): ...`."
+            )
+
     def compute_output_shape(self, input_shape):
+        if self.built:
+            self._check_shape(input_shape)
         return input_shape
 
     def get_build_config(self):
@@ -257,6 +431,9 @@ class PerturbationLayer(keras.layers.Layer):
                 "rate": self.rate,
                 "pool_size": self.pool_size,
                 "seed": self.seed,
+                "epsilon": self.epsilon,
+                "norm": self.norm,
+                "step_size": self.step_size,
             }
         )
         return config
