@@ -348,7 +348,7 @@ class UniversalPerturbation(keras.Model):
             batches: Integer, how many batches the fit will run in all.
 
         Returns:
-            A `keras.optimizers.Lion` for `compile`. Its steps begin at 0.3 of
+            A `keras.optimizers.Lion` for `compile`. Its steps begin at 0.2 of
             `epsilon` and fall in a line to a hundredth of that.
 
         Raises:
@@ -359,13 +359,11 @@ class UniversalPerturbation(keras.Model):
                 "The size of the images is not known yet. Build the model "
                 "first: uap.build((None, height, width, channels))."
             )
-        first = 3 * _STEP * self._pixel_epsilon
+        first = 2 * _STEP * self._pixel_epsilon
         return keras.optimizers.Lion(
             keras.optimizers.schedules.PolynomialDecay(
                 first, batches, first / 100
-            ),
-            beta_1=0.95,
-            beta_2=0.95,
+            )
         )
 
     def _set_default_step(self):
@@ -412,7 +410,7 @@ class UniversalPerturbation(keras.Model):
             logs["no_gradient"] = self._no_gradient.result()
         else:
             logs["not_converged"] = self._not_converged.result()
-        return logs
+        return self._for_reduction(logs)
 
     def test_step(self, data):
         images, clean, labels = self._unpack(data)
@@ -421,7 +419,16 @@ class UniversalPerturbation(keras.Model):
         predicted = self._predicted(
             apply_perturbation(images, self.v, self.value_range)
         )
-        return self._measure(clean, predicted, labels)
+        return self._for_reduction(self._measure(clean, predicted, labels))
+
+    def _for_reduction(self, logs):
+        """Gives logs the shape in which Keras averages them over workers."""
+        # Keras 3.15 takes the mean over axis 0 there, which scalars lack.
+        if isinstance(
+            self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy
+        ):
+            return {name: value[tf.newaxis] for name, value in logs.items()}
+        return logs
 
     def _unpack(self, data):
         """Returns images, clean predictions or None, and labels or None."""
@@ -542,6 +549,13 @@ class UniversalPerturbation(keras.Model):
         """A step of the optimizer against `gradient`, then the constraint."""
         if self.mask is not None:
             gradient = gradient * self.mask
+        # On several devices the images of all of them make one batch. The
+        # optimizer adds the replicas' directions up, so each hands in a share.
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        if replicas > 1:
+            context = tf.distribute.get_replica_context()
+            gradient = context.all_reduce("sum", gradient)
+            scale = scale / replicas
         mean = tf.reduce_mean(tf.abs(gradient))
         # A mean absolute value of 1 makes learning rates pixels, whatever the
         # loss, the classifier and the batch size.
@@ -606,6 +620,14 @@ class UniversalPerturbation(keras.Model):
         """
         if validation_split and validation_data is None and _is_array(x):
             x, y, validation_data = _split(x, y, validation_split)
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        one_by_one = self._update is not None and self._update.one_by_one
+        if one_by_one and replicas > 1:
+            raise ValueError(
+                "One image after another cannot run on several devices. "
+                f"Received: DeepFool(one_by_one=True) with {replicas} "
+                "replicas. Use whole batches, or one device."
+            )
         batch_size = 16 if batch_size is None else batch_size
         x, y = self._check_data(x, y, "x")
         if validation_data is not None:
@@ -804,24 +826,38 @@ class UniversalPerturbation(keras.Model):
         parts = tf.nest.map_structure(tf.convert_to_tensor, parts)
         count = len(images[_IMAGES])
 
-        def indices():
-            order = np.arange(count)
-            if shuffle:
-                order = np.random.default_rng(self._order_seed).permutation(
-                    count
-                )
-            for start in range(0, count, batch_size):
-                yield order[start : start + batch_size]
+        def epoch_order():
+            rng = np.random.default_rng(self._order_seed)
+            yield rng.permutation(count) if shuffle else np.arange(count)
 
         def gather(index):
             return tf.nest.map_structure(lambda t: tf.gather(t, index), parts)
 
-        data = tf.data.Dataset.from_generator(
-            indices, output_signature=tf.TensorSpec((None,), "int64")
-        ).apply(
-            tf.data.experimental.assert_cardinality(-(-count // batch_size))
+        data = (
+            tf.data.Dataset.from_generator(
+                epoch_order,
+                output_signature=tf.TensorSpec((count,), "int64"),
+            )
+            .unbatch()
+            .apply(tf.data.experimental.assert_cardinality(count))
+            .batch(batch_size)
+            .map(gather)
+            .prefetch(2)
         )
-        return data.map(gather).prefetch(2)
+        # Several workers share each batch: there are no files to share out.
+        options = tf.data.Options()
+        options.experimental_distribute.auto_shard_policy = (
+            tf.data.experimental.AutoShardPolicy.DATA
+        )
+        return data.with_options(options)
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # The data has been looked at and the model is built. Keras would take
+        # a batch and average it over the workers, which fails for a batch of
+        # several parts.
+        if not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
 
     def _get_metrics_result_or_logs(self, logs):
         # Keras reads results off the metrics only if all of them are in the
@@ -888,7 +924,7 @@ class _Monitor(keras.callbacks.Callback):
         logs["norm"] = lp_norm(model.perturbation, model.norm)
         name = "fooling_rate" if model.target is None else "target_rate"
         rate = logs.get(f"val_{name}")
-        if rate is not None and rate > float(model.best_rate):
+        if rate is not None and rate > model.best_rate.numpy():
             model.best_rate.assign(rate)
             model.best_v.assign(model.v)
 
@@ -902,7 +938,7 @@ class _Monitor(keras.callbacks.Callback):
             )
 
     def restore_best(self):
-        if self.model is not None and float(self.model.best_rate) >= 0:
+        if self.model is not None and self.model.best_rate.numpy() >= 0:
             self.model.v.assign(self.model.best_v)
 
 

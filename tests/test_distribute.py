@@ -1,0 +1,147 @@
+"""Several devices and several workers, in child processes.
+
+A process can split its CPU into logical devices, or become a worker, only
+before TensorFlow starts.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.slow
+
+COMMON = """
+import sys
+import keras
+import numpy as np
+import tensorflow as tf
+STRATEGY
+import keras_uap
+
+images = np.random.default_rng(0).uniform(0, 255, (50, 8, 8, 3))
+images = images.astype("float32")
+
+def fit(update):
+    keras.utils.set_random_seed(3)
+    classifier = keras.Sequential([
+        keras.Input((8, 8, 3)),
+        keras.layers.Rescaling(1 / 255),
+        keras.layers.Conv2D(8, 3, activation="relu"),
+        keras.layers.Flatten(),
+        keras.layers.Dense(5, activation="softmax"),
+    ])
+    uap = keras_uap.UniversalPerturbation(classifier, epsilon=20.0)
+    uap.compile(update)
+    return uap
+
+def run(uap):
+    keras.utils.set_random_seed(7)
+    history = uap.fit(images, epochs=2, batch_size=16, verbose=0,
+                      validation_data=images[:20]).history
+    return uap.perturbation, history
+"""
+
+
+TWO_DEVICES = """
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(
+    cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+"""
+
+
+def _run(code, strategy="", **environment):
+    code = COMMON.replace("STRATEGY", strategy) + textwrap.dedent(code)
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _finish(process):
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err[-3000:]
+    return out
+
+
+def test_two_devices_give_the_perturbation_of_one():
+    code = """
+    for update in ("sgd", "lion", "deepfool"):
+        alone, history = run(fit(update))
+        with strategy.scope():
+            uap = fit(update)
+        together, shared = run(uap)
+        np.testing.assert_allclose(together, alone, atol=1e-4)
+        for name in ("fooling_rate", "val_fooling_rate", "norm"):
+            np.testing.assert_allclose(shared[name], history[name], rtol=1e-5)
+        print(update, "size", np.abs(alone).max())
+    """
+    lines = _finish(_run(code, TWO_DEVICES)).splitlines()
+    sizes = [float(line.split()[-1]) for line in lines if "size" in line]
+    assert len(sizes) == 3
+    assert min(sizes) > 1
+
+
+def test_one_by_one_refuses_several_devices():
+    code = """
+    with strategy.scope():
+        uap = fit(keras_uap.DeepFool(one_by_one=True))
+    try:
+        run(uap)
+    except ValueError as error:
+        print("refused:", error)
+    """
+    assert "refused: " in _finish(_run(code, TWO_DEVICES))
+
+
+@pytest.mark.parametrize("update", ["lion", "deepfool"])
+def test_two_workers_give_the_perturbation_of_one(update, tmp_path):
+    ports = []
+    sockets = [socket.socket() for _ in range(2)]
+    for held in sockets:
+        held.bind(("127.0.0.1", 0))
+        ports.append(held.getsockname()[1])
+    for held in sockets:
+        held.close()
+    code = f"""
+    with strategy.scope():
+        uap = fit({update!r})
+    v, history = run(uap)
+    task = str(strategy.cluster_resolver.task_id)
+    np.save({str(tmp_path)!r} + "/" + task, v)
+    """
+    strategy = "strategy = tf.distribute.MultiWorkerMirroredStrategy()"
+    workers = [f"127.0.0.1:{port}" for port in ports]
+    processes = [
+        _run(
+            code,
+            strategy,
+            TF_CONFIG=json.dumps(
+                {
+                    "cluster": {"worker": workers},
+                    "task": {"type": "worker", "index": index},
+                }
+            ),
+        )
+        for index in range(2)
+    ]
+    for process in processes:
+        _finish(process)
+    alone = f"np.save({str(tmp_path / 'alone')!r}, run(fit({update!r}))[0])"
+    _finish(_run(alone))
+    first, second, one = (
+        np.load(tmp_path / f"{name}.npy") for name in ("0", "1", "alone")
+    )
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(first, one, atol=1e-4)
+    assert np.abs(one).max() > 1
