@@ -28,6 +28,9 @@ from keras_uap.lp_ball import (
 # The ascent's step where none is given, as a share of epsilon.
 _STEP = 0.1
 
+# The name of the state of the draws among the layer's saved variables.
+_DRAWS = "seed_generator_state"
+
 
 def standardize_value_range(value_range):
     """Returns `value_range` as a pair of floats, or None.
@@ -313,7 +316,7 @@ class PerturbationLayer(keras.layers.Layer):
 
     def _perturb(self, images):
         pool = tf.convert_to_tensor(self.perturbations)
-        if self.epsilon is not None:
+        if self.epsilon is not None and self.trainable:
             pool = self._ascending(pool)
         pool = tf.cast(pool, images.dtype)
         count = tf.shape(images)[0]
@@ -411,6 +414,22 @@ class PerturbationLayer(keras.layers.Layer):
         if self.built:
             self._check_shape(input_shape)
         return input_shape
+
+    # Keras leaves the state of random draws out of its files. A resumed
+    # training goes on with the draws that an uninterrupted one would make.
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        if self.seed_generator is not None:
+            store[_DRAWS] = keras.ops.convert_to_numpy(
+                self.seed_generator.state
+            )
+
+    def load_own_variables(self, store):
+        names = list(store.keys())
+        super().load_own_variables({n: store[n] for n in names if n != _DRAWS})
+        if self.seed_generator is not None and _DRAWS in names:
+            self.seed_generator.state.assign(store[_DRAWS])
 
     def get_build_config(self):
         if not self.built:
