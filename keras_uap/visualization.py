@@ -392,7 +392,9 @@ def plot_label_graph(flow, class_names=None, least_share=0.5, most=4):
     """
     parts = flow.components(least_share)
     graph = flow.graph(least_share)
-    shown = parts[:most]
+    # Pairs tell little beside larger parts.
+    large = [part for part in parts if len(part[0]) > 2] or parts
+    shown = large[:most]
     if not shown:
         figure = _figure(6, 2)
         axes = figure.subplots()
@@ -424,7 +426,6 @@ def _draw_part(axes, graph, dominant, class_names, most=18):
         graph.predecessors(dominant),
         key=lambda n: (-graph[n][dominant]["images"], n),
     )
-    left_out = max(0, len(inner) - most)
     inner = inner[:most]
     places = {dominant: np.zeros(2)}
     angles = {}
@@ -470,8 +471,8 @@ def _draw_part(axes, graph, dominant, class_names, most=18):
         right = place[0] >= 0
         angle = 0.0 if centre else np.degrees(angles[node])
         axes.text(
-            *(place * (1 + 0.07 / max(1.0, np.hypot(*place)))),
-            "\n" + _short(_name(node, class_names))
+            *(place - [0, 0.12] if centre else place),
+            _short(_name(node, class_names))
             if centre
             else f"  {_short(_name(node, class_names), 16)}  ",
             fontsize=11 if centre else 8,
@@ -481,15 +482,26 @@ def _draw_part(axes, graph, dominant, class_names, most=18):
             rotation_mode="anchor",
             color=FOOLED if centre else "black",
             fontweight="bold" if centre else "normal",
+            # The arrows of a large part run behind the name.
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1}
+            if centre
+            else None,
+            zorder=4,
         )
     hidden = len(graph) - len(places)
-    text = f"{len(graph)} labels lead to {_short(_name(dominant, class_names))}"
-    if left_out or hidden:
+    others = len(graph) - 1
+    text = (
+        f"{others} label{'s lead' if others > 1 else ' leads'} to "
+        f"{_short(_name(dominant, class_names))}"
+    )
+    if hidden:
         text += f" ({hidden} not drawn)"
     axes.set_title(text, fontsize=10)
-    limit = max(np.hypot(*place) for place in places.values()) + 0.65
-    axes.set_xlim(-limit, limit)
-    axes.set_ylim(-limit, limit)
+    # Room for the names, which stand outside the circles.
+    low = np.min([*places.values()], axis=0) - 0.7
+    high = np.max([*places.values()], axis=0) + 0.7
+    axes.set_xlim(low[0], high[0])
+    axes.set_ylim(low[1], high[1])
     axes.set_aspect("equal")
     axes.set_axis_off()
 
