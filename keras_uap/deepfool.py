@@ -79,7 +79,8 @@ def deepfool(
         and `converged` `(n,)`, whether the label changed.
 
     Raises:
-        TypeError: if `classifier` is not a Keras model.
+        TypeError: if `classifier` is not a Keras model, or the images do not
+            hold numbers.
         ValueError: for arguments out of range, or images that are empty, not
             finite or of the wrong shape.
 
@@ -89,7 +90,12 @@ def deepfool(
     rule = DeepFool(
         num_candidates=num_candidates, overshoot=overshoot, max_steps=max_steps
     )
+    check_whole("batch_size", batch_size, 1)
     images = np.asarray(images)
+    if images.dtype.kind not in "fiu":
+        raise TypeError(
+            f"images must hold numbers. Received: dtype {images.dtype}."
+        )
     if images.ndim < 2 or len(images) == 0:
         raise ValueError(
             "images must be a batch of at least one image, of shape "
@@ -156,8 +162,8 @@ class DeepFool:
         step_size=0.4,
         momentum=0.9,
     ):
-        _check_whole("num_candidates", num_candidates, 2)
-        _check_whole("max_steps", max_steps, 1)
+        check_whole("num_candidates", num_candidates, 2)
+        check_whole("max_steps", max_steps, 1)
         if not (np.isfinite(overshoot) and overshoot >= 0):
             raise ValueError(
                 f"overshoot must be at least 0. Received: overshoot={overshoot}"
@@ -369,8 +375,13 @@ class DeepFool:
             square = tf.reduce_sum(tf.square(gradient), axis=axes)
             gap = tf.abs(_lead(scores, candidates, j)) + _NUDGE
             distance = gap / tf.sqrt(square)
-            # Comparisons with NaN are false: such a gradient is never chosen.
-            nearer = (distance < best) & (square > 0)
+            # A gradient that is zero, not finite, or too large or too small
+            # for float32 is never chosen.
+            nearer = (
+                (distance < best)
+                & tf.math.is_finite(square)
+                & tf.math.is_finite(gap / square)
+            )
             length = tf.where(nearer, gap / square, 0.0)
             step = tf.where(
                 tf.reshape(nearer, shape),
@@ -406,7 +417,8 @@ def _lead(scores, candidates, j):
     )
 
 
-def _check_whole(name, value, least):
+def check_whole(name, value, least):
+    """Raises ValueError unless `value` is an integer of at least `least`."""
     if (
         isinstance(value, bool)
         or not isinstance(value, (int, np.integer))

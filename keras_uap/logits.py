@@ -48,7 +48,7 @@ def logits_function(classifier, from_logits=None, images=None):
             f"scores. Received: classifier={classifier!r} of type "
             f"{type(classifier).__name__}."
         )
-    if from_logits not in (None, True, False):
+    if not (from_logits is None or isinstance(from_logits, bool)):
         raise ValueError(
             "from_logits must be None, True or False. "
             f"Received: from_logits={from_logits!r}."
@@ -60,7 +60,9 @@ def logits_function(classifier, from_logits=None, images=None):
         from_logits = _tell_from_scores(classifier, images)
 
     def scores(images):
-        return tf.cast(classifier(images, training=False), "float32")
+        outputs = classifier(images, training=False)
+        _check_scores(outputs)
+        return tf.cast(outputs, "float32")
 
     if from_logits:
         return _checked(scores)
@@ -186,7 +188,7 @@ def _rebuilt_head(model):
         )
     if isinstance(layer, keras.Model):  # A model used as the last layer.
         inner = _rebuilt_head(layer)
-        if inner is None:
+        if inner is None or len(layer.inputs) != 1:
             return None
         features = _up_to_layer(model, history)
         return lambda images: inner(features(images, training=False))
@@ -207,7 +209,9 @@ def _output_tensor(model):
 def _up_to_layer(model, history):
     """The part of `model` that ends where its last layer begins."""
     node = history.operation._inbound_nodes[history.node_index]
-    return keras.Model(model.inputs, node.input_tensors[0])
+    # Keras warns where one image tensor meets a list of one input.
+    inputs = model.inputs if len(model.inputs) > 1 else model.inputs[0]
+    return keras.Model(inputs, node.input_tensors[0])
 
 
 def _tell_from_scores(classifier, images):

@@ -97,7 +97,9 @@ def project(perturbation, epsilon, norm="linf"):
     value = tf.cast(tf.convert_to_tensor(perturbation), "float32")
     if norm == "linf":
         limit = np.float32(epsilon)
-        if limit > epsilon:  # float32 rounded up: step back inside the ball.
+        # Where float32 rounded up, step back inside the ball. (NumPy would
+        # compare a float32 with a Python float in float32.)
+        if float(limit) > epsilon:
             limit = np.nextafter(limit, np.float32(0))
         projected = tf.clip_by_value(value, -limit, limit)
     else:

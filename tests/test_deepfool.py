@@ -1,0 +1,241 @@
+"""Tests of DeepFool, against closed forms and counted model passes."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_uap
+
+
+def weights(model):
+    return [np.asarray(w, "float64") for w in model.get_weights()]
+
+
+def closed_form(model, images, num_candidates):
+    """Minimal perturbations of a linear classifier, in NumPy."""
+    kernel, bias = weights(model)
+    if kernel.shape[-1] == 1:  # One logit z is two classes, (0, z).
+        kernel = np.hstack([np.zeros_like(kernel), kernel])
+        bias = np.array([0.0, bias[0]])
+    flat = images.reshape(len(images), -1).astype("float64")
+    perturbations, labels = [], []
+    for scores in flat @ kernel + bias:
+        order = np.argsort(-scores, kind="stable")[:num_candidates]
+        own, others = order[0], order[1:]
+        normals = kernel[:, others] - kernel[:, [own]]
+        gaps = scores[own] - scores[others]
+        nearest = np.argmin(gaps / np.linalg.norm(normals, axis=0))
+        normal = normals[:, nearest]
+        perturbations.append(gaps[nearest] * normal / np.sum(normal**2))
+        labels.append(others[nearest])
+    return np.reshape(perturbations, images.shape), np.array(labels)
+
+
+@pytest.mark.parametrize(
+    ("classes", "num_candidates"), [(4, 4), (6, 3), (4, 2), (4, 10), (1, 2)]
+)
+@pytest.mark.parametrize("activation", ["softmax", None])
+def test_closed_form(classes, num_candidates, activation, linear, images):
+    if classes == 1 and activation == "softmax":
+        activation = "sigmoid"
+    model = linear(classes, activation)
+    result = keras_uap.deepfool(
+        model, images, num_candidates, overshoot=0.02, verbose=0
+    )
+    expected, labels = closed_form(model, images, num_candidates)
+    np.testing.assert_allclose(result.perturbations, 1.02 * expected, atol=1e-4)
+    np.testing.assert_array_equal(result.labels, labels)
+    np.testing.assert_array_equal(result.steps, 1)
+    assert result.converged.all()
+    moved = keras_uap.logits_function(model)(images + result.perturbations)
+    np.testing.assert_array_equal(np.argmax(moved, -1), labels)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 40, 64])
+def test_batches_do_not_change_the_result(batch_size, cnn, images):
+    model = cnn()
+    whole = keras_uap.deepfool(model, images, batch_size=40, verbose=0)
+    parts = keras_uap.deepfool(model, images, batch_size=batch_size, verbose=0)
+    assert whole.converged.all()
+    assert whole.steps.max() > 1  # The network is not linear.
+    np.testing.assert_allclose(
+        parts.perturbations, whole.perturbations, atol=1e-5
+    )
+    for name in ("labels", "steps", "converged"):
+        np.testing.assert_array_equal(
+            getattr(parts, name), getattr(whole, name)
+        )
+
+
+def test_the_label_changes_and_half_the_way_does_not(cnn, images):
+    model = cnn()
+    result = keras_uap.deepfool(model, images, overshoot=0.02, verbose=0)
+
+    def label(x):
+        return model.predict(x, verbose=0).argmax(-1)
+
+    clean = label(images)
+    np.testing.assert_array_equal(
+        label(images + result.perturbations), result.labels
+    )
+    assert np.all(result.labels != clean)
+    half = label(images + 0.5 * result.perturbations)
+    assert np.mean(half == clean) > 0.9
+
+
+def test_more_candidates_are_never_further(linear, images):
+    model = linear(6)
+    lengths = [
+        np.linalg.norm(
+            keras_uap.deepfool(
+                model, images, k, verbose=0
+            ).perturbations.reshape(40, -1),
+            axis=1,
+        )
+        for k in (2, 4, 6)
+    ]
+    assert np.all(lengths[0] >= lengths[1] - 1e-5)
+    assert np.all(lengths[1] >= lengths[2] - 1e-5)
+    assert np.any(lengths[0] > lengths[2] + 1e-3)
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf, 1e-21, 1e25])
+def test_images_without_a_gradient_are_left_out(value, broken, linear, images):
+    images[:, 0, 0, 0] = np.where(np.arange(40) % 3 == 0, 0.9, 0.1)
+    result = keras_uap.deepfool(broken(value, 0.5), images, verbose=0)
+    lost = np.arange(40) % 3 == 0
+    np.testing.assert_array_equal(result.converged, ~lost)
+    np.testing.assert_array_equal(result.perturbations[lost], 0.0)
+    np.testing.assert_array_equal(result.steps[lost], 0)
+    others = keras_uap.deepfool(linear(), images, verbose=0)
+    np.testing.assert_allclose(
+        result.perturbations[~lost], others.perturbations[~lost], atol=1e-5
+    )
+
+
+def test_too_few_steps_do_not_converge(cnn, images):
+    one = keras_uap.deepfool(cnn(), images, max_steps=1, verbose=0)
+    many = keras_uap.deepfool(cnn(), images, verbose=0)
+    np.testing.assert_array_equal(one.converged, many.steps == 1)
+    np.testing.assert_array_equal(one.steps, 1)
+    assert not one.converged.all()
+    assert np.isfinite(one.perturbations).all()
+
+
+def test_mixed_precision(cnn, images):
+    result = keras_uap.deepfool(cnn(dtype="mixed_float16"), images, verbose=0)
+    full = keras_uap.deepfool(cnn(), images, verbose=0)
+    assert result.perturbations.dtype == np.float32
+    assert result.converged.all()
+    distance = np.linalg.norm(result.perturbations.reshape(40, -1), axis=1)
+    expected = np.linalg.norm(full.perturbations.reshape(40, -1), axis=1)
+    np.testing.assert_allclose(distance, expected, atol=0.05)
+
+
+def test_images_and_classifier_are_left_as_they_are(cnn, images):
+    model = cnn(dropout=0.3)
+    before = [variable.numpy() for variable in model.variables]
+    copy = images.copy()
+    images.flags.writeable = False
+    keras_uap.deepfool(model, images, verbose=0)
+    np.testing.assert_array_equal(images, copy)
+    for variable, value in zip(model.variables, before):
+        np.testing.assert_array_equal(variable, value)
+
+
+class CountedLogits:
+    """A logits function that counts the images it takes, there and back."""
+
+    def __init__(self, logits):
+        self.logits = logits
+        self.forwards = self.backwards = 0
+
+    def __call__(self, images):
+        @tf.custom_gradient
+        def count(x):
+            def backward(upstream):
+                self.backwards += len(upstream)
+                return upstream
+
+            self.forwards += len(x)
+            return x, backward
+
+        return self.logits(count(images))
+
+
+@pytest.mark.parametrize("num_candidates", [2, 4])
+@pytest.mark.parametrize("share_fooled", [0.0, 0.5, 1.0])
+def test_model_passes_are_counted_right(
+    num_candidates, share_fooled, cnn, images
+):
+    logits = CountedLogits(keras_uap.logits_function(cnn()))
+    labels = np.argmax(logits(tf.constant(images)), -1)
+    fooled = np.arange(40) < 40 * share_fooled
+    labels = np.where(fooled, (labels + 1) % 4, labels)
+    logits.forwards = 0
+    rule = keras_uap.DeepFool(num_candidates)
+    batch = rule.minimal_perturbations(logits, tf.constant(images), labels)
+    assert int(batch.passes) == logits.forwards + logits.backwards
+    assert logits.forwards >= 40
+    # Images that have another label from the start need no step.
+    np.testing.assert_array_equal(batch.steps[fooled], 0)
+    assert np.all(batch.converged)
+    if share_fooled == 1.0:
+        assert (logits.forwards, logits.backwards) == (40, 0)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("num_candidates", 1),
+        ("num_candidates", 2.5),
+        ("num_candidates", True),
+        ("overshoot", -0.1),
+        ("overshoot", np.nan),
+        ("max_steps", 0),
+        ("batch_size", 0),
+        ("batch_size", 2.0),
+        ("images", np.zeros((0, 8, 8, 3))),
+        ("images", np.zeros(())),
+        ("images", np.full((2, 8, 8, 3), np.nan)),
+        ("images", np.full((2, 8, 8, 3), "a")),
+        ("from_logits", "no"),
+    ],
+)
+def test_bad_arguments(argument, value, linear, images):
+    arguments = {"images": images, argument: value}
+    with pytest.raises((ValueError, TypeError), match=argument):
+        keras_uap.deepfool(linear(), verbose=0, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("step_size", 0.0),
+        ("step_size", np.inf),
+        ("momentum", 1.0),
+        ("momentum", -0.1),
+    ],
+)
+def test_bad_arguments_of_the_rule(argument, value):
+    with pytest.raises(ValueError, match=argument):
+        keras_uap.DeepFool(**{argument: value})
+
+
+def test_images_of_another_size(linear):
+    with pytest.raises(ValueError, match="shape"):
+        keras_uap.deepfool(linear(), np.zeros((2, 9, 8, 3)), verbose=0)
+    with pytest.raises(TypeError, match="classifier"):
+        keras_uap.deepfool(len, np.zeros((2, 8, 8, 3)))
+
+
+def test_round_trip_of_the_rule():
+    schedule = keras.optimizers.schedules.PolynomialDecay(0.5, 10, 0.1)
+    rule = keras_uap.DeepFool(
+        np.int64(3), 0.1, 7, one_by_one=True, step_size=schedule, momentum=0.5
+    )
+    config = keras.saving.serialize_keras_object(rule)
+    again = keras.saving.deserialize_keras_object(config)
+    assert again.get_config() == rule.get_config()
+    assert float(again.step_size(5)) == float(schedule(5))
