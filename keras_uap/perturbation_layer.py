@@ -25,9 +25,6 @@ from keras_uap.lp_ball import (
     standardize_norm,
 )
 
-# The ascent's step where none is given, as a share of epsilon.
-_STEP = 0.1
-
 # The name of the state of the draws among the layer's saved variables.
 _DRAWS = "seed_generator_state"
 
@@ -144,7 +141,8 @@ class PerturbationLayer(keras.layers.Layer):
         norm: `"linf"`, `"l2"`, `np.inf` or `2`, the norm of the ball.
         step_size: Float above 0, how far one step moves the perturbation, in
             pixel units: each value for l-infinity (sign steps), the l2 norm
-            of the step for l2. Defaults to a tenth of `epsilon`.
+            of the step for l2. Defaults to `epsilon`: small steps lag behind
+            the model, and a perturbation that lags defends little.
         **kwargs: `name`, `dtype` and the like, as for any Keras layer.
 
     Input shape:
@@ -213,7 +211,7 @@ class PerturbationLayer(keras.layers.Layer):
 
     def _standardize_step(self, step_size):
         if step_size is None:
-            return None if self.epsilon is None else _STEP * self.epsilon
+            return self.epsilon
         if self.epsilon is None:
             raise ValueError(
                 "step_size trains the perturbation inside a ball, and that "
