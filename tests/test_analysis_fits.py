@@ -199,3 +199,18 @@ def test_baselines_of_known_directions(images):
         analysis.baseline_rates(
             model, v, images, images, increments=0 * increments
         )
+
+
+def test_held_out_images_of_another_shape_are_told_at_once(cnn, images):
+    def fit(*_):
+        raise AssertionError("no fit may begin")
+
+    other = images[:, :4]
+    with pytest.raises(ValueError, match="shape of those to fit on"):
+        analysis.sample_size_curve(cnn(), images, other, (1,), fit=fit)
+    with pytest.raises(ValueError, match="shape of those to fit on"):
+        analysis.perturbation_diversity(cnn(), images, other, fit=fit)
+    with pytest.raises(ValueError, match="shape of those to fit on"):
+        analysis.target_rates(cnn(), images, other, [0])
+    with pytest.raises(ValueError, match="shape of those to fit on"):
+        analysis.baseline_rates(cnn(), images[0], images, other)

@@ -60,6 +60,20 @@ def check_images(images, name="images"):
     return images
 
 
+def check_alike(images, held_out):
+    """Checks that images to fit on and images to measure on have one shape.
+
+    Raises:
+        ValueError: if they do not.
+    """
+    if images.shape[1:] != held_out.shape[1:]:
+        raise ValueError(
+            "The held-out images do not have the shape of those to fit on. "
+            f"Received: {held_out.shape}. Expected: (n, "
+            f"{', '.join(map(str, images.shape[1:]))})."
+        )
+
+
 def check_groups(groups, images):
     """Returns groups as an array, or None.
 
@@ -142,6 +156,7 @@ class Labeller:
         scores = predict_logits(
             self._logits, self.images, transform, self.batch_size, verbose, unit
         )
+        self.num_classes = scores.shape[-1]
         return scores.argmax(axis=-1)
 
 

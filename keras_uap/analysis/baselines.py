@@ -15,6 +15,7 @@ import numpy as np
 from keras_uap.analysis._tools import (
     Labeller,
     Result,
+    check_alike,
     check_groups,
     check_images,
     count_groups,
@@ -117,6 +118,8 @@ def baseline_rates(
         raise ValueError(
             f"norms must be numbers above 0. Received: norms={norms}."
         )
+    held_out = check_images(held_out, "held_out")
+    check_alike(images, held_out)
     labeller = Labeller(
         classifier, held_out, value_range, batch_size, from_logits
     )

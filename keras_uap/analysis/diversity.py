@@ -17,6 +17,7 @@ from keras_uap.analysis._tools import (
     PICTURES,
     Labeller,
     Result,
+    check_alike,
     check_images,
     default_fit,
     progress_bar,
@@ -102,6 +103,8 @@ def perturbation_diversity(
     fit = fit or default_fit(classifier, norm, value_range, draws, from_logits)
     labeller = None
     if held_out is not None:
+        held_out = check_images(held_out, "held_out")
+        check_alike(images, held_out)
         labeller = Labeller(
             classifier, held_out, value_range, batch_size, from_logits
         )

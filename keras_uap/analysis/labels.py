@@ -19,7 +19,9 @@ from keras_uap.analysis._tools import (
     PICTURES,
     Labeller,
     Result,
+    check_alike,
     check_groups,
+    check_images,
     count_groups,
     fit_perturbation,
     progress_bar,
@@ -269,10 +271,19 @@ def target_rates(
     targets = tuple(int(target) for target in targets)
     if not targets:
         raise ValueError("targets must hold at least one class. Received: none")
+    images = check_images(images)
+    held_out = check_images(held_out, "held_out")
+    check_alike(images, held_out)
+    groups = check_groups(groups, held_out)
     labeller = Labeller(
         classifier, held_out, value_range, batch_size, from_logits
     )
-    groups = check_groups(groups, labeller.images)
+    if min(targets) < 0 or max(targets) >= labeller.num_classes:
+        raise ValueError(
+            f"targets are out of range. Received: {targets}. Expected: 0 to "
+            f"{labeller.num_classes - 1}, as the classifier has "
+            f"{labeller.num_classes} classes."
+        )
     progress = progress_bar(len(targets), verbose, "target")
     perturbations, reached, fooled = [], [], []
     for done, target in enumerate(targets, start=1):
@@ -300,8 +311,8 @@ def target_rates(
         fooling_rates=np.array(fooled),
         epsilon=float(epsilon),
         norm=norm,
-        num_images=len(labeller.images),
-        num_groups=count_groups(groups, labeller.images),
+        num_images=len(held_out),
+        num_groups=count_groups(groups, held_out),
         perturbations=np.stack(perturbations),
     )
 

@@ -16,6 +16,7 @@ import numpy as np
 from keras_uap.analysis._tools import (
     Labeller,
     Result,
+    check_alike,
     check_groups,
     check_images,
     count_groups,
@@ -275,6 +276,8 @@ def _curve(
     norm = standardize_norm(norm)
     held_out = check_images(held_out, "held_out")
     groups = check_groups(groups, held_out)
+    for value in values:
+        check_alike(choose(value, seed)[0], held_out)
     fit = fit or default_fit(classifier, norm, value_range, draws, from_logits)
     labeller = Labeller(
         classifier, held_out, value_range, batch_size, from_logits
