@@ -38,8 +38,8 @@ def deepfool(uap, batches):
 # name, update, crops to fit on, epochs, batch size, augmented
 ROWS = [
     ("lion, one epoch", lion, 1040, 1, 16, False),
-    ("decaying lion, eight epochs, augmented", decaying_lion, 1600, 8, 16, True),
-    ("DeepFool, whole batches", deepfool, 256, 2, 16, False),
+    ("decaying lion, four epochs", decaying_lion, 1600, 4, 16, False),
+    ("DeepFool, whole batches", deepfool, 256, 3, 16, False),
 ]
 
 
