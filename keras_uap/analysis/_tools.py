@@ -47,15 +47,21 @@ def check_images(images, name="images"):
     """Returns a batch of images as an array.
 
     Raises:
+        TypeError: if it is not an array of numbers.
         ValueError: if there is no image, or one is not finite.
     """
     images = np.asarray(images)
+    if images.dtype.kind not in "fiub":
+        raise TypeError(
+            f"{name} must be an array of numbers. Received: dtype "
+            f"{images.dtype}."
+        )
     if images.ndim < 2 or len(images) == 0:
         raise ValueError(
             f"{name} must be a batch of at least one image, of shape "
             f"(n, height, width, channels). Received: shape {images.shape}."
         )
-    if not np.all(np.isfinite(images)):
+    if images.dtype.kind == "f" and not np.all(np.isfinite(images)):
         raise ValueError(f"{name} must be finite. Received: NaN or infinity.")
     return images
 

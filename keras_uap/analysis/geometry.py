@@ -351,8 +351,7 @@ def subspace_perturbation(
     """Finds a universal perturbation inside the subspace.
 
     It has `dim` free numbers, its coordinates, instead of one for each pixel
-    value. They start from the mean of the boundary's directions, which is what
-    the images have in common, and go up the gradient of the clipped
+    value. They start at random and go up the gradient of the clipped
     cross-entropy, at a fixed norm.
 
     Args:

@@ -27,6 +27,7 @@ from keras_uap.analysis._tools import (
     progress_bar,
 )
 from keras_uap.analysis.interval import rate_interval
+from keras_uap.lp_ball import standardize_epsilon, standardize_norm
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -271,6 +272,7 @@ def target_rates(
     targets = tuple(int(target) for target in targets)
     if not targets:
         raise ValueError("targets must hold at least one class. Received: none")
+    norm, epsilon = standardize_norm(norm), standardize_epsilon(epsilon)
     images = check_images(images)
     held_out = check_images(held_out, "held_out")
     check_alike(images, held_out)
@@ -309,7 +311,7 @@ def target_rates(
         intervals=np.array([rate_interval(hits, groups) for hits in reached]),
         clean_rates=np.array([np.mean(labeller.clean == t) for t in targets]),
         fooling_rates=np.array(fooled),
-        epsilon=float(epsilon),
+        epsilon=epsilon,
         norm=norm,
         num_images=len(held_out),
         num_groups=count_groups(groups, held_out),
