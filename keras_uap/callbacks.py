@@ -214,6 +214,12 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._layer = self._find_layer()
+        self._images = _as_array(self.images)
+        strategy = self.model.distribute_strategy
+        if not self._layer.built:  # In a subclassed model.
+            with strategy.scope():
+                self.model(self._images[:1])
+        self._layer.check_scope(strategy)
         self._uap = None
         self._rate = float("nan")
         self._measured = False
@@ -237,7 +243,8 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
         logs["fresh_fooling_rate"] = self._rate
 
     def on_train_end(self, logs=None):
-        self._uap = None  # It holds the model and compiled functions.
+        # They hold the model, compiled functions and a copy of the images.
+        self._uap = self._images = None
 
     def _is_due(self, epoch):
         if epoch % (self.every or epoch + 1) == 0:
@@ -272,7 +279,6 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
                 "UniversalAdversarialTraining fills one PerturbationLayer. "
                 f"Received: a model with {len(found)} of them, {names}."
             )
-        found[0].check_scope(self.model.distribute_strategy)
         return found[0]
 
     def _fill_pool(self, epoch):
@@ -323,7 +329,6 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
 
     def _prepare(self):
         """Makes what is fitted again and again, so as to trace it once."""
-        self._images = _as_array(self.images)
         # Seeds that are not given come from Python's own random numbers.
         state = random.getstate()
         uap = UniversalPerturbation(
