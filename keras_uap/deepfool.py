@@ -103,7 +103,9 @@ def deepfool(
         )
     if not np.all(np.isfinite(images)):
         raise ValueError("images must be finite. Received: NaN or infinity.")
-    logits = logits_function(classifier, from_logits, images[:4])
+    logits = logits_function(
+        classifier, from_logits, images[:4].astype("float32")
+    )
 
     @tf.function(
         input_signature=[tf.TensorSpec((None, *images.shape[1:]), "float32")],
@@ -159,7 +161,7 @@ class DeepFool:
         overshoot=0.02,
         max_steps=50,
         one_by_one=False,
-        step_size=0.4,
+        step_size=0.8,
         momentum=0.9,
     ):
         check_whole("num_candidates", num_candidates, 2)

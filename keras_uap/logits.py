@@ -16,6 +16,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+
+class UndecidedError(ValueError):
+    """The classifier must be tried on images to tell what it returns."""
+
+
 # log(p) for p = 0 must stay finite; this is near float32's smallest number.
 _TINY = 1e-37
 
@@ -217,7 +222,7 @@ def _up_to_layer(model, history):
 def _tell_from_scores(classifier, images):
     """Whether an opaque classifier returns logits, told from its scores."""
     if images is None:
-        raise ValueError(
+        raise UndecidedError(
             "Cannot tell from the classifier's last layer whether it returns "
             "logits or probabilities. Pass from_logits=True or "
             "from_logits=False."

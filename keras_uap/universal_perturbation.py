@@ -28,8 +28,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_uap import losses
-from keras_uap.deepfool import DeepFool
+from keras_uap.deepfool import DeepFool, check_whole
 from keras_uap.logits import (
+    UndecidedError,
     compile_logits,
     logits_function,
     predict_logits,
@@ -52,6 +53,9 @@ from keras_uap.perturbation_layer import (
 # labels of the caller's data set are never taken for clean predictions.
 _IMAGES = "keras_uap_images"
 _CLEAN = "keras_uap_clean_predictions"
+
+# The name of the state of the draws among the model's saved variables.
+_DRAWS = "seed_generator_state"
 
 # A named optimizer's step, as a share of epsilon.
 _STEP = 0.1
@@ -139,7 +143,7 @@ class UniversalPerturbation(keras.Model):
         self._compiled_logits = None
         self.seed_generator = keras.random.SeedGenerator()
         self._create_metrics()
-        self.compile()
+        self.compile("deepfool" if self.target is None else "lion")
 
         image_shape = _image_shape(classifier)
         if image_shape is not None:
@@ -199,27 +203,26 @@ class UniversalPerturbation(keras.Model):
             self._set_default_step()
         if self._logits is None:
             try:
-                self._logits = logits_function(
+                logits = logits_function(
                     self.classifier, self.from_logits, images
                 )
-            except ValueError:
+            except UndecidedError:
                 # An opaque classifier is tried on the first images it gets.
-                if images is not None or self.from_logits is not None:
-                    raise
                 return
-            self._check_classes(image_shape)
+            self._compiled_logits = self._check_classes(logits, image_shape)
+            self._logits = logits
 
-    def _check_classes(self, image_shape):
+    def _check_classes(self, logits, image_shape):
         """Traces the classifier once: has it scores, and the target?"""
-        self._compiled_logits = compile_logits(self._logits, image_shape)
-        scores = self._compiled_logits.get_concrete_function().outputs[0]
-        classes = scores.shape[-1]
+        compiled = compile_logits(logits, image_shape)
+        classes = compiled.get_concrete_function().outputs[0].shape[-1]
         if self.target is not None and self.target >= classes:
             raise ValueError(
                 f"target is out of range. Received: target={self.target}. "
                 f"Expected: 0 to {classes - 1}, as the classifier has "
                 f"{classes} classes."
             )
+        return compiled
 
     def _constrain(self, v):
         if self.mask is not None:
@@ -227,11 +230,18 @@ class UniversalPerturbation(keras.Model):
         return project(tf.convert_to_tensor(v), self.epsilon, self.norm)
 
     @property
+    def _free_values(self):
+        """How many values of the perturbation the mask leaves free."""
+        if self.mask is None:
+            return float(math.prod(self.v.shape))
+        return tf.reduce_sum(self.mask)
+
+    @property
     def _pixel_epsilon(self):
         """How far one pixel goes, on average, at the edge of the ball."""
         if self.norm == "linf":
             return self.epsilon
-        return self.epsilon / math.sqrt(math.prod(self.v.shape))
+        return self.epsilon / self._free_values**0.5
 
     # The two things that a Keras model takes for granted: that what is
     # trainable below it is trained, and that metrics below it are its own. Both
@@ -317,7 +327,14 @@ class UniversalPerturbation(keras.Model):
                 self._update.step_size, momentum=self._update.momentum
             )
         elif isinstance(optimizer, str):
-            keras_optimizer = keras.optimizers.get(optimizer)
+            try:
+                keras_optimizer = keras.optimizers.get(optimizer)
+            except (TypeError, ValueError):
+                raise ValueError(
+                    f"Unknown optimizer. Received: optimizer={optimizer!r}. "
+                    "Expected 'deepfool' or the name of a Keras optimizer, "
+                    "such as 'lion'."
+                ) from None
             self._step_is_default = True
         elif isinstance(optimizer, keras.optimizers.Optimizer):
             keras_optimizer = optimizer
@@ -359,7 +376,7 @@ class UniversalPerturbation(keras.Model):
                 "The size of the images is not known yet. Build the model "
                 "first: uap.build((None, height, width, channels))."
             )
-        first = 2 * _STEP * self._pixel_epsilon
+        first = 2 * _STEP * float(self._pixel_epsilon)
         return keras.optimizers.Lion(
             keras.optimizers.schedules.PolynomialDecay(
                 first, batches, first / 100
@@ -433,12 +450,7 @@ class UniversalPerturbation(keras.Model):
     def _unpack(self, data):
         """Returns images, clean predictions or None, and labels or None."""
         x, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if sample_weight is not None:
-            raise ValueError(
-                "A perturbation counts every image once: sample_weight is not "
-                "supported. Received data with three parts; pass images, or "
-                "(images, labels)."
-            )
+        _refuse_weights(sample_weight)
         clean = None
         if isinstance(x, dict) and _IMAGES in x:
             x, clean = x[_IMAGES], x[_CLEAN]
@@ -556,9 +568,9 @@ class UniversalPerturbation(keras.Model):
             context = tf.distribute.get_replica_context()
             gradient = context.all_reduce("sum", gradient)
             scale = scale / replicas
-        mean = tf.reduce_mean(tf.abs(gradient))
-        # A mean absolute value of 1 makes learning rates pixels, whatever the
-        # loss, the classifier and the batch size.
+        mean = tf.reduce_sum(tf.abs(gradient)) / self._free_values
+        # A mean absolute value of 1 where v may live makes learning rates
+        # pixels, whatever the loss, the classifier and the batch size.
         gradient = tf.math.divide_no_nan(scale * gradient, mean)
         self.optimizer.apply([gradient], [self.v])
 
@@ -618,8 +630,6 @@ class UniversalPerturbation(keras.Model):
                 shape. A non-finite batch in the middle of a data set ends the
                 run; the best perturbation so far is kept.
         """
-        if validation_split and validation_data is None and _is_array(x):
-            x, y, validation_data = _split(x, y, validation_split)
         replicas = self.distribute_strategy.num_replicas_in_sync
         one_by_one = self._update is not None and self._update.one_by_one
         if one_by_one and replicas > 1:
@@ -629,7 +639,10 @@ class UniversalPerturbation(keras.Model):
                 "replicas. Use whole batches, or one device."
             )
         batch_size = 16 if batch_size is None else batch_size
+        check_whole("batch_size", batch_size, 1)
         x, y = self._check_data(x, y, "x")
+        if validation_split and validation_data is None:
+            x, y, validation_data = _split(x, y, validation_split)
         if validation_data is not None:
             val = _as_pair(validation_data)
             val = self._check_data(*val, "validation_data")
@@ -640,6 +653,9 @@ class UniversalPerturbation(keras.Model):
             x, y = self._batches_of(images, y, batch_size, shuffle), None
         else:
             self.fit_data = x
+            if steps_per_epoch and isinstance(x, tf.data.Dataset):
+                # An epoch's worth: the data set may have no end.
+                self.fit_data = x.take(steps_per_epoch)
         monitor = _Monitor()
         try:
             history = super().fit(
@@ -757,7 +773,7 @@ class UniversalPerturbation(keras.Model):
         elif isinstance(x, keras.utils.PyDataset):
             first = x[0] if x.num_batches != 0 else None
         elif _is_array(x) or isinstance(x, (list, tuple)):
-            x = np.asarray(x)
+            x = _to_array(x, name)
             first = x if len(x) else None
             if y is not None and len(y) != len(x):
                 raise ValueError(
@@ -771,7 +787,8 @@ class UniversalPerturbation(keras.Model):
             )
         if first is None:
             raise ValueError(f"{name} is empty: it holds no images.")
-        images = keras.utils.unpack_x_y_sample_weight(first)[0]
+        images, _, sample_weight = keras.utils.unpack_x_y_sample_weight(first)
+        _refuse_weights(sample_weight)
         self._check_images(np.asarray(images), name)
         return x, y
 
@@ -867,6 +884,19 @@ class UniversalPerturbation(keras.Model):
 
     # Saving -----------------------------------------------------------------
 
+    # Keras leaves the state of random draws out of its files. A resumed run
+    # goes on with the orders of images that an uninterrupted one would draw.
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        store[_DRAWS] = keras.ops.convert_to_numpy(self.seed_generator.state)
+
+    def load_own_variables(self, store):
+        names = list(store.keys())
+        super().load_own_variables({n: store[n] for n in names if n != _DRAWS})
+        if _DRAWS in names:
+            self.seed_generator.state.assign(store[_DRAWS])
+
     def get_build_config(self):
         return {"image_shape": list(self.v.shape)} if self.built else {}
 
@@ -947,7 +977,8 @@ _NOT_FINITE = "keras_uap: NaN or infinity in batch"
 
 def _raise_if_not_finite(error, name):
     if isinstance(error, tf.errors.InvalidArgumentError):
-        found = re.search(rf"\[{_NOT_FINITE}\] \[(\d+)\]", str(error))
+        # TensorFlow words it differently in graphs and eagerly.
+        found = re.search(rf"{_NOT_FINITE}\W+(\d+)", str(error))
         if found:
             raise ValueError(
                 f"{name} must be finite. Received: NaN or infinity in batch "
@@ -976,6 +1007,24 @@ def _sparse(labels):
     return tf.cast(labels, "int64")
 
 
+def _refuse_weights(sample_weight):
+    if sample_weight is not None:
+        raise ValueError(
+            "A perturbation counts every image once: sample_weight is not "
+            "supported. Pass images, or (images, labels)."
+        )
+
+
+def _to_array(x, name):
+    try:
+        return np.asarray(x)
+    except ValueError as error:  # Parts of different shapes.
+        raise ValueError(
+            f"{name} must be one array of images of one size. Labels go to "
+            f"`y`. Received: a {type(x).__name__} of {len(x)}. {error}"
+        ) from error
+
+
 def _is_array(x):
     return isinstance(x, np.ndarray) or tf.is_tensor(x)
 
@@ -984,19 +1033,24 @@ def _as_pair(data):
     """Returns `(x, y)` from validation data in any of Keras' forms."""
     if isinstance(data, (list, tuple)):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if sample_weight is not None:
-            raise ValueError("validation_data cannot carry sample weights.")
+        _refuse_weights(sample_weight)
         return x, y
     return data, None
 
 
 def _split(x, y, share):
     """Splits the last `share` of the arrays off, as Keras does."""
-    if not 0 < share < 1:
+    if not _is_array(x):
         raise ValueError(
-            f"validation_split must be in (0, 1). Received: {share}."
+            "validation_split needs an array of images. Received: "
+            f"{type(x).__name__}. Pass validation_data instead."
         )
-    at = math.floor(len(x) * (1 - share))
+    at = math.floor(len(x) * (1 - share)) if 0 < share < 1 else 0
+    if not 0 < at < len(x):
+        raise ValueError(
+            "validation_split must be in (0, 1) and leave images on both "
+            f"sides. Received: {share} of {len(x)} images."
+        )
     if y is None:
         return x[:at], None, x[at:]
     return x[:at], y[:at], (x[at:], y[at:])

@@ -230,6 +230,14 @@ def test_images_of_another_size(linear):
         keras_uap.deepfool(len, np.zeros((2, 8, 8, 3)))
 
 
+def test_opaque_model_of_whole_numbers(subclassed, images):
+    model = subclassed()
+    result = keras_uap.deepfool(
+        model, np.round(images).astype("uint8"), verbose=0
+    )
+    assert result.converged.all()
+
+
 def test_round_trip_of_the_rule():
     schedule = keras.optimizers.schedules.PolynomialDecay(0.5, 10, 0.1)
     rule = keras_uap.DeepFool(
