@@ -247,10 +247,11 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
         self._uap = self._images = None
 
     def _is_due(self, epoch):
-        if epoch % (self.every or epoch + 1) == 0:
-            return True
-        # A fit that begins at a later epoch, with nothing to draw from.
-        return not np.any(self._layer.perturbation)
+        if not np.any(self._layer.perturbation):
+            return True  # Also where a fit begins at a later epoch.
+        if self.every is None:
+            return epoch == 0
+        return epoch % self.every == 0
 
     def _find_layer(self):
         layers = [
