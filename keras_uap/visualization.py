@@ -459,7 +459,7 @@ def _draw_part(axes, graph, dominant, class_names, most=18):
                     "arrowstyle": "-|>",
                     "color": NEUTRAL,
                     "linewidth": min(
-                        3, 0.6 + 0.3 * graph[start][end]["images"]
+                        2, 0.6 + 0.2 * graph[start][end]["images"]
                     ),
                     "shrinkA": 4,
                     "shrinkB": 6,
@@ -470,11 +470,12 @@ def _draw_part(axes, graph, dominant, class_names, most=18):
         axes.plot(*place, "o", color=FOOLED if centre else CLEAN, markersize=9)
         right = place[0] >= 0
         angle = 0.0 if centre else np.degrees(angles[node])
+        radius = max(1.0, np.hypot(*place))
         axes.text(
-            *(place - [0, 0.12] if centre else place),
+            *(place - [0, 0.12] if centre else place * (1 + 0.06 / radius)),
             _short(_name(node, class_names))
             if centre
-            else f"  {_short(_name(node, class_names), 16)}  ",
+            else _short(_name(node, class_names), 16),
             fontsize=11 if centre else 8,
             ha="center" if centre else ("left" if right else "right"),
             va="top" if centre else "center",
@@ -614,10 +615,13 @@ def plot_subspace(result):
         0, min(1.05, 1.25 * max(*result.best_rates, *np.ravel(intervals)))
     )
     axes.set_ylabel("fooling rate")
+    gain = result.fooling_rates[-1] - result.random_rate
+    low, high = result.difference_intervals[-1]
     axes.set_title(
         f"Random vectors of {result.norm} norm {result.epsilon:g}, in the span "
         f"of singular vectors and anywhere\n{_sample(result)}, mean of "
-        f"{result.num_random} vectors; bars: 95 %",
+        f"{result.num_random} vectors; bars: 95 %\nspan of "
+        f"{result.dims[-1]} minus whole space, paired: {gain:+.0%} (95 %: {low:+.0%} to {high:+.0%})",
         fontsize=10,
     )
     axes.legend(fontsize=9, frameon=False)

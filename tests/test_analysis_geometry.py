@@ -147,6 +147,8 @@ def test_random_vectors_of_the_span_fool_more(images):
     assert result.fooling_rates[0] > result.random_rate
     assert result.intervals[0][0] > result.random_interval[1]
     assert result.num_groups == 20
+    low, high = result.difference_intervals[0]
+    assert 0 < low < result.fooling_rates[0] - result.random_rate < high
     with pytest.raises(ValueError, match="dimension must be from 1"):
         analysis.subspace_fooling(
             model, spectrum, images, dims=(999,), verbose=0

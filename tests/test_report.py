@@ -2,10 +2,10 @@ import json
 
 import numpy as np
 import pytest
-from scipy import special
+from scipy import special, stats
 
 from keras_uap import analysis
-from keras_uap.analysis import rate_interval
+from keras_uap.analysis import difference_interval, rate_interval
 
 SHAPE = (8, 8, 3)
 
@@ -233,3 +233,30 @@ def test_interval_edges():
         rate_interval([])
     with pytest.raises(ValueError, match="one group per image"):
         rate_interval(np.ones(5), [1, 2])
+
+
+def test_difference_equals_the_paired_t_test():
+    rng = np.random.default_rng(0)
+    values = rng.normal(0.2, 1.0, 50)
+    expected = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert difference_interval(values) == pytest.approx(tuple(expected))
+
+
+def test_coverage_of_differences_with_crops_of_photographs():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(25), 6)
+    covered = 0
+    for _ in range(400):
+        shift = rng.normal(0.1, 0.3, 25)[groups]
+        low, high = difference_interval(shift + rng.normal(0, 0.2, 150), groups)
+        covered += low <= 0.1 <= high
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+def test_difference_refuses():
+    with pytest.raises(ValueError, match="two groups"):
+        difference_interval([1.0, 0.0], [1, 1])
+    with pytest.raises(ValueError, match="level"):
+        difference_interval([1.0, 0.0], level=0)
+    with pytest.raises(ValueError, match="one-dimensional"):
+        difference_interval([])

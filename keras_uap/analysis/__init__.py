@@ -21,6 +21,9 @@ from keras_uap.analysis.geometry import subspace_fooling as subspace_fooling
 from keras_uap.analysis.geometry import (
     subspace_perturbation as subspace_perturbation,
 )
+from keras_uap.analysis.interval import (
+    difference_interval as difference_interval,
+)
 from keras_uap.analysis.interval import rate_interval as rate_interval
 from keras_uap.analysis.labels import LabelFlow as LabelFlow
 from keras_uap.analysis.labels import TargetRates as TargetRates

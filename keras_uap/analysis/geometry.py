@@ -32,7 +32,7 @@ from keras_uap.analysis._tools import (
     random_noise,
     scaled,
 )
-from keras_uap.analysis.interval import rate_interval
+from keras_uap.analysis.interval import difference_interval, rate_interval
 from keras_uap.deepfool import deepfool
 from keras_uap.logits import compile_logits, logits_function, predict_logits
 from keras_uap.losses import ClippedCrossentropy
@@ -217,6 +217,8 @@ class SubspaceFooling(Result):
         best_rates: Array `(k,)`, of the best of the vectors drawn.
         random_rate, random_interval: The same for random vectors of the whole
             space.
+        difference_intervals: Array `(k, 2)`, 95 % intervals of the rate in the
+            span minus `random_rate`, paired by image.
         epsilon, norm: The norm of all of them, in pixel units.
         num_random: Integer, vectors drawn for each.
         num_images, num_groups: Integers, images and photographs.
@@ -228,6 +230,7 @@ class SubspaceFooling(Result):
     best_rates: np.ndarray
     random_rate: float
     random_interval: tuple
+    difference_intervals: np.ndarray
     epsilon: float
     norm: str
     num_random: int
@@ -309,7 +312,7 @@ def subspace_fooling(
             progress.update(done)
         mean = np.mean(hits, axis=0)
         best = max(hit.mean() for hit in hits)
-        return mean.mean(), rate_interval(mean, groups), best
+        return mean, rate_interval(mean, groups), best
 
     def in_span(dim):
         return scaled(
@@ -317,14 +320,19 @@ def subspace_fooling(
         )
 
     rows = [measure(lambda dim=dim: in_span(dim)) for dim in dims]
-    rate, interval, _ = measure(lambda: random_noise(shape, epsilon, norm, rng))
+    random_hits, random_interval, _ = measure(
+        lambda: random_noise(shape, epsilon, norm, rng)
+    )
     return SubspaceFooling(
         dims=dims,
-        fooling_rates=np.array([row[0] for row in rows]),
+        fooling_rates=np.array([row[0].mean() for row in rows]),
         intervals=np.array([row[1] for row in rows]),
         best_rates=np.array([row[2] for row in rows]),
-        random_rate=float(rate),
-        random_interval=interval,
+        random_rate=float(random_hits.mean()),
+        random_interval=random_interval,
+        difference_intervals=np.array(
+            [difference_interval(row[0] - random_hits, groups) for row in rows]
+        ),
         epsilon=epsilon,
         norm=norm,
         num_random=num_random,

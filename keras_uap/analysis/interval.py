@@ -5,7 +5,8 @@ about a fooling rate than fifty photographs do, and an interval that treats
 them as independent is too narrow. `rate_interval` estimates from the spread
 between groups how many independent images the sample is worth, and gives
 Wilson's interval for that number, with Student's quantile for the number of
-groups.
+groups. `difference_interval` is for two perturbations measured on the same
+images: what the photographs have in common then cancels out.
 
 Reference:
     - Wilson, 1927, Journal of the American Statistical Association 22
@@ -44,28 +45,73 @@ def rate_interval(hits, groups=None, level=0.95):
     effective = float(count)
     quantile = stats.norm.ppf((1 + level) / 2)
     if groups is not None:
-        groups = np.asarray(groups)
-        if groups.shape != hits.shape:
-            raise ValueError(
-                "There must be one group per image. Received: "
-                f"{len(hits)} images and groups of shape {groups.shape}."
-            )
-        _, index = np.unique(groups, return_inverse=True)
-        number = index.max() + 1
-        if number < 2:
-            raise ValueError(
-                "An interval needs images of at least two groups. Received: "
-                "one group."
-            )
+        index, number = _index(groups, hits)
         quantile = stats.t.ppf((1 + level) / 2, df=number - 1)
-        totals = np.bincount(index, weights=hits - share)
-        variance = number / (number - 1) * np.sum(np.square(totals)) / count**2
+        variance = _variance(hits - share, index, number)
         if variance > 0:
             # Never more than the images that there are.
             effective = min(count, share * (1 - share) / variance)
         else:
             effective = float(number)
     return _wilson(share, effective, quantile)
+
+
+def difference_interval(differences, groups=None, level=0.95):
+    """Returns the confidence interval of a mean of paired differences.
+
+    Args:
+        differences: Array `(n,)`, for each image one measurement minus the
+            other, such as 1 where only the first perturbation fools it.
+        groups: Array `(n,)`, the photograph of each image. `None` if all are
+            independent.
+        level: Float in (0, 1), the confidence level.
+
+    Returns:
+        A pair of floats.
+
+    Raises:
+        ValueError: if the arrays are empty or of different lengths, there is
+            only one group, or `level` is out of range.
+    """
+    differences = np.asarray(differences, dtype="float64")
+    if differences.ndim != 1 or len(differences) == 0:
+        raise ValueError(
+            "differences must be a one-dimensional array of at least one "
+            f"value. Received: shape {differences.shape}."
+        )
+    if not 0 < level < 1:
+        raise ValueError(f"level must be in (0, 1). Received: {level!r}.")
+    count, mean = len(differences), differences.mean()
+    index, number = _index(
+        np.arange(count) if groups is None else groups, differences
+    )
+    error = np.sqrt(_variance(differences - mean, index, number))
+    half = stats.t.ppf((1 + level) / 2, df=number - 1) * error
+    return float(mean - half), float(mean + half)
+
+
+def _index(groups, values):
+    """The number of each image's group, and how many groups there are."""
+    groups = np.asarray(groups)
+    if groups.shape != values.shape:
+        raise ValueError(
+            "There must be one group per image. Received: "
+            f"{len(values)} images and groups of shape {groups.shape}."
+        )
+    _, index = np.unique(groups, return_inverse=True)
+    number = index.max() + 1
+    if number < 2:
+        raise ValueError(
+            "An interval needs images of at least two groups. Received: "
+            "one group."
+        )
+    return index, number
+
+
+def _variance(residuals, index, number):
+    """The variance of a mean, from the totals of the groups."""
+    totals = np.bincount(index, weights=residuals)
+    return number / (number - 1) * np.sum(np.square(totals)) / len(index) ** 2
 
 
 def _wilson(share, count, quantile):
