@@ -621,7 +621,8 @@ def plot_subspace(result):
         f"Random vectors of {result.norm} norm {result.epsilon:g}, in the span "
         f"of singular vectors and anywhere\n{_sample(result)}, mean of "
         f"{result.num_random} vectors; bars: 95 %\nspan of "
-        f"{result.dims[-1]} minus whole space, paired: {gain:+.0%} (95 %: {low:+.0%} to {high:+.0%})",
+        f"{result.dims[-1]} minus whole space, paired: {gain:+.0%} "
+        f"(95 %: {low:+.0%} to {high:+.0%})",
         fontsize=10,
     )
     axes.legend(fontsize=9, frameon=False)
