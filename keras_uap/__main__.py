@@ -38,22 +38,33 @@ class UsageError(Exception):
     """A mistake in the arguments that the user can mend."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """Mistakes in the arguments are told in one line, as all others are."""
+
+    def error(self, message):
+        raise UsageError(f"{message}. See {self.prog} --help.")
+
+
 def main(arguments=None):
     """Runs the command line; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    shown = warnings.showwarning
     warnings.showwarning = _show_warning
     try:
+        options = _parser().parse_args(arguments)
         return options.command(options)
     except (UsageError, ValueError, TypeError, OSError, ImportError) as error:
-        print(f"keras-uap: error: {error}", file=sys.stderr)
+        text = " ".join(str(error).split())
+        print(f"keras-uap: error: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nkeras-uap: interrupted, nothing written.", file=sys.stderr)
         return 130
+    finally:
+        warnings.showwarning = shown
 
 
 def _parser():
-    parser = argparse.ArgumentParser(prog="keras-uap", description=DESCRIPTION)
+    parser = _Parser(prog="keras-uap", description=DESCRIPTION)
     commands = parser.add_subparsers(required=True, metavar="command")
 
     def command(name, function, example, text):
@@ -82,7 +93,7 @@ def _parser():
         FIT_EXAMPLE,
         "Find a perturbation of your own classifier on your own pictures.",
     )
-    _add_data(fit)
+    _add_data(fit, "0 255")
     _add_ball(fit)
     fit.add_argument(
         "--held-out",
@@ -121,7 +132,7 @@ def _parser():
         EVALUATE_EXAMPLE,
         "Measure a saved perturbation.",
     )
-    _add_data(evaluate)
+    _add_data(evaluate, "that of the perturbation")
     evaluate.add_argument(
         "--perturbation",
         required=True,
@@ -134,7 +145,7 @@ def _parser():
     return parser
 
 
-def _add_data(parser):
+def _add_data(parser, value_range):
     parser.add_argument(
         "--model",
         required=True,
@@ -164,9 +175,9 @@ def _add_data(parser):
         "--value-range",
         type=float,
         nargs=2,
-        default=(0.0, 255.0),
         metavar=("LOW", "HIGH"),
-        help="the pixel range that the classifier takes (default: 0 255)",
+        help="the pixel range that the classifier takes (default: "
+        f"{value_range})",
     )
 
 
@@ -201,10 +212,11 @@ def _add_output(parser):
 
 
 def _whole(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number of at least 1, not {text!r}"
+        )
+    return int(text)
 
 
 def _show_warning(message, *_, **__):
@@ -257,7 +269,7 @@ def _fit(options):
 
     _make_folder(options.output)
     keras.utils.set_random_seed(options.seed)
-    value_range = tuple(options.value_range)
+    value_range = _value_range(options, (0.0, 255.0))
     classifier = _load_model(options.model)
     uap = keras_uap.UniversalPerturbation(
         classifier,
@@ -266,7 +278,8 @@ def _fit(options):
         value_range=value_range,
         target=options.target,
     )
-    images = _load_images(options, options.images, classifier)
+    uap.compile(options.update)
+    images = _load_images(options, "images", classifier, value_range)
     if options.held_out is None:
         at = int(len(images) * 0.8)
         if at < 1 or at == len(images):
@@ -276,7 +289,7 @@ def _fit(options):
             )
         images, held_out = images[:at], images[at:]
     else:
-        held_out = _load_images(options, options.held_out, classifier)
+        held_out = _load_images(options, "held_out", classifier, value_range)
     _say(
         "1/3",
         f"finding one perturbation on {len(images)} pictures, "
@@ -285,8 +298,6 @@ def _fit(options):
     batches = -(-len(images) // BATCH)
     if options.update == "lion":
         uap.compile(uap.decaying_lion(batches * options.epochs))
-    else:
-        uap.compile(options.update)
     data = {"x": images, "batch_size": BATCH}
     if options.augment:
         data = {
@@ -302,14 +313,26 @@ def _fit(options):
 def _evaluate(options):
     from keras_uap import analysis, interchange
 
-    perturbation, card = interchange.load_perturbation(options.perturbation)
+    try:
+        perturbation, card = interchange.load_perturbation(options.perturbation)
+    except FileNotFoundError:
+        raise UsageError(
+            f"--perturbation {options.perturbation}: there is no such file."
+        ) from None
+    made_for = tuple(card["value_range"] or (0.0, 255.0))
+    value_range = _value_range(options, made_for)
+    if value_range != made_for:
+        raise UsageError(
+            f"--value-range is {_pair(value_range)}, but the perturbation is "
+            f"in the units of {_pair(made_for)}."
+        )
     classifier = _load_model(options.model)
     report = analysis.fooling_report(
         classifier,
         perturbation,
-        _load_images(options, options.images, classifier),
+        _load_images(options, "images", classifier, value_range),
         norm=card["norm"],
-        value_range=tuple(options.value_range),
+        value_range=card["value_range"],
         verbose=0 if options.json else 1,
     )
     print(report.to_json() if options.json else f"\n{report.table()}")
@@ -327,6 +350,20 @@ def _count_groups(split):
     from keras_uap import samples
 
     return len(set(samples.photo_groups(split)))
+
+
+def _value_range(options, default):
+    low, high = options.value_range or default
+    if not low < high:
+        raise UsageError(
+            f"--value-range must be two numbers, the lower one first. "
+            f"Received: {_pair((low, high))}."
+        )
+    return low, high
+
+
+def _pair(value_range):
+    return f"{value_range[0]:g} {value_range[1]:g}"
 
 
 def _epsilon(options, value_range):
@@ -349,6 +386,8 @@ def _make_folder(folder):
 def _load_model(path):
     import keras
 
+    from keras_uap.datasets import first_line
+
     if not pathlib.Path(path).is_file():
         raise UsageError(f"--model {path}: there is no such file.")
     try:
@@ -356,14 +395,18 @@ def _load_model(path):
     except Exception as error:
         raise UsageError(
             f"--model {path} cannot be loaded as a Keras model. "
-            f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            f"{type(error).__name__}: {first_line(error)}"
         ) from error
 
 
-def _load_images(options, source, classifier):
+def _load_images(options, name, classifier, value_range):
+    """Loads the pictures of `--images` or `--held-out` for a classifier."""
     import numpy as np
+    import tensorflow as tf
 
     from keras_uap import datasets
+
+    source = getattr(options, name)
 
     shape = getattr(classifier, "input_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:]:
@@ -376,12 +419,18 @@ def _load_images(options, source, classifier):
             "The command line takes models of colour pictures. This model "
             f"takes {shape[-1]} channel(s); use the Python interface."
         )
-    low, high = options.value_range
     data = datasets.images(source, shape[1:3], options.split, options.limit)
     # uint8 keeps a thousand pictures at 150 MB.
-    pictures = np.concatenate(
-        [batch.numpy().round().astype("uint8") for batch in data]
-    )
+    try:
+        pictures = np.concatenate(
+            [batch.numpy().round().astype("uint8") for batch in data]
+        )
+    except tf.errors.InvalidArgumentError as error:
+        raise UsageError(
+            f"--{name.replace('_', '-')} {source} holds a file that is no "
+            f"picture, or is damaged. {datasets.first_line(error)}"
+        ) from error
+    low, high = value_range
     if (low, high) == (0, 255):
         return pictures
     return (low + pictures.astype("float32") * ((high - low) / 255.0)).astype(
@@ -392,11 +441,28 @@ def _load_images(options, source, classifier):
 def _fit_or_interrupt(uap, x, **arguments):
     """Fits; returns whether Ctrl-C ended it, with the best v so far kept."""
     try:
-        uap.fit(x, **arguments)
+        uap.fit(x, **arguments, verbose=0, callbacks=_progress())
     except KeyboardInterrupt:
         print("\ninterrupted: keeping the best perturbation so far", flush=True)
         return True
     return False
+
+
+def _progress():
+    """A callback that tells of each epoch in 80 columns."""
+    import keras
+
+    class Progress(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs):
+            name = "target_rate" if "target_rate" in logs else "fooling_rate"
+            verb = "sent to the target" if "target_rate" in logs else "fooled"
+            text = f"  epoch {epoch + 1} of {self.params['epochs']}: "
+            text += f"{logs[name]:.1%} {verb}"
+            if f"val_{name}" in logs:
+                text += f", {logs[f'val_{name}']:.1%} of the held-out pictures"
+            print(text, flush=True)
+
+    return Progress()
 
 
 def _finish(

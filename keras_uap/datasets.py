@@ -93,7 +93,7 @@ def augmented(images, batch_size=16, value_range=(0, 255), seed=0):
         tf.data.Dataset.from_tensor_slices(images)
         .shuffle(len(images), seed=seed)
         .batch(batch_size)
-        .map(augmentation(value_range, seed), deterministic=True)
+        .map(augmentation(value_range, seed))
         .prefetch(2)
     )
 
@@ -119,6 +119,11 @@ def _from_folder(folder, size):
     )
 
 
+def first_line(error):
+    """The first line of an error's message, which may have none."""
+    return (str(error).strip().splitlines() or [""])[0]
+
+
 def _from_tfds(name, size, split):
     try:
         import tensorflow_datasets as tfds
@@ -132,7 +137,7 @@ def _from_tfds(name, size, split):
     except Exception as error:
         raise ValueError(
             f"{name!r} is neither a folder nor a TFDS data set. "
-            f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            f"{type(error).__name__}: {first_line(error)}"
         ) from error
     features = builder.info.features
     if features is None or "image" not in features:

@@ -97,7 +97,6 @@ def load_perturbation(path):
             f"{path} is not a perturbation saved by keras_uap, or it is "
             f"damaged. {type(error).__name__}: {error}"
         ) from error
-    array = standardize_perturbation(array)
     try:
         card = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -118,7 +117,7 @@ def _read_members(file):
         raise ValueError(f"perturbation has dtype {array.dtype}.")
     if text.ndim != 0 or text.dtype.kind != "U":
         raise ValueError("card is not a text.")
-    return array, str(text)
+    return standardize_perturbation(array), str(text)
 
 
 def _standardize_card(card, array, where):
@@ -174,10 +173,11 @@ class atomic_path:
         return self.temporary
 
     def __exit__(self, error_type, *_):
-        if error_type is None:
-            os.chmod(self.temporary, 0o666 & ~_umask())
-            os.replace(self.temporary, self.path)
-        else:
+        try:
+            if error_type is None:
+                os.chmod(self.temporary, 0o666 & ~_umask())
+                os.replace(self.temporary, self.path)
+        finally:
             self.temporary.unlink(missing_ok=True)
 
 
