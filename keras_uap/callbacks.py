@@ -6,16 +6,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_uap.lp_ball import lp_norm, standardize_epsilon, standardize_norm
+from keras_uap.lp_ball import standardize_epsilon, standardize_norm
 from keras_uap.perturbation_layer import (
     PerturbationLayer,
     standardize_value_range,
 )
 from keras_uap.universal_perturbation import UniversalPerturbation
-
-# How far from zero a perturbation starts, as a share of epsilon: the members
-# of a pool shall not all end in one place.
-_START = 0.1
 
 
 class StopAtFoolingRate(keras.callbacks.Callback):
@@ -144,8 +140,7 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
         from_logits: Boolean, whether the model returns logits. `None` finds
             out.
         seed: Integer. The perturbations of a pool differ by the order of the
-            images and by the random perturbation that they start from, both
-            drawn from the seed.
+            images, as in the paper; the orders are drawn from the seed.
 
     Raises:
         TypeError: if `epsilon` is not a number.
@@ -301,11 +296,10 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
         )["fooling_rate"]
 
     def _find_perturbation(self, entropy):
-        """Fits a perturbation to the model as it is, from a start of its own.
+        """Fits a perturbation to the model as it is.
 
         Args:
-            entropy: List of integers, the seed of the start and of the order
-                of the images.
+            entropy: List of integers, the seed of the order of the images.
 
         Returns:
             NumPy array `(H, W, C)`.
@@ -313,11 +307,11 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
         if self._uap is None:
             self._prepare()
         uap = self._uap
-        draws = np.random.default_rng(entropy)
-        start = draws.uniform(-1.0, 1.0, uap.v.shape)
-        start *= _START * self.epsilon / lp_norm(start, self.norm)
-        uap.perturbation = start
-        uap.seed_generator.state.assign([draws.integers(2**31), 0])
+        order = np.random.default_rng(entropy).integers(2**31)
+        # Not from a random start: where a pixel is black already, what is
+        # negative at the start is clipped, has no gradient and stays.
+        uap.perturbation = np.zeros(uap.v.shape)
+        uap.seed_generator.state.assign([order, 0])
         for variable, value in zip(uap.optimizer.variables, self._fresh):
             variable.assign(value)
         uap.fit(

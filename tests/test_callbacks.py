@@ -54,7 +54,7 @@ def in_front(layer, classifier):
 
 
 def make_defence(**kwargs):
-    arguments = {"epochs": 1, "batch_size": 30} | kwargs
+    arguments = {"epochs": 1, "batch_size": 10} | kwargs
     return UniversalAdversarialTraining(IMAGES[:30], EPSILON, **arguments)
 
 
