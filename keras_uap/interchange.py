@@ -15,7 +15,13 @@ import zipfile
 
 import numpy as np
 
-from keras_uap.lp_ball import lp_norm, standardize_epsilon, standardize_norm
+from keras_uap.lp_ball import (
+    ROUNDING,
+    lp_norm,
+    project,
+    standardize_epsilon,
+    standardize_norm,
+)
 from keras_uap.perturbation_layer import (
     standardize_perturbation,
     standardize_value_range,
@@ -63,6 +69,7 @@ def save_perturbation(path, perturbation, card):
         raise TypeError(
             f"The card must hold what JSON can hold. {error}."
         ) from error
+    array = project(array, card["epsilon"], card["norm"])
     path = pathlib.Path(path)
     if path.suffix != ".npz":
         path = path.with_name(path.name + ".npz")
@@ -101,7 +108,8 @@ def load_perturbation(path):
         card = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: the card is not JSON. {error}") from error
-    return array, _standardize_card(card, array, str(path))
+    card = _standardize_card(card, array, str(path))
+    return project(array, card["epsilon"], card["norm"]), card
 
 
 def _read_members(file):
@@ -142,7 +150,7 @@ def _standardize_card(card, array, where):
             f"perturbation has {list(array.shape)}."
         )
     found = lp_norm(array, norm)
-    if found > epsilon:
+    if found > epsilon * (1 + ROUNDING):
         raise ValueError(
             f"{where}: the perturbation has {norm} norm {found:.6g}, more "
             f"than epsilon={epsilon:.6g}."

@@ -20,6 +20,10 @@ NORMS = ("linf", "l2")
 # inside the ball keeps `norm(v) <= epsilon` true however the norm is summed.
 _L2_MARGIN = 1e-6
 
+# How far, as a share, a norm of exactly epsilon can come out above it in
+# float32: such an array is taken for one inside the ball, and projected.
+ROUNDING = 1e-6
+
 
 def standardize_norm(norm):
     """Returns `"linf"` or `"l2"` for any accepted spelling of the norm.

@@ -36,6 +36,7 @@ from keras_uap.logits import (
     predict_logits,
 )
 from keras_uap.lp_ball import (
+    ROUNDING,
     lp_norm,
     project,
     standardize_epsilon,
@@ -750,7 +751,7 @@ class UniversalPerturbation(keras.Model):
         value = standardize_perturbation(value)
         self._build_for(value.shape)
         norm = lp_norm(value, self.norm)
-        if norm > self.epsilon:
+        if norm > self.epsilon * (1 + ROUNDING):
             raise ValueError(
                 "The perturbation is outside the ball. Received: "
                 f"{self.norm} norm {norm:.6g}. Expected: at most epsilon = "
@@ -998,13 +999,13 @@ def _below_zero(shape, dtype=None):
 
 def _sparse(labels):
     """Integer labels `(n,)` from integer or one-hot labels."""
-    labels = tf.convert_to_tensor(labels)
-    if labels.shape.rank == 2:
-        if labels.shape[-1] == 1:
-            labels = labels[:, 0]
-        else:
-            labels = tf.argmax(labels, axis=-1)
-    return tf.cast(labels, "int64")
+    # A function that has seen both kinds knows nothing of their rank.
+    rows = tf.reshape(labels, [tf.shape(labels)[0], -1])
+    return tf.where(
+        tf.shape(rows)[1] == 1,
+        tf.cast(rows[:, 0], "int64"),
+        tf.argmax(rows, axis=-1),
+    )
 
 
 def _refuse_weights(sample_weight):
@@ -1031,7 +1032,8 @@ def _is_array(x):
 
 def _as_pair(data):
     """Returns `(x, y)` from validation data in any of Keras' forms."""
-    if isinstance(data, (list, tuple)):
+    # A longer list is one of images.
+    if isinstance(data, (list, tuple)) and 1 <= len(data) <= 3:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         _refuse_weights(sample_weight)
         return x, y

@@ -45,6 +45,17 @@ def test_round_trip(norm, epsilon, value_range, v, tmp_path):
         assert loaded[key] == card[key]
 
 
+def test_bound_of_a_rounded_perturbation(tmp_path):
+    """0.1 in float32 is more than 0.1."""
+    v = np.full(SHAPE, 0.1)
+    path = interchange.save_perturbation(
+        tmp_path / "a", v, CARD | {"epsilon": 0.1}
+    )
+    array, card = interchange.load_perturbation(path)
+    assert np.abs(array.astype("float64")).max() <= card["epsilon"] == 0.1
+    np.testing.assert_allclose(array, v, rtol=1e-6)
+
+
 def test_nothing_is_pickled(saved):
     with np.load(saved, allow_pickle=False) as archive:
         assert sorted(archive) == ["card", "perturbation"]
