@@ -314,24 +314,28 @@ class DeepFool:
         Returns the increments, whether each image had a usable gradient, and
         the model passes spent.
         """
-        turns = min(self.num_candidates, scores.shape[-1]) - 1
+        classes = scores.shape[-1]
+        turns = min(self.num_candidates, classes) - 1
         all_count, left_count = tf.shape(points)[0], tf.size(left)
+        rows = tf.gather(scores, left)
 
-        def nothing():
-            none = tf.zeros_like(points)[:0]
-            return none, tf.zeros((0,), "bool"), tf.constant(0)
+        def leads(j):
+            """Which combination of the scores is the j-th boundary's `f`."""
+            return tf.one_hot(candidates[:, j], classes) - tf.one_hot(
+                candidates[:, 0], classes
+            )
+
+        # An image's scores depend on that image alone, so one backward pass
+        # of a sum over the batch gives each image its own gradient.
+        def gradient_from_all(j):
+            weights = tf.scatter_nd(
+                left[:, tf.newaxis], leads(j), tf.stack([all_count, classes])
+            )
+            gradients = tape.gradient(scores, points, output_gradients=weights)
+            return tf.gather(gradients, left)
 
         def from_all():
-            full = tf.scatter_nd(
-                left[:, tf.newaxis],
-                candidates,
-                tf.stack([all_count, turns + 1]),
-            )
-            gradients = self._gradients(tape, points, scores, full)
-            rows = tf.gather(scores, left)
-            increments, usable = self._nearest(
-                rows, candidates, [tf.gather(g, left) for g in gradients]
-            )
+            increments, usable = self._nearest(gradient_from_all, leads, rows)
             return increments, usable, all_count * turns
 
         def from_left():
@@ -340,10 +344,19 @@ class DeepFool:
                 persistent=True, watch_accessed_variables=False
             ) as inner:
                 inner.watch(some)
-                rows = logits(some)
-            gradients = self._gradients(inner, some, rows, candidates)
-            increments, usable = self._nearest(rows, candidates, gradients)
+                again = logits(some)
+            increments, usable = self._nearest(
+                lambda j: inner.gradient(
+                    again, some, output_gradients=leads(j)
+                ),
+                leads,
+                rows,
+            )
             return increments, usable, left_count * (turns + 1)
+
+        def nothing():
+            none = tf.zeros_like(points)[:0]
+            return none, tf.zeros((0,), "bool"), tf.constant(0)
 
         cheaper_alone = left_count * (turns + 1) < all_count * turns
         return tf.cond(
@@ -352,30 +365,24 @@ class DeepFool:
             lambda: tf.cond(cheaper_alone, from_left, from_all),
         )
 
-    def _gradients(self, tape, points, scores, candidates):
-        """Gradients of each candidate's logit minus the first one's."""
-        # An image's scores depend on that image alone, so one backward pass
-        # of a sum over the batch gives each image its own gradient.
-        classes = scores.shape[-1]
-        own = tf.one_hot(candidates[:, 0], classes)
-        return [
-            tape.gradient(
-                scores,
-                points,
-                output_gradients=tf.one_hot(candidates[:, j], classes) - own,
-            )
-            for j in range(1, min(self.num_candidates, classes))
-        ]
+    def _nearest(self, gradient, leads, scores):
+        """The step to the nearest of the candidates' boundaries.
 
-    def _nearest(self, scores, candidates, gradients):
-        """The step to the nearest of the candidates' boundaries."""
-        axes = list(range(1, gradients[0].shape.rank))
-        shape = [-1] + [1] * len(axes)
-        best = tf.fill(tf.shape(scores)[:1], np.float32(np.inf))
-        step = tf.zeros_like(gradients[0])
-        for j, gradient in enumerate(gradients, start=1):
-            square = tf.reduce_sum(tf.square(gradient), axis=axes)
-            gap = tf.abs(_lead(scores, candidates, j)) + _NUDGE
+        Args:
+            gradient: Function from a candidate's rank to the gradients
+                `(n, H, W, C)` of its boundaries.
+            leads: Function from a candidate's rank to weights
+                `(n, num_classes)` of the scores.
+            scores: Float tensor `(n, num_classes)`.
+        """
+        count = min(self.num_candidates, scores.shape[-1])
+
+        def look(j, best, step):
+            slope = gradient(j)
+            axes = list(range(1, slope.shape.rank))
+            shape = [-1] + [1] * len(axes)
+            square = tf.reduce_sum(tf.square(slope), axis=axes)
+            gap = tf.abs(tf.reduce_sum(leads(j) * scores, axis=-1)) + _NUDGE
             distance = gap / tf.sqrt(square)
             # A gradient that is zero, not finite, or too large or too small
             # for float32 is never chosen.
@@ -387,10 +394,18 @@ class DeepFool:
             length = tf.where(nearer, gap / square, 0.0)
             step = tf.where(
                 tf.reshape(nearer, shape),
-                tf.reshape(length, shape) * gradient,
+                tf.reshape(length, shape) * slope,
                 step,
             )
-            best = tf.where(nearer, distance, best)
+            return j + 1, tf.where(nearer, distance, best), step
+
+        first = look(tf.constant(1), tf.fill(tf.shape(scores)[:1], np.inf), 0.0)
+        _, best, step = first
+        if count > 2:
+            # A loop, not nine copies of the network's backward pass.
+            _, best, step = tf.while_loop(
+                lambda j, *_: j < count, look, first, parallel_iterations=1
+            )
         return step, tf.math.is_finite(best)
 
     def get_config(self):
@@ -410,13 +425,6 @@ class DeepFool:
             config["step_size"]
         )
         return cls(**config)
-
-
-def _lead(scores, candidates, j):
-    """The j-th candidate's logit minus the first one's, `(n,)`."""
-    return tf.gather(scores, candidates[:, j], batch_dims=1) - tf.gather(
-        scores, candidates[:, 0], batch_dims=1
-    )
 
 
 def check_whole(name, value, least):

@@ -61,8 +61,10 @@ def main():
         f"EfficientNet-Lite0, linf, epsilon 10; {len(held_out)} held-out crops "
         f"of {len(np.unique(groups))} photographs; {options.runs} runs\n"
     )
-    print("| update | crops to fit | model passes | held-out fooling rate "
-          "| range | seconds |")
+    print(
+        "| update | crops to fit | model passes | held-out fooling rate "
+        "| range | seconds |"
+    )
     print("|---|---|---|---|---|---|")
     results = []
     for name, update, count, epochs, batch_size, augmented in ROWS:
