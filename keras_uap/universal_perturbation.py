@@ -848,6 +848,7 @@ class UniversalPerturbation(keras.Model):
             rng = np.random.default_rng(self._order_seed)
             yield rng.permutation(count) if shuffle else np.arange(count)
 
+        @tf.autograph.experimental.do_not_convert
         def gather(index):
             return tf.nest.map_structure(lambda t: tf.gather(t, index), parts)
 
