@@ -32,14 +32,15 @@ def decaying_lion(uap, batches):
 
 
 def deepfool(uap, batches):
-    return keras_uap.DeepFool()
+    steps = keras.optimizers.schedules.PolynomialDecay(1.5, batches, 0.015)
+    return keras_uap.DeepFool(max_steps=3, step_size=steps)
 
 
 # name, update, crops to fit on, epochs, batch size, augmented
 ROWS = [
     ("lion, one epoch", lion, 1040, 1, 16, False),
     ("decaying lion, four epochs", decaying_lion, 1600, 4, 16, False),
-    ("DeepFool, whole batches", deepfool, 256, 3, 16, False),
+    ("DeepFool, whole batches", deepfool, 256, 4, 16, False),
 ]
 
 
