@@ -242,8 +242,8 @@ def _demo(options):
     )
     _say(
         "2/4",
-        f"finding one perturbation on {DEMO_DRAWS} varied views of "
-        f"{len(photos)} crops of {_count_groups('fit')} photographs",
+        f"fitting one perturbation to {DEMO_DRAWS} varied views of "
+        f"{_count_groups('fit')} photographs",
     )
     views = datasets.augmented(photos, BATCH, seed=options.seed)
     epochs = -(-DEMO_DRAWS // len(photos))
