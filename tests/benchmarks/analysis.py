@@ -164,6 +164,15 @@ def table_of_paper(figures):
             sample(span),
         )
     )
+    low, high = span["difference_intervals"][-1]
+    rows.append(
+        (
+            f"span of {span['dims'][-1]} minus whole space, paired",
+            f"{span['fooling_rates'][-1] - span['random_rate']:+.1%} "
+            f"({low:+.1%} to {high:+.1%})",
+            sample(span),
+        )
+    )
     products = figures["fig 5"]["inner_products"]
     largest = max(
         products[i][j] for i in range(len(products)) for j in range(i)
@@ -190,12 +199,16 @@ def table_of_paper(figures):
 
 def table_of_questions(figures):
     rows = []
-    for key in ("target, dominant", "targets, random"):
+    for key, text in (
+        ("target, dominant", "dominant label"),
+        ("target, dominant, same work", "dominant, work as the random ones"),
+        ("targets, random", "random label"),
+    ):
         targets = figures[key]
         for i, target in enumerate(targets["targets"]):
             rows.append(
                 (
-                    f"sent to class {target} ({key.split(', ')[1]})",
+                    f"sent to class {target} ({text})",
                     rate(targets["target_rates"][i], targets["intervals"][i]),
                     sample(targets),
                 )
