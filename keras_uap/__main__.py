@@ -219,8 +219,10 @@ def _whole(text):
     return int(text)
 
 
-def _show_warning(message, *_, **__):
-    print(f"keras-uap: warning: {message}", file=sys.stderr)
+def _show_warning(message, category, *_, **__):
+    # Deprecations are for developers of the libraries below.
+    if issubclass(category, UserWarning):
+        print(f"keras-uap: warning: {message}", file=sys.stderr)
 
 
 # Commands -------------------------------------------------------------------
