@@ -52,7 +52,7 @@ class StopAtFoolingRate(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs):
         value, where = self._measured(logs)
-        if value >= self.rate:
+        if value is not None and value >= self.rate:
             self.model.stop_training = True
             self.model.stop_reason = (
                 f"{self.monitor} {value:.3f} reached {self.rate:g} on {where} "
@@ -64,6 +64,9 @@ class StopAtFoolingRate(keras.callbacks.Callback):
             return self._evaluate(self.images), "the images given"
         if f"val_{self.monitor}" in logs:
             return logs[f"val_{self.monitor}"], "the validation data"
+        if self.model.fit_data is None:
+            # An epoch without validation, by `validation_freq`.
+            return None, None
         logs[self.monitor] = self._evaluate(self.model.fit_data)
         return logs[self.monitor], "the images of the fit"
 

@@ -657,6 +657,8 @@ class UniversalPerturbation(keras.Model):
             if steps_per_epoch and isinstance(x, tf.data.Dataset):
                 # An epoch's worth: the data set may have no end.
                 self.fit_data = x.take(steps_per_epoch)
+        if validation_data is not None:
+            self.fit_data = None  # Rates are measured on those.
         monitor = _Monitor()
         try:
             history = super().fit(

@@ -132,6 +132,19 @@ def test_goes_on_below_the_rate(uap):
     assert uap.stop_reason == "all epochs done"
 
 
+def test_epochs_without_validation_do_not_stop(uap):
+    history = uap.fit(
+        IMAGES,
+        epochs=6,
+        verbose=0,
+        callbacks=[keras_uap.StopAtFoolingRate(0.01)],
+        validation_data=HELD_OUT,
+        validation_freq=3,
+    )
+    assert len(history.epoch) % 3 == 0
+    assert "the validation data" in uap.stop_reason
+
+
 @pytest.mark.parametrize("rate", [0, -0.5, 1.5, True])
 def test_stop_refuses_a_rate_out_of_range(rate):
     with pytest.raises(ValueError, match="above 0 and at most 1"):
