@@ -89,12 +89,14 @@ def augmented(images, batch_size=16, value_range=(0, 255), seed=0):
         A `tf.data.Dataset` of float32 batches. Each pass over it comes in
         another order and with other draws.
     """
+    # No prefetch behind the layers: each batch moves their random state, and
+    # whoever looks at one batch only must move it by one, in every run.
     return (
         tf.data.Dataset.from_tensor_slices(images)
         .shuffle(len(images), seed=seed)
         .batch(batch_size)
-        .map(augmentation(value_range, seed))
         .prefetch(2)
+        .map(augmentation(value_range, seed))
     )
 
 

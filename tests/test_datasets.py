@@ -1,6 +1,7 @@
 """Tests of images from folders and TFDS, and of their variation."""
 
 import builtins
+import time
 
 import numpy as np
 import pytest
@@ -116,3 +117,18 @@ def test_augmented_array():
     np.testing.assert_array_equal(passes(1), [first, second])
     assert np.any(passes(2)[0] != first)
     assert first.dtype == np.float32
+
+
+def test_a_look_at_one_batch_moves_the_draws_by_one():
+    """Or else how far would depend on how fast the machine is."""
+    images = np.random.default_rng(0).uniform(0, 255, (40, 6, 6, 3))
+
+    def after_a_look(wait):
+        data = datasets.augmented(images, batch_size=4, seed=1)
+        look = iter(data.take(1))
+        next(look)
+        time.sleep(wait)
+        del look
+        return np.concatenate([batch.numpy() for batch in data])
+
+    np.testing.assert_array_equal(after_a_look(0.0), after_a_look(0.5))
