@@ -958,7 +958,8 @@ class _Monitor(keras.callbacks.Callback):
         logs["norm"] = lp_norm(model.perturbation, model.norm)
         name = "fooling_rate" if model.target is None else "target_rate"
         rate = logs.get(f"val_{name}")
-        if rate is not None and rate > model.best_rate.numpy():
+        # Of equals, the later one: it has seen more images.
+        if rate is not None and rate >= model.best_rate.numpy():
             model.best_rate.assign(rate)
             model.best_v.assign(model.v)
 
