@@ -40,6 +40,11 @@ DeepFoolResult = collections.namedtuple(
     "DeepFoolResult", ["perturbations", "labels", "steps", "converged"]
 )
 
+# Tracing takes seconds, so `deepfool` keeps the functions that it compiled
+# last, and with them their classifiers.
+_compiled_runs = {}
+_MOST_RUNS = 4
+
 # What `minimal_perturbations` returns.
 _Batch = collections.namedtuple(
     "_Batch",
@@ -103,17 +108,7 @@ def deepfool(
         )
     if not np.all(np.isfinite(images)):
         raise ValueError("images must be finite. Received: NaN or infinity.")
-    logits = logits_function(
-        classifier, from_logits, images[:4].astype("float32")
-    )
-
-    @tf.function(
-        input_signature=[tf.TensorSpec((None, *images.shape[1:]), "float32")],
-        autograph=False,
-    )
-    def run(batch):
-        return rule.minimal_perturbations(logits, batch)
-
+    run = _compiled(rule, classifier, from_logits, images)
     progress = keras.utils.Progbar(
         len(images), verbose=1 if verbose == "auto" else verbose
     )
@@ -123,6 +118,33 @@ def deepfool(
         results.append([value.numpy() for value in run(batch)[:4]])
         progress.update(min(start + batch_size, len(images)))
     return DeepFoolResult(*(np.concatenate(parts) for parts in zip(*results)))
+
+
+def _compiled(rule, classifier, from_logits, images):
+    """The rule on this classifier, compiled; kept for the next calls."""
+    # The ids stay taken while the compiled function holds on to their owners.
+    # A model that is quantized or rewired has other variables.
+    key = (
+        id(classifier),
+        *map(id, getattr(classifier, "variables", ())),
+        from_logits,
+        images.shape[1:],
+        *(rule.num_candidates, rule.overshoot, rule.max_steps),
+    )
+    if key not in _compiled_runs:
+        logits = logits_function(
+            classifier, from_logits, images[:4].astype("float32")
+        )
+        if len(_compiled_runs) == _MOST_RUNS:
+            del _compiled_runs[next(iter(_compiled_runs))]
+        _compiled_runs[key] = tf.function(
+            lambda batch: rule.minimal_perturbations(logits, batch),
+            input_signature=[
+                tf.TensorSpec((None, *images.shape[1:]), "float32")
+            ],
+            autograph=False,
+        )
+    return _compiled_runs[key]
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")

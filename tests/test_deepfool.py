@@ -247,3 +247,40 @@ def test_round_trip_of_the_rule():
     again = keras.saving.deserialize_keras_object(config)
     assert again.get_config() == rule.get_config()
     assert float(again.step_size(5)) == float(schedule(5))
+
+
+def test_later_calls_trace_nothing_and_see_new_weights(images):
+    traces = []
+
+    class Traced(keras.layers.Layer):
+        def call(self, x):
+            traces.append(x)
+            return x
+
+    model = keras.Sequential(
+        [
+            keras.Input(images.shape[1:]),
+            Traced(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(4),
+        ]
+    )
+
+    def check(number):
+        result = keras_uap.deepfool(model, images[:number], 3, 0.0, verbose=0)
+        expected, _ = closed_form(model, images[:number], 3)
+        np.testing.assert_allclose(result.perturbations, expected, atol=1e-4)
+
+    check(8)
+    traces.clear()
+    check(11)
+    model.set_weights([w[..., ::-1] * 2.0 for w in model.get_weights()])
+    check(8)
+    assert not traces
+    # Another layer in the model's own list is another model.
+    old, new = model.layers[-1], keras.layers.Dense(4)
+    model.pop()
+    model.add(new)
+    assert old is not model.layers[-1]
+    check(8)
+    assert traces

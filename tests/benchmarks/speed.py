@@ -199,8 +199,8 @@ def cell(column, value):
         return f"{value:.1%}"
     if value >= 1000:
         return f"{value:,.0f}"
-    # Ratios near 1 are told apart by their second decimal.
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
+    # Ratios near 1 are told apart by their third decimal.
+    return f"{value:.3f}" if value < 10 else f"{value:.1f}"
 
 
 if __name__ == "__main__":
