@@ -648,6 +648,10 @@ class UniversalPerturbation(keras.Model):
             val = _as_pair(validation_data)
             val = self._check_data(*val, "validation_data")
             validation_data = self._with_clean(*val, verbose)
+            if _is_array(val[0]):
+                validation_data = self._batches_of(
+                    *validation_data, validation_batch_size or 32
+                )
         if _is_array(x):
             images, y = self._with_clean(x, y, verbose)
             self.fit_data = images
@@ -672,7 +676,6 @@ class UniversalPerturbation(keras.Model):
                 initial_epoch=initial_epoch,
                 steps_per_epoch=steps_per_epoch,
                 validation_steps=validation_steps,
-                validation_batch_size=validation_batch_size or 32,
                 validation_freq=validation_freq,
             )
         except BaseException as error:
@@ -708,9 +711,11 @@ class UniversalPerturbation(keras.Model):
         if not kwargs.get("_use_cached_eval_dataset"):
             x, y = self._check_data(x, y, "x")
         if _is_array(x):
-            batch_size = batch_size or 32
+            batch_size = 32 if batch_size is None else batch_size
+            check_whole("batch_size", batch_size, 1)
+            x, y = self._batches_of(x, y, batch_size), None
         try:
-            return super().evaluate(x, y, batch_size=batch_size, **kwargs)
+            return super().evaluate(x, y, **kwargs)
         except tf.errors.InvalidArgumentError as error:
             _raise_if_not_finite(error, "x")
             raise
@@ -835,7 +840,7 @@ class UniversalPerturbation(keras.Model):
         )
         return {_IMAGES: x, _CLEAN: np.argmax(scores, axis=-1)}, y
 
-    def _batches_of(self, images, y, batch_size, shuffle):
+    def _batches_of(self, images, y, batch_size, shuffle=False):
         """A data set of an array's batches, in an order of the epoch's own.
 
         Keras shuffles arrays too, but a resumed run would begin again with the
@@ -844,7 +849,7 @@ class UniversalPerturbation(keras.Model):
         """
         parts = images if y is None else (images, y)
         parts = tf.nest.map_structure(tf.convert_to_tensor, parts)
-        count = len(images[_IMAGES])
+        count = len(tf.nest.flatten(parts)[0])
 
         def epoch_order():
             rng = np.random.default_rng(self._order_seed)
@@ -870,6 +875,9 @@ class UniversalPerturbation(keras.Model):
         options.experimental_distribute.auto_shard_policy = (
             tf.data.experimental.AutoShardPolicy.DATA
         )
+        # There is nothing to tune, and TensorFlow 2.21 lets whoever drops an
+        # iterator wait for the tuner's next turn: seconds after every epoch.
+        options.autotune.enabled = False
         return data.with_options(options)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
