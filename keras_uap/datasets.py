@@ -44,11 +44,12 @@ def images(
     Args:
         source: String or path: a folder with pictures in it or in folders
             below it. Or the name of a TFDS data set, or a TFDS builder.
+            Data sets that are not there yet are downloaded.
         size: Pair of integers `(height, width)`.
         split: String, the split of a TFDS data set, such as
             `"train[:1000]"`.
-        limit: Integer, the most images to take: the first in sorted order,
-            or, of a folder that is shuffled, any.
+        limit: Integer, the most images to take: of a folder, from all over
+            its sorted files; of a TFDS data set, the first.
         batch_size: Integer.
         labels: Boolean, whether each batch is a pair `(images, labels)`. In a
             folder, each folder in it is a class, in sorted order.
@@ -79,7 +80,7 @@ def images(
     if hasattr(source, "as_dataset"):
         data, names = _from_tfds(source, source.name, split, labels)
     elif pathlib.Path(source).is_dir():
-        data, names = _from_folder(source, labels, shuffle, seed)
+        data, names = _from_folder(source, labels, limit, shuffle, seed)
     else:
         name = str(source)
         data, names = _from_tfds(_tfds_builder(name), name, split, labels)
@@ -175,7 +176,7 @@ def first_line(error):
     return (str(error).strip().splitlines() or [""])[0]
 
 
-def _from_folder(folder, labels, shuffle, seed):
+def _from_folder(folder, labels, limit, shuffle, seed):
     """Returns a data set of `(image,)` or `(image, label)`, and class names."""
     paths = pathlib.Path(folder).rglob("*")
     if not any(path.suffix.lower() in _SUFFIXES for path in paths):
@@ -197,6 +198,9 @@ def _from_folder(folder, labels, shuffle, seed):
         verbose=False,
     )
     paths = np.array(found.file_paths)
+    if limit is not None and limit < len(paths):
+        # The first files may all be of one class.
+        paths = paths[np.arange(limit) * len(paths) // limit]
     if shuffle:
         paths = np.random.default_rng(seed).permutation(paths)
     columns = (paths,)
@@ -248,7 +252,9 @@ def _from_tfds(builder, name, split, labels):
     """Returns a data set of `(image,)` or `(image, label)`, and class names."""
     import tensorflow_datasets as tfds
 
-    features = builder.info.features or {}
+    features = builder.info.features
+    named = isinstance(features, tfds.features.FeaturesDict)
+    features = dict(features.items()) if named else {}
     image = features.get("image")
     if not isinstance(image, tfds.features.Image) or (
         image.shape[-1] not in (1, 3, 4) or image.dtype != np.uint8
