@@ -1,5 +1,7 @@
 """`fit`: a perturbation of a classifier on pictures."""
 
+import pathlib
+
 import keras
 
 from keras_uap import analysis, datasets, visualization
@@ -79,7 +81,7 @@ def run(options):
         uap,
         interrupted,
         images=held_out,
-        name=options.model,
+        name=pathlib.Path(options.model).name,
         class_names=class_names,
         step="3/3",
     )
