@@ -275,6 +275,8 @@ def _from_tfds(builder, name, split, labels):
         keys, names = ["image", "label"], list(label.names)
     try:
         builder.download_and_prepare()
+    except NotImplementedError:  # A folder: there is nothing to prepare.
+        pass
     except Exception as error:
         raise ValueError(
             f"The TFDS data set {name!r} cannot be downloaded and prepared. "

@@ -36,11 +36,13 @@ def workplace(tmp_path_factory):
         )
         model.save(folder / f"{name}.keras")
 
-    head = [layers.Flatten(), layers.Dense(5, "softmax")]
-    save("model", *head)
+    def head():
+        return layers.Flatten(), layers.Dense(5, "softmax")
+
+    save("model", *head())
     save("larger", layers.Flatten(), layers.Dense(5), shape=(9, 9, 3))
-    save("grey", *head, shape=(8, 8, 1))
-    save("signal", *head, shape=(8, 3))
+    save("grey", *head(), shape=(8, 8, 1))
+    save("signal", *head(), shape=(8, 3))
     save("headless", layers.Conv2D(2, 3))
     save("sizeless", layers.GlobalMaxPool2D(), shape=(None, None, 3))
     save("three", layers.Flatten(), layers.Dense(3))
