@@ -107,8 +107,10 @@ def attach(
     if isinstance(classifier, (str, os.PathLike)):
         classifier, image_shape = _load(classifier, image_shape)
     if not isinstance(classifier, keras.Layer):
-        root = type(classifier).__module__.partition(".")[0]
-        hint = _FOREIGN.get(root, "Wrap what is differentiable in a layer.")
+        # The caller's own classes stand before those of the library.
+        roots = [c.__module__.partition(".")[0] for c in type(classifier).mro()]
+        known = [_FOREIGN[root] for root in roots if root in _FOREIGN]
+        hint = (known or ["Wrap what is differentiable in a layer."])[0]
         raise TypeError(
             "classifier must be a Keras model, a layer, or the path of a "
             f"saved one. Received: {classifier!r} of type "

@@ -9,7 +9,11 @@ them speak in one unit, whatever the scale of their logits.
 import keras
 import tensorflow as tf
 
-from keras_uap.logits import UndecidedError, logits_function
+from keras_uap.logits import (
+    UndecidedError,
+    compile_logits,
+    logits_function,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")
@@ -92,6 +96,12 @@ class Ensemble(keras.Model):
                 "None for each classifier."
             ) from error
 
+    def build(self, input_shape):
+        # Traced once, so that members that do not agree are found at once.
+        if not self.built:
+            compile_logits(self.call, input_shape[1:]).get_concrete_function()
+            self.built = True
+
     def call(self, inputs, training=False):
         # `training` is not for the members: they are measured, not trained.
         scores = [logits(inputs) for logits in self._functions]
@@ -102,14 +112,6 @@ class Ensemble(keras.Model):
                 f"{classes} classes."
             )
         return tf.add_n([tf.nn.log_softmax(s) for s in scores]) / len(scores)
-
-    def compute_output_shape(self, input_shape):
-        return (
-            input_shape[0],
-            self.compute_output_spec(
-                keras.KerasTensor(input_shape, "float32")
-            ).shape[-1],
-        )
 
     def get_config(self):
         config = super().get_config()

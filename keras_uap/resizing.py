@@ -70,8 +70,9 @@ def resize_perturbation(
         epsilon = card.get("epsilon") if epsilon is None else epsilon
     norm = standardize_norm(norm)
     resized = resize_images(array[np.newaxis], size, method)[0]
-    epsilon = lp_norm(array, norm) if epsilon is None else epsilon
-    if epsilon:  # A ball of no radius holds zero, which resizes to zero.
+    if epsilon is None:
+        epsilon = lp_norm(array, norm)
+    if np.any(resized):  # Zero lies in a ball of no radius, which is none.
         resized = project(resized, epsilon, norm)
     if card is None:
         return resized

@@ -759,7 +759,7 @@ class UniversalPerturbation(keras.Model):
     def perturbation(self):
         """The perturbation as a NumPy array `(H, W, C)`, in pixel units."""
         if not self.built:
-            raise ValueError(
+            raise _NoPerturbationError(
                 "There is no perturbation yet: the size of the images is not "
                 "known. Call fit, or set one."
             )
@@ -960,6 +960,10 @@ class UniversalPerturbation(keras.Model):
         if mask_shape is not None:
             config["mask"] = np.ones(mask_shape, "float32")
         return cls(**config)
+
+
+class _NoPerturbationError(ValueError, AttributeError):
+    """Keras reads an attribute before it sets it, and expects the latter."""
 
 
 class _Monitor(keras.callbacks.Callback):

@@ -6,8 +6,8 @@ and in their pixel range, and how that is bridged changes the numbers, so here
 it is one rule: images and perturbations come in one size and one `value_range`;
 for a network with another size both are resized, bilinearly (the perturbation
 by `resize_perturbation`, which keeps its norm within what it was), and for one
-with another range both are stretched to it; then they are added and clipped. Cells
-where something was resized are marked in the result and in the picture.
+with another range both are stretched to it; then they are added and clipped.
+Cells where something was resized are marked in the result and in the picture.
 
 Reference:
     - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401), Table 2
