@@ -226,8 +226,11 @@ def test_tfds_folder_of_the_photographs(tfds, tmp_path):
     x, y = next(data.as_numpy_iterator())
     assert data.class_names == ["photo"]
     assert y.tolist() == [0] * 6
-    expected = {p.tobytes() for p in samples.load_photos("held_out")[:6]}
-    assert {p.tobytes() for p in x.astype("uint8")} == expected
+    # The same pictures in any order; decoders of JPEG differ a little.
+    expected = samples.load_photos("held_out")[:6].astype("float32")
+    apart = np.abs(x[:, None] - expected[None]).mean(axis=(2, 3, 4))
+    assert sorted(apart.argmin(axis=1)) == list(range(6))
+    assert apart.min(axis=1).max() < 1.5
     with pytest.raises(ValueError, match="'image_folder' has no split 'nope'"):
         datasets.images(builder, split="nope")
 

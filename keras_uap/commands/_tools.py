@@ -201,7 +201,11 @@ def attach(model, options, number=0):
         )
     except (TypeError, ValueError) as error:
         # What an argument is called in Python, and what here.
-        text = str(error)
+        text = (
+            f"--model {error}"
+            if isinstance(model, pathlib.Path)
+            else str(error)
+        )
         for python, here in (
             ("image_shape=(height, width, channels)", "--size HEIGHT WIDTH"),
             ("output=...", "--model-output NAME."),
