@@ -257,7 +257,7 @@ def _from_tfds(builder, name, split, labels):
     features = dict(features.items()) if named else {}
     image = features.get("image")
     if not isinstance(image, tfds.features.Image) or (
-        image.shape[-1] not in (1, 3, 4) or image.dtype != np.uint8
+        image.shape[-1] not in (1, 3, 4) or image.np_dtype != np.uint8
     ):
         raise ValueError(
             f"The TFDS data set {name!r} holds no pictures that can be used. "
