@@ -11,7 +11,7 @@ from PIL import Image
 import keras_uap
 from keras_uap import __main__ as command_line
 from keras_uap import interchange, samples
-from keras_uap.commands import _tools, demo
+from keras_uap.commands import _tools, demo, harden
 
 SIZE = (8, 8, 3)
 
@@ -388,7 +388,8 @@ def test_transfer(run, tmp_path):
         {"--model": "three.keras", "--images": "classes", "--labels": []},
     ],
 )
-def test_harden(changes, run, tmp_path, workplace):
+def test_harden(changes, run, tmp_path, workplace, monkeypatch):
+    monkeypatch.setattr(harden, "DRAWS", 50)
     output = {"--output": tmp_path / "out", "--epsilon": 30}
     before = (workplace / "model.keras").read_bytes()
     status, out, err = run(*words("harden", FIT, output | changes))
@@ -412,6 +413,7 @@ def test_harden(changes, run, tmp_path, workplace):
     )
     values = json.loads(text)
     assert f"{values['after']['fooling_rate']:.1%}" in out
+    assert values["epsilon"] == 30
     assert values["before"]["agreement"] == 1
     has_labels = "--labels" in changes
     assert (values["after"]["clean_accuracy"] is not None) == has_labels

@@ -22,8 +22,8 @@ EXAMPLE = """\
 python -m keras_uap harden --model classifier.keras --images photos/ \\
       --epochs 10 --output hardened"""
 
-# Passes over the pictures that a fresh perturbation gets.
-_ATTACK_EPOCHS = 2
+# A fresh perturbation sees at least so many pictures, however few there are.
+DRAWS = 1000
 
 
 def add_arguments(parser):
@@ -68,7 +68,7 @@ def run(options):
             "Expected: a .keras file."
         )
     classifier = _tools.attach(model, options)
-    _tools.make_uap(options, classifier)  # Raises for a bad ball.
+    epsilon = _tools.make_uap(options, classifier).epsilon
     images, labels, held_out, held_out_labels = _load(options, classifier)
     original, kept = (
         _predict(classifier, images),
@@ -79,7 +79,8 @@ def run(options):
         options, classifier, images, held_out, held_out_labels
     )
     _tools.say("2/4", f"fine-tuning, {options.epochs} epochs")
-    _harden(options, classifier, images, original if labels is None else labels)
+    labels = original if labels is None else labels
+    _harden(options, classifier, images, labels, epsilon)
     _tools.say("3/4", "a fresh perturbation of the hardened model")
     after = _fresh_report(
         options, classifier, images, held_out, held_out_labels
@@ -92,7 +93,7 @@ def run(options):
         "images": len(images),
         "held_out_images": len(held_out),
         "norm": options.norm,
-        "epsilon": before.epsilon,
+        "epsilon": epsilon,
         "before": _summary(before, 1.0),
         "after": _summary(after, agreement),
     }
@@ -132,15 +133,10 @@ def _fresh_report(options, classifier, images, held_out, labels):
     """Measures a perturbation that is found anew, always in the same way."""
     keras.utils.set_random_seed(options.seed)
     uap = _tools.make_uap(options, classifier)
-    batches = _ATTACK_EPOCHS * -(-len(images) // _tools.BATCH)
+    epochs = max(2, -(-DRAWS // len(images)))
+    batches = epochs * -(-len(images) // _tools.BATCH)
     uap.compile(uap.decaying_lion(batches))
-    uap.fit(
-        images,
-        batch_size=_tools.BATCH,
-        epochs=_ATTACK_EPOCHS,
-        verbose=0,
-        callbacks=[_tools.Progress()],
-    )
+    uap.fit(images, batch_size=_tools.BATCH, epochs=epochs, verbose=0)
     return analysis.fooling_report(
         classifier,
         uap.perturbation,
@@ -153,12 +149,10 @@ def _fresh_report(options, classifier, images, held_out, labels):
     )
 
 
-def _harden(options, classifier, images, labels):
+def _harden(options, classifier, images, labels, epsilon):
     """Trains the classifier in place, and a perturbation against it."""
     layer = keras_uap.PerturbationLayer(
-        epsilon=_tools.make_uap(options, classifier).epsilon,
-        norm=options.norm,
-        seed=options.seed,
+        epsilon=epsilon, norm=options.norm, seed=options.seed
     )
     training = keras.Sequential(
         [keras.Input(images.shape[1:]), layer, classifier]
