@@ -1,46 +1,117 @@
 """Images from a folder, a TFDS data set or the samples, ready for a fit.
 
-Images of any size become what a classifier takes: scaled so that the shorter
-side fits and cut to the middle, as the model zoo does it. `augmentation` makes
-few photographs go further.
+Images of any size become what a classifier takes: cut to the middle of its
+aspect ratio and scaled, as the model zoo does it, to whole grey levels.
+`augmentation` makes few photographs go further.
 """
 
 import pathlib
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+_CHANNELS = {"rgb": 3, "grayscale": 1}
+
+# What may be kept in memory: 3,500 colour pictures of 224x224.
+_MOST_BYTES = 2**29
 
 
-def images(source, size=(224, 224), split="train", limit=None, batch_size=32):
+def images(
+    source,
+    size=(224, 224),
+    split="train",
+    limit=None,
+    batch_size=32,
+    labels=False,
+    color_mode="rgb",
+    shuffle=False,
+    seed=None,
+    cache=None,
+):
     """Returns a data set of image batches from a folder or a TFDS name.
+
+    Example:
+
+    ```python
+    photos = keras_uap.datasets.images("photos/")
+    pairs = keras_uap.datasets.images(
+        "imagenette/320px-v2", split="train[:1000]", labels=True, shuffle=True
+    )
+    ```
 
     Args:
         source: String or path: a folder with pictures in it or in folders
-            below it, or the name of a TFDS data set.
+            below it. Or the name of a TFDS data set, or a TFDS builder.
+            Data sets that are not there yet are downloaded.
         size: Pair of integers `(height, width)`.
-        split: String, the split of a TFDS data set.
-        limit: Integer, the most images to take, in sorted order.
+        split: String, the split of a TFDS data set, such as
+            `"train[:1000]"`.
+        limit: Integer, the most images to take: of a folder, from all over
+            its sorted files; of a TFDS data set, the first.
         batch_size: Integer.
+        labels: Boolean, whether each batch is a pair `(images, labels)`. In a
+            folder, each folder in it is a class, in sorted order.
+        color_mode: `"rgb"` or `"grayscale"`. Pictures of the other kind are
+            converted.
+        shuffle: Boolean, whether each pass comes in another order.
+        seed: Integer, the seed of those orders.
+        cache: Boolean, whether pictures are read once and kept in memory, a
+            byte a value. `None` does so up to half a gigabyte.
 
     Returns:
-        A `tf.data.Dataset` of float32 batches `(n, height, width, 3)` in
-        0 to 255.
+        A `tf.data.Dataset` of float32 batches `(n, height, width, channels)`
+        of whole numbers from 0 to 255, or of pairs of those and int64 labels
+        `(n,)`. With labels, its attribute `class_names` is a list of strings.
 
     Raises:
-        ValueError: if there is no such folder or data set, or no picture in
-            it, or `limit` is below 1.
+        ImportError: for a TFDS name where TFDS is not installed.
+        ValueError: if there is no such folder, data set or split, or no
+            pictures or labels in it, or an argument is out of range.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1. Received: {limit!r}.")
-    if pathlib.Path(source).is_dir():
-        data = _from_folder(source, size)
+    if color_mode not in _CHANNELS:
+        raise ValueError(
+            "color_mode must be 'rgb' or 'grayscale'. Received: "
+            f"{color_mode!r}."
+        )
+    if hasattr(source, "as_dataset"):
+        data, names = _from_tfds(source, source.name, split, labels)
+    elif pathlib.Path(source).is_dir():
+        data, names = _from_folder(source, labels, limit, shuffle, seed)
     else:
-        data = _from_tfds(str(source), size, split)
+        name = str(source)
+        data, names = _from_tfds(_tfds_builder(name), name, split, labels)
     if limit is not None:
         data = data.take(limit)
-    return data.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    resize = keras.layers.Resizing(
+        *size, crop_to_aspect_ratio=True, data_format="channels_last"
+    )
+
+    def prepare(image, *label):
+        image = _to_color_mode(tf.cast(image, "float32"), color_mode)
+        # Bytes, so that four times as many fit into memory.
+        return tf.cast(tf.round(resize(image)), "uint8"), *label
+
+    data = data.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
+    # Negative where the number is not known beforehand.
+    number = int(data.cardinality())
+    most = max(1, _MOST_BYTES // (size[0] * size[1] * _CHANNELS[color_mode]))
+    if cache or (cache is None and 0 <= number <= most):
+        data = data.cache()
+    if shuffle:
+        data = data.shuffle(min(number, most) if number > 0 else most, seed)
+
+    def finish(image, *label):
+        image = tf.cast(image, "float32")
+        return (image, *label) if label else image
+
+    data = data.batch(batch_size).map(finish).prefetch(tf.data.AUTOTUNE)
+    if labels:
+        data.class_names = names
+    return data
 
 
 def augmentation(value_range=(0, 255), seed=None):
@@ -100,33 +171,67 @@ def augmented(images, batch_size=16, value_range=(0, 255), seed=0):
     )
 
 
-def _from_folder(folder, size):
-    found = any(
-        path.suffix.lower() in _SUFFIXES
-        for path in pathlib.Path(folder).rglob("*")
-    )
-    if not found:
-        raise ValueError(
-            f"No pictures in {folder} or the folders below it. Expected files "
-            f"that end in one of {', '.join(_SUFFIXES)}."
-        )
-    return keras.utils.image_dataset_from_directory(
-        folder,
-        labels=None,
-        batch_size=None,
-        image_size=size,
-        shuffle=False,
-        crop_to_aspect_ratio=True,
-        verbose=False,
-    )
-
-
 def first_line(error):
     """The first line of an error's message, which may have none."""
     return (str(error).strip().splitlines() or [""])[0]
 
 
-def _from_tfds(name, size, split):
+def _from_folder(folder, labels, limit, shuffle, seed):
+    """Returns a data set of `(image,)` or `(image, label)`, and class names."""
+    paths = pathlib.Path(folder).rglob("*")
+    if not any(path.suffix.lower() in _SUFFIXES for path in paths):
+        raise ValueError(
+            f"No pictures in {folder} or the folders below it. Expected files "
+            f"that end in one of {', '.join(_SUFFIXES)}."
+        )
+    if labels and not any(p.is_dir() for p in pathlib.Path(folder).iterdir()):
+        raise ValueError(
+            f"{folder} has no labels: they are the names of the folders in it, "
+            "a folder for each class. It has pictures only."
+        )
+    # Keras finds the files; they are read below, where the order is ours.
+    found = keras.utils.image_dataset_from_directory(
+        folder,
+        labels="inferred" if labels else None,
+        batch_size=None,
+        shuffle=False,
+        verbose=False,
+    )
+    paths = np.array(found.file_paths)
+    if limit is not None and limit < len(paths):
+        # The first files may all be of one class.
+        paths = paths[np.arange(limit) * len(paths) // limit]
+    if shuffle:
+        paths = np.random.default_rng(seed).permutation(paths)
+    columns = (paths,)
+    if labels:
+        root = pathlib.Path(folder)
+        classes = {name: i for i, name in enumerate(found.class_names)}
+        columns += (
+            np.array(
+                [
+                    classes[pathlib.Path(path).relative_to(root).parts[0]]
+                    for path in paths
+                ],
+                "int64",
+            ),
+        )
+
+    def read(path, *label):
+        # Not every format can be decoded as grey.
+        image = tf.io.decode_image(
+            tf.io.read_file(path), channels=3, expand_animations=False
+        )
+        image.set_shape((None, None, 3))
+        return image, *label
+
+    data = tf.data.Dataset.from_tensor_slices(columns)
+    return data.map(
+        read, num_parallel_calls=tf.data.AUTOTUNE
+    ), found.class_names
+
+
+def _tfds_builder(name):
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
@@ -135,24 +240,72 @@ def _from_tfds(name, size, split):
             "importlib_resources."
         ) from error
     try:
-        builder = tfds.builder(name)
+        return tfds.builder(name)
     except Exception as error:
         raise ValueError(
             f"{name!r} is neither a folder nor a TFDS data set. "
             f"{type(error).__name__}: {first_line(error)}"
         ) from error
+
+
+def _from_tfds(builder, name, split, labels):
+    """Returns a data set of `(image,)` or `(image, label)`, and class names."""
+    import tensorflow_datasets as tfds
+
     features = builder.info.features
-    if features is None or "image" not in features:
-        raise ValueError(f"The TFDS data set {name!r} holds no images.")
-    builder.download_and_prepare()
-    resize = keras.layers.Resizing(*size, crop_to_aspect_ratio=True)
+    named = isinstance(features, tfds.features.FeaturesDict)
+    features = dict(features.items()) if named else {}
+    image = features.get("image")
+    if not isinstance(image, tfds.features.Image) or (
+        image.shape[-1] not in (1, 3, 4) or image.np_dtype != np.uint8
+    ):
+        raise ValueError(
+            f"The TFDS data set {name!r} holds no pictures that can be used. "
+            "Expected: a feature 'image' of uint8 values, grey or colour. "
+            f"Received: {_describe(features)}."
+        )
+    keys, names = ["image"], None
+    if labels:
+        label = features.get("label")
+        if not isinstance(label, tfds.features.ClassLabel):
+            raise ValueError(
+                f"The TFDS data set {name!r} has no labels. Expected: a "
+                f"feature 'label'. Received: {_describe(features)}."
+            )
+        keys, names = ["image", "label"], list(label.names)
+    try:
+        builder.download_and_prepare()
+    except NotImplementedError:  # A folder: there is nothing to prepare.
+        pass
+    except Exception as error:
+        raise ValueError(
+            f"The TFDS data set {name!r} cannot be downloaded and prepared. "
+            f"{type(error).__name__}: {first_line(error)}"
+        ) from error
+    try:
+        # TFDS would keep whole splits in memory, also those cut by a limit.
+        data = builder.as_dataset(
+            split=split, read_config=tfds.ReadConfig(try_autocache=False)
+        )
+    except Exception as error:
+        raise ValueError(
+            f"The TFDS data set {name!r} has no split {split!r}. "
+            f"{first_line(error)}"
+        ) from error
+    return data.map(lambda x: tuple(x[key] for key in keys)), names
 
-    def prepare(example):
-        image = tf.cast(example["image"], "float32")
-        if image.shape[-1] == 1:
-            image = tf.image.grayscale_to_rgb(image)
-        return resize(image)
 
-    return builder.as_dataset(split=split).map(
-        prepare, num_parallel_calls=tf.data.AUTOTUNE
+def _describe(features):
+    return ", ".join(
+        f"{key} {type(feature).__name__}" for key, feature in features.items()
     )
+
+
+def _to_color_mode(image, color_mode):
+    if image.shape[-1] == 4:
+        image = image[..., :3]
+    if color_mode == "rgb" and image.shape[-1] == 1:
+        return tf.image.grayscale_to_rgb(image)
+    if color_mode == "grayscale" and image.shape[-1] == 3:
+        return tf.image.rgb_to_grayscale(image)
+    return image

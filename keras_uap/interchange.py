@@ -56,6 +56,12 @@ def save_perturbation(path, perturbation, card):
         TypeError: if the card holds what JSON cannot.
     """
     array = standardize_perturbation(perturbation)
+    if card.get("shape", list(array.shape)) != list(array.shape):
+        raise ValueError(
+            "The card is that of another size. Received: a card of shape "
+            f"{card['shape']}, a perturbation of {list(array.shape)}. "
+            "keras_uap.resize_perturbation(..., card=card) makes both."
+        )
     card = {
         **card,
         "format": CARD_FORMAT,

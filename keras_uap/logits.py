@@ -66,7 +66,7 @@ def logits_function(classifier, from_logits=None, images=None):
 
     def scores(images):
         outputs = classifier(images, training=False)
-        _check_scores(outputs)
+        check_scores(outputs)
         return tf.cast(outputs, "float32")
 
     if from_logits:
@@ -121,7 +121,7 @@ def _checked(function):
 
     def logits(images):
         scores = function(images)
-        _check_scores(scores)
+        check_scores(scores)
         if scores.shape[-1] == 1:
             return tf.concat([tf.zeros_like(scores), scores], axis=-1)
         return scores
@@ -129,13 +129,14 @@ def _checked(function):
     return logits
 
 
-def _check_scores(scores):
+def check_scores(scores):
+    """Raises ValueError unless `scores` is one tensor of class scores."""
     if isinstance(scores, (dict, list, tuple)):
         names = list(scores) if isinstance(scores, dict) else len(scores)
         raise ValueError(
             "The classifier must return one tensor of class scores. "
-            f"Received: {len(scores)} outputs ({names}). Build a model with "
-            "the output to attack: keras.Model(model.inputs, one_output)."
+            f"Received: {len(scores)} outputs ({names}). "
+            "keras_uap.attach(classifier, output=...) chooses one."
         )
     if len(scores.shape) != 2 or scores.shape[-1] is None:
         raise ValueError(
@@ -193,21 +194,27 @@ def _rebuilt_head(model):
         )
     if isinstance(layer, keras.Model):  # A model used as the last layer.
         inner = _rebuilt_head(layer)
-        if inner is None or len(layer.inputs) != 1:
+        if inner is None:
             return None
         features = _up_to_layer(model, history)
         return lambda images: inner(features(images, training=False))
     return None
 
 
-def _output_tensor(model):
-    """The symbolic output of a Functional or Sequential model, or None."""
+def has_layer_graph(model):
+    """Whether a model is what its layer graph says: `inputs`, `outputs`."""
     # A subclass with a `call` of its own need not follow its layer graph.
     call = getattr(type(model).call, "__qualname__", "")
-    outputs = getattr(model, "outputs", None)
-    if call not in ("Functional.call", "Sequential.call") or not outputs:
+    graph = call in ("Functional.call", "Sequential.call")
+    return graph and bool(getattr(model, "outputs", None))
+
+
+def _output_tensor(model):
+    """The symbolic output of a Functional or Sequential model, or None."""
+    if not has_layer_graph(model):
         return None
-    _check_scores(outputs[0] if len(outputs) == 1 else outputs)
+    outputs = model.outputs
+    check_scores(outputs[0] if len(outputs) == 1 else outputs)
     return outputs[0]
 
 
@@ -216,7 +223,9 @@ def _up_to_layer(model, history):
     node = history.operation._inbound_nodes[history.node_index]
     # Keras warns where one image tensor meets a list of one input.
     inputs = model.inputs if len(model.inputs) > 1 else model.inputs[0]
-    return keras.Model(inputs, node.input_tensors[0])
+    # A model as the last layer may take several tensors.
+    arguments = node.arguments.args or node.input_tensors
+    return keras.Model(inputs, arguments[0])
 
 
 def _tell_from_scores(classifier, images):
@@ -228,7 +237,7 @@ def _tell_from_scores(classifier, images):
             "from_logits=False."
         )
     scores = classifier(images, training=False)
-    _check_scores(scores)
+    check_scores(scores)
     scores = np.asarray(tf.cast(scores, "float32"))
     inside = np.all((scores >= 0) & (scores <= 1))
     if scores.shape[-1] == 1 and inside:

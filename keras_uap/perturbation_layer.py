@@ -28,6 +28,9 @@ from keras_uap.lp_ball import (
 # The name of the state of the draws among the layer's saved variables.
 _DRAWS = "seed_generator_state"
 
+# What to do about a perturbation of the wrong size.
+RESIZE_HINT = "keras_uap.resize_perturbation makes another size of one."
+
 
 def standardize_value_range(value_range):
     """Returns `value_range` as a pair of floats, or None.
@@ -125,7 +128,8 @@ class PerturbationLayer(keras.layers.Layer):
 
     Args:
         perturbation: Array `(H, W, C)`, or a pool `(pool_size, H, W, C)`, in
-            the pixel units of `value_range`. `None` starts with zeros.
+            the pixel units of `value_range`. `None` starts with zeros. For
+            signals, `(T, C)`, or a pool of them with its `pool_size` given.
         value_range: Pair of floats `(low, high)`, the range of the pixels, or
             `None` for no clipping.
         rate: Float in [0, 1], the share of training samples that are
@@ -146,7 +150,9 @@ class PerturbationLayer(keras.layers.Layer):
         **kwargs: `name`, `dtype` and the like, as for any Keras layer.
 
     Input shape:
-        `(batch, H, W, C)`, or the shape of a single image `(H, W, C)`.
+        `(batch, H, W, C)`, or the shape of a single image `(H, W, C)`. For
+        signals, `(batch, T, C)` or `(T, C)`; a layer without `perturbation`
+        takes them from a `keras.Input((T, C))`.
 
     Output shape:
         The same.
@@ -244,7 +250,10 @@ class PerturbationLayer(keras.layers.Layer):
                 "channels), or batches of them. Received: inputs of shape "
                 f"{tuple(input_shape)}."
             )
-        self._build_for(input_shape[-3:])
+        # A batch of any size of signals of a known size.
+        signals = len(input_shape) == 3 and input_shape[0] is None
+        signals = signals and None not in input_shape[1:]
+        self._build_for(input_shape[-2:] if signals else input_shape[-3:])
 
     def _build_for(self, image_shape):
         if self.built:
@@ -290,13 +299,15 @@ class PerturbationLayer(keras.layers.Layer):
 
     @perturbation.setter
     def perturbation(self, value):
-        pool = _as_pool(value, self.pool_size)
+        rank = len(self.perturbations.shape) - 1 if self.built else None
+        pool = _as_pool(value, self.pool_size, rank)
         if not self.built:
             self._build_for(pool.shape[1:])
         if pool.shape != tuple(self.perturbations.shape):
             raise ValueError(
                 "The perturbation does not fit the layer. Received: shape "
-                f"{pool.shape}. Expected: {tuple(self.perturbations.shape)}."
+                f"{pool.shape}. Expected: {tuple(self.perturbations.shape)}. "
+                f"{RESIZE_HINT}"
             )
         self._check_in_ball(pool)
         self.perturbations.assign(pool)
@@ -308,7 +319,7 @@ class PerturbationLayer(keras.layers.Layer):
         self._check_shape(images.shape)
         if self.rate == 0 or (self.rate is not None and not training):
             return images
-        if images.shape.rank == 3:
+        if images.shape.rank == len(self.perturbations.shape) - 1:
             return self._perturb(images[tf.newaxis])[0]
         return self._perturb(images)
 
@@ -329,7 +340,7 @@ class PerturbationLayer(keras.layers.Layer):
         if self.rate in (None, 1):
             return perturbed
         draw = keras.random.uniform((count,), seed=self.seed_generator)
-        shape = [-1, 1, 1, 1]
+        shape = [-1] + [1] * (images.shape.rank - 1)
         return tf.where(tf.reshape(draw < self.rate, shape), perturbed, images)
 
     def _ascending(self, pool):
@@ -358,7 +369,7 @@ class PerturbationLayer(keras.layers.Layer):
 
     def _step_up(self, gradient):
         """A step of `step_size` up the loss for each perturbation."""
-        axes = [1, 2, 3]
+        axes = list(range(1, gradient.shape.rank))
         # A gradient with NaN or infinity (a float16 overflow) moves nothing.
         finite = tf.reduce_all(
             tf.math.is_finite(gradient), axis=axes, keepdims=True
@@ -388,13 +399,14 @@ class PerturbationLayer(keras.layers.Layer):
     def _check_shape(self, shape):
         expected = tuple(self.perturbations.shape[1:])
         shape = tf.TensorShape(shape)
-        if shape.rank not in (3, 4) or not shape[-3:].is_compatible_with(
-            expected
-        ):
+        rank = len(expected)
+        if shape.rank not in (rank, rank + 1) or not shape[
+            -rank:
+        ].is_compatible_with(expected):
             raise ValueError(
                 "The images do not have the perturbation's shape. Received: "
                 f"images of shape {shape}. Expected: {expected}, or batches "
-                "of that."
+                f"of that. {RESIZE_HINT}"
             )
 
     def check_scope(self, strategy):
@@ -456,12 +468,23 @@ class PerturbationLayer(keras.layers.Layer):
         return config
 
 
-def _as_pool(perturbation, pool_size):
-    """Returns `(pool_size, H, W, C)` from one perturbation or a pool."""
+def _as_pool(perturbation, pool_size, rank=None):
+    """Returns `(pool_size, H, W, C)` from one perturbation or a pool.
+
+    Args:
+        perturbation: Array.
+        pool_size: Integer or None.
+        rank: Integer, the axes of one perturbation. `None` finds out: three,
+            or two for signals.
+    """
     array = standardize_perturbation(perturbation)
-    if array.ndim == 3:
+    if rank is None:
+        # Three axes are one image, unless they are said to be several signals.
+        several = (pool_size or 1) > 1 and len(array) == pool_size
+        rank = 2 if array.ndim == 2 or (array.ndim == 3 and several) else 3
+    if array.ndim == rank:
         pool = array[np.newaxis]
-    elif array.ndim == 4:
+    elif array.ndim == rank + 1:
         pool = array
     else:
         raise ValueError(

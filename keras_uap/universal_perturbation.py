@@ -44,6 +44,7 @@ from keras_uap.lp_ball import (
 )
 from keras_uap.metrics import FoolingRate
 from keras_uap.perturbation_layer import (
+    RESIZE_HINT,
     apply_perturbation,
     clip_to_range,
     standardize_perturbation,
@@ -77,9 +78,10 @@ class UniversalPerturbation(keras.Model):
     ```
 
     Args:
-        classifier: Keras model that maps images `(n, H, W, C)` to class
-            scores `(n, num_classes)` or to a single logit or probability
-            `(n, 1)`. It is left exactly as it is.
+        classifier: Keras model that maps images `(n, H, W, C)`, or signals
+            `(n, T, C)`, to class scores `(n, num_classes)` or to a single
+            logit or probability `(n, 1)`. It is left exactly as it is. For
+            one that takes anything else, see `keras_uap.attach`.
         epsilon: Float above 0, the radius of the ball that holds the
             perturbation, in the pixel units of `value_range`.
         norm: `"linf"`, `"l2"`, `np.inf` or `2`, the norm of the ball.
@@ -92,13 +94,17 @@ class UniversalPerturbation(keras.Model):
             may live.
         from_logits: Boolean, whether the classifier returns logits. `None`
             finds out.
+        initial_perturbation: Array `(H, W, C)` inside the ball, in pixel
+            units, where a fit starts: one found on noise, on another
+            classifier or in another size. `None` starts from zero.
         **kwargs: `name` and the like, as for any Keras model.
 
     Raises:
         TypeError: if `classifier` is not a Keras model or `epsilon` is not a
             number.
-        ValueError: for arguments out of range, or a classifier without class
-            scores.
+        ValueError: for arguments out of range, a classifier without class
+            scores, or an initial perturbation outside the ball or of another
+            shape than the images.
 
     Reference:
         - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
@@ -113,6 +119,7 @@ class UniversalPerturbation(keras.Model):
         target=None,
         mask=None,
         from_logits=None,
+        initial_perturbation=None,
         **kwargs,
     ):
         if keras.backend.backend() != "tensorflow":
@@ -149,6 +156,8 @@ class UniversalPerturbation(keras.Model):
         image_shape = _image_shape(classifier)
         if image_shape is not None:
             self._build_for(image_shape)
+        if initial_perturbation is not None:
+            self.perturbation = initial_perturbation
 
     # Building ---------------------------------------------------------------
 
@@ -168,7 +177,7 @@ class UniversalPerturbation(keras.Model):
                 raise ValueError(
                     "The images do not have the perturbation's shape. "
                     f"Received: images of shape {image_shape}. Expected: "
-                    f"{tuple(self.v.shape)}."
+                    f"{tuple(self.v.shape)}. {RESIZE_HINT}"
                 )
         else:
             mask = self._initial_mask
@@ -493,6 +502,13 @@ class UniversalPerturbation(keras.Model):
                 goal = tf.fill(tf.shape(clean), np.int64(self.target))
             loss = self._loss.call(goal, scores)
         gradients = tape.gradient(loss, perturbed)
+        if gradients is None:
+            raise ValueError(
+                "The classifier's scores have no gradient with respect to the "
+                f"images. Received: classifier {self.classifier.name!r}. "
+                "Something in it cannot be differentiated: a cast to "
+                "integers, an argmax, or NumPy code."
+            )
         predicted = tf.argmax(scores, axis=-1)
 
         axes = list(range(1, images.shape.rank))
@@ -739,7 +755,8 @@ class UniversalPerturbation(keras.Model):
         if images.shape[-v.ndim :] != v.shape or images.ndim - v.ndim > 1:
             raise ValueError(
                 "The images do not have the perturbation's shape. Received: "
-                f"shape {images.shape}. Expected: (n, *{v.shape}) or {v.shape}."
+                f"shape {images.shape}. Expected: (n, *{v.shape}) or "
+                f"{v.shape}. {RESIZE_HINT}"
             )
         return apply_perturbation(images, v, self.value_range).numpy()
 
@@ -747,7 +764,7 @@ class UniversalPerturbation(keras.Model):
     def perturbation(self):
         """The perturbation as a NumPy array `(H, W, C)`, in pixel units."""
         if not self.built:
-            raise ValueError(
+            raise _NoPerturbationError(
                 "There is no perturbation yet: the size of the images is not "
                 "known. Call fit, or set one."
             )
@@ -756,6 +773,12 @@ class UniversalPerturbation(keras.Model):
     @perturbation.setter
     def perturbation(self, value):
         value = standardize_perturbation(value)
+        if self.built and value.shape != tuple(self.v.shape):
+            raise ValueError(
+                "The perturbation does not have the images' shape. Received: "
+                f"{value.shape}. Expected: {tuple(self.v.shape)}. "
+                f"{RESIZE_HINT}"
+            )
         self._build_for(value.shape)
         norm = lp_norm(value, self.norm)
         if norm > self.epsilon * (1 + ROUNDING):
@@ -945,6 +968,10 @@ class UniversalPerturbation(keras.Model):
         if mask_shape is not None:
             config["mask"] = np.ones(mask_shape, "float32")
         return cls(**config)
+
+
+class _NoPerturbationError(ValueError, AttributeError):
+    """Keras reads an attribute before it sets it, and expects the latter."""
 
 
 class _Monitor(keras.callbacks.Callback):

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_uap.logits import logits_function
 from keras_uap.perturbation_layer import (
+    RESIZE_HINT,
     apply_perturbation,
     standardize_perturbation,
     standardize_value_range,
@@ -57,7 +58,7 @@ def plot_perturbation(
     if images.shape[1:] != v.shape or len(images) == 0:
         raise ValueError(
             "The images do not have the perturbation's shape. Received: "
-            f"{images.shape}. Expected: (n, *{v.shape})."
+            f"{images.shape}. Expected: (n, *{v.shape}). {RESIZE_HINT}"
         )
     low, high = standardize_value_range(value_range) or (
         float(images.min()),

@@ -1,13 +1,17 @@
 """Tests of images from folders and TFDS, and of their variation."""
 
 import builtins
+import gzip
+import os
+import pathlib
+import shutil
 import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from keras_uap import datasets
+from keras_uap import datasets, samples
 
 
 @pytest.fixture
@@ -34,10 +38,10 @@ def test_folder(folder):
     np.testing.assert_allclose(reds(data), [0, 50, 100, 150, 200], atol=3)
 
 
-def test_limit_takes_the_first_in_order(folder):
-    two = datasets.images(folder, (8, 8), limit=2, batch_size=9)
-    assert len(reds(two)) == 2
-    assert reds(two) == reds(datasets.images(folder, (8, 8), limit=2))
+def test_limit_takes_from_all_over_a_folder(folder):
+    two = reds(datasets.images(folder, (8, 8), limit=2, batch_size=9))
+    np.testing.assert_allclose(two, [0, 100], atol=3)
+    assert len(reds(datasets.images(folder, (8, 8), limit=9))) == 5
 
 
 def test_picture_is_cut_to_its_middle(tmp_path):
@@ -74,16 +78,190 @@ def test_without_tfds(monkeypatch):
         datasets.images("mnist")
 
 
-def test_tfds_name():
-    tfds = pytest.importorskip("tensorflow_datasets")
+def test_grey(folder):
+    batch = next(iter(datasets.images(folder, (8, 8), color_mode="grayscale")))
+    assert batch.shape == (5, 8, 8, 1)
+    # The weights of luminance, of the red 0, green 10 and blue 200 of a.png.
+    luminance = 0.587 * 10 + 0.114 * 200
+    assert float(batch[0].numpy().mean()) == pytest.approx(luminance, abs=1)
+    np.testing.assert_array_equal(batch, np.round(batch))
+    with pytest.raises(ValueError, match="color_mode"):
+        datasets.images(folder, color_mode="bgr")
+
+
+@pytest.fixture
+def classes(tmp_path):
+    """Three class folders of 4 pictures; red says which picture it is."""
+    for i, name in enumerate(["zebra", "ant", "cat"]):
+        (tmp_path / name).mkdir()
+        for j in range(4):
+            image = Image.new("RGB", (9, 9), (40 * i + 10 * j, 0, 0))
+            image.save(tmp_path / name / f"{j}.png")
+    return tmp_path
+
+
+def test_labels_of_a_folder(classes):
+    data = datasets.images(classes, (8, 8), labels=True, batch_size=5)
+    assert data.class_names == ["ant", "cat", "zebra"]
+    x, y = (np.concatenate(part) for part in zip(*data.as_numpy_iterator()))
+    assert y.dtype == np.int64
+    np.testing.assert_array_equal(y, np.repeat([0, 1, 2], 4))
+    np.testing.assert_array_equal(x[:, 0, 0, 0] // 40, np.repeat([1, 2, 0], 4))
+    some = datasets.images(classes, (8, 8), labels=True, limit=3)
+    np.testing.assert_array_equal(next(iter(some))[1], [0, 1, 2])
+    with pytest.raises(ValueError, match="ant has no labels"):
+        datasets.images(classes / "ant", labels=True)
+
+
+@pytest.mark.parametrize("cache", [None, False])
+def test_order_has_a_seed(classes, cache):
+    def passes(**arguments):
+        data = datasets.images(
+            classes, (4, 4), limit=9, labels=True, cache=cache, **arguments
+        )
+        return [
+            [(int(x[0, 0, 0]) // 40, int(y)) for x, y in data.unbatch()]
+            for _ in range(2)
+        ]
+
+    one, two = passes(shuffle=True, seed=1)
+    assert one != two
+    assert sorted(one) == sorted(two) == sorted(passes()[0])
+    assert passes(shuffle=True, seed=1) == [one, two]
+    assert passes(shuffle=True, seed=2)[0] != one
+    # Each picture keeps its own label.
+    assert {y: x for x, y in one} == {0: 1, 1: 2, 2: 0}
+
+
+def test_memory(classes, monkeypatch):
+    """Small data is read once, large data in each pass."""
+
+    def reds_after_a_change(red, **arguments):
+        Image.new("RGB", (9, 9), (7, 0, 0)).save(classes / "ant" / "0.png")
+        data = datasets.images(classes / "ant", (4, 4), **arguments)
+        before = reds(data)
+        Image.new("RGB", (9, 9), (red, 0, 0)).save(classes / "ant" / "0.png")
+        return before == reds(data)
+
+    assert reds_after_a_change(200)
+    assert not reds_after_a_change(200, cache=False)
+    monkeypatch.setattr(datasets, "_MOST_BYTES", 3 * 4 * 4 * 3)
+    assert not reds_after_a_change(200)
+    assert reds_after_a_change(200, cache=True)
+
+
+@pytest.fixture
+def tfds(tmp_path, monkeypatch):
+    module = pytest.importorskip("tensorflow_datasets")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    return module
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "num_classes"),
+    [
+        ("imagenette/320px-v2", 3, 10),
+        ("stanford_dogs", 3, 120),
+        ("cifar10", 3, 10),
+        ("mnist", 1, 10),
+        ("oxford_iiit_pet", 3, 37),
+    ],
+)
+def test_tfds_name(name, channels, num_classes, tfds):
+    mode = "grayscale" if channels == 1 else "rgb"
     with tfds.testing.mock_data(num_examples=5):
-        data = datasets.images("mnist", (12, 12), "test", limit=3)
-        batch = next(iter(data)).numpy()
-    assert batch.shape == (3, 12, 12, 3)
-    assert batch.dtype == np.float32
-    assert 0 <= batch.min() < batch.max() <= 255
+        pairs = datasets.images(
+            name, (12, 10), "train[:3]", labels=True, color_mode=mode
+        )
+        (x, y), *rest = pairs.as_numpy_iterator()
+        colour = next(iter(datasets.images(name, (12, 10), limit=2))).numpy()
+        other = "rgb" if channels == 1 else "grayscale"
+        grey = next(iter(datasets.images(name, (12, 10), color_mode=other)))
+    assert rest == []
+    assert x.shape == (len(y), 12, 10, channels)
+    assert x.dtype == np.float32
+    assert 0 <= x.min() < x.max() <= 255
+    np.testing.assert_array_equal(x, np.round(x))
+    assert y.min() >= 0
+    assert y.max() < num_classes == len(pairs.class_names)
+    assert colour.shape == (2, 12, 10, 3)
+    assert grey.shape[-1] == 4 - channels
     # Grey pictures get three equal channels.
-    np.testing.assert_array_equal(batch[..., 0], batch[..., 2])
+    same = np.array_equal(colour[..., 0], colour[..., 2])
+    assert same == (channels == 1)
+
+
+def test_fashion_mnist(tfds, tmp_path):
+    files = os.environ.get("FASHION_MNIST_DIR")
+    files = pathlib.Path(files or "../shared/fashion_mnist")
+    if not files.is_dir():
+        pytest.skip(f"the four files of Fashion-MNIST are not in {files}")
+    place = tmp_path / "downloads" / "manual"
+    place.mkdir(parents=True)
+    for path in files.glob("*.gz"):
+        shutil.copy(path, place)
+    builder = tfds.builder("fashion_mnist", data_dir=tmp_path)
+    data = datasets.images(
+        builder, (28, 28), "test[:100]", labels=True, color_mode="grayscale"
+    )
+    x, y = next(data.unbatch().batch(100).as_numpy_iterator())
+    assert x.shape == (100, 28, 28, 1)
+    assert data.class_names[y[0]] in data.class_names
+    # Byte for byte the pictures in the original file, in some order.
+    with gzip.open(files / "t10k-images-idx3-ubyte.gz") as file:
+        original = np.frombuffer(file.read(), "uint8", offset=16)
+    original = {picture.tobytes() for picture in original.reshape(-1, 784)}
+    assert all(p.tobytes() in original for p in x.astype("uint8"))
+
+
+def test_tfds_folder_of_the_photographs(tfds, tmp_path):
+    photos = pathlib.Path(samples.__file__).parent / "photos"
+    for split in samples.SPLITS:
+        place = tmp_path / split / "photo"
+        place.mkdir(parents=True)
+        for path in sorted((photos / split).glob("*.jpg"))[:6]:
+            shutil.copy(path, place)
+    builder = tfds.ImageFolder(tmp_path)
+    data = datasets.images(builder, (224, 224), "held_out", labels=True)
+    x, y = next(data.as_numpy_iterator())
+    assert data.class_names == ["photo"]
+    assert y.tolist() == [0] * 6
+    # The same pictures in any order; decoders of JPEG differ a little.
+    expected = samples.load_photos("held_out")[:6].astype("float32")
+    apart = np.abs(x[:, None] - expected[None]).mean(axis=(2, 3, 4))
+    assert sorted(apart.argmin(axis=1)) == list(range(6))
+    assert apart.min(axis=1).max() < 1.5
+    with pytest.raises(ValueError, match="'image_folder' has no split 'nope'"):
+        datasets.images(builder, split="nope")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "says"),
+    [
+        ("no_such_data_set", {}, "'no_such_data_set' is neither a folder nor"),
+        ("imdb_reviews", {}, "'imdb_reviews' holds no pictures .* text Text"),
+        ("coco", {"labels": True}, "'coco' has no labels"),
+    ],
+)
+def test_tfds_errors(name, arguments, says, tfds):
+    with (
+        tfds.testing.mock_data(num_examples=2),
+        pytest.raises(ValueError, match=says) as raised,
+    ):
+        datasets.images(name, **arguments)
+    assert len(str(raised.value)) < 400
+    assert "\n" not in str(raised.value)
+
+
+def test_no_network(tfds, monkeypatch):
+    def fail(*_, **__):
+        raise ConnectionError("Name or service not known\nand more")
+
+    builder = tfds.builder("mnist")
+    monkeypatch.setattr(type(builder), "download_and_prepare", fail)
+    with pytest.raises(ValueError, match="cannot be downloaded") as raised:
+        datasets.images("mnist")
+    assert str(raised.value).endswith("Name or service not known")
 
 
 @pytest.mark.parametrize("value_range", [(0, 255), (0, 1)])

@@ -11,6 +11,7 @@ from PIL import Image
 import keras_uap
 from keras_uap import __main__ as command_line
 from keras_uap import interchange, samples
+from keras_uap.commands import _tools, demo, harden
 
 SIZE = (8, 8, 3)
 
@@ -35,12 +36,25 @@ def workplace(tmp_path_factory):
         )
         model.save(folder / f"{name}.keras")
 
-    head = [layers.Flatten(), layers.Dense(5, "softmax")]
-    save("model", *head)
+    def head():
+        return layers.Flatten(), layers.Dense(5, "softmax")
+
+    save("model", *head())
     save("larger", layers.Flatten(), layers.Dense(5), shape=(9, 9, 3))
-    save("grey", layers.Flatten(), layers.Dense(5), shape=(8, 8, 1))
+    save("grey", *head(), shape=(8, 8, 1))
+    save("signal", *head(), shape=(8, 3))
     save("headless", layers.Conv2D(2, 3))
     save("sizeless", layers.GlobalMaxPool2D(), shape=(None, None, 3))
+    save("three", layers.Flatten(), layers.Dense(3))
+    keras.saving.load_model(folder / "model.keras").export(
+        folder / "exported", verbose=False
+    )
+    for i, name in enumerate(("a", "b", "c")):
+        (folder / "classes" / name).mkdir(parents=True)
+        for j in range(7):
+            pixels = rng.integers(80 * i, 80 * i + 90, (8, 8, 3), "uint8")
+            Image.fromarray(pixels).save(folder / "classes" / name / f"{j}.png")
+    (folder / "names.txt").write_text("\n".join("abcde"))
     (folder / "text.keras").write_text("Hello.")
     (folder / "empty").mkdir()
     (folder / "one").mkdir()
@@ -52,6 +66,10 @@ def workplace(tmp_path_factory):
     v = rng.uniform(-20, 20, SIZE)
     card = {"epsilon": 20, "norm": "linf", "value_range": (0, 255)}
     interchange.save_perturbation(folder / "v.npz", v, card)
+    l2 = {"epsilon": 900, "norm": "l2", "value_range": (0, 255)}
+    interchange.save_perturbation(folder / "l2.npz", v, l2)
+    unit = {"epsilon": 20 / 255, "norm": "linf", "value_range": (0, 1)}
+    interchange.save_perturbation(folder / "unit.npz", v / 255, unit)
     interchange.save_perturbation(
         folder / "larger.npz", np.zeros((9, 9, 3)), card
     )
@@ -81,6 +99,15 @@ EVALUATE = {
 }
 
 
+DEFAULTS = {
+    "fit": FIT,
+    "evaluate": EVALUATE,
+    "report": EVALUATE,
+    "transfer": EVALUATE,
+    "harden": FIT,
+}
+
+
 def words(command, defaults, changes):
     """The command's words; None leaves an option out, lists are spread."""
     result = [command]
@@ -98,8 +125,12 @@ WRONG_FIT = [
     ({"--model": "photos"}, "--model photos"),
     ({"--model": "text.keras"}, "cannot be loaded as a Keras model"),
     ({"--model": "headless.keras"}, "class scores"),
-    ({"--model": "sizeless.keras"}, "size of its images"),
-    ({"--model": "grey.keras"}, "1 channel"),
+    ({"--model": "sizeless.keras"}, "Pass --size HEIGHT WIDTH"),
+    ({"--size": [8, 0]}, "--size: must be a whole number"),
+    ({"--class-names": "none.txt"}, "none.txt"),
+    ({"--class-names": "text.keras"}, "has 1 lines, the model has 5 classes"),
+    ({"--model": "signal.keras"}, "use the Python interface"),
+    ({"--model": "empty"}, "--model empty is not a SavedModel"),
     ({"--images": "nowhere"}, "'nowhere' is neither a folder"),
     ({"--images": "empty"}, "No pictures in empty"),
     ({"--images": "one"}, "--images holds 1 picture"),
@@ -118,6 +149,8 @@ WRONG_FIT = [
     ({"--value-range": [1, 0]}, "--value-range must be two numbers"),
     ({"--value-range": ["nan", 1]}, "--value-range must be two numbers"),
     ({"--value-range": [1]}, "--value-range"),
+    ({"--value-range": "pytorch"}, "or caffe, tf or torch"),
+    ({"--channel-order": "grb"}, "--channel-order"),
     ({"--update": "nope"}, "optimizer='nope'"),
     ({"--update": "deepfool", "--target": 1}, "target=1"),
     ({"--target": 5}, "target=5"),
@@ -132,11 +165,30 @@ WRONG_EVALUATE = [
     ({"--perturbation": None}, "--perturbation"),
     ({"--perturbation": "none.npz"}, "--perturbation none.npz: there is no"),
     ({"--perturbation": "text.npz"}, "text.npz is not a perturbation"),
-    ({"--perturbation": "larger.npz"}, "shape"),
-    ({"--model": "larger.keras"}, "shape"),
+    ({"--perturbation": "larger.npz"}, "has shape (9, 9, 3)"),
+    ({"--model": "larger.keras"}, "has shape (8, 8, 3)"),
     ({"--model": "none.keras"}, "--model none.keras"),
     ({"--images": "empty"}, "No pictures in empty"),
-    ({"--value-range": [0, 1]}, "--value-range is 0 1"),
+    ({"--images": "empty", "--json": []}, "No pictures in empty"),
+    ({"--images": "one", "--labels": []}, "one has no labels"),
+    ({"--images": "classes", "--labels": []}, "3 classes, the model has 5"),
+]
+WRONG_TRANSFER = [
+    ({"--model": ["model.keras", "none.keras"]}, "none.keras: there is no"),
+    ({"--perturbation": ["v.npz", "none.npz"]}, "none.npz: there is no"),
+    ({"--perturbation": ["v.npz", "v.npz"]}, "named twice"),
+    ({"--perturbation": ["v.npz", "l2.npz"]}, "of one norm"),
+    ({"--model": "grey.keras"}, "3 channel(s), the models take 1"),
+    ({"--value-range": [0, 1, "--value-range", 0, 1]}, "2 for 1 model(s)"),
+    ({"--images": "empty"}, "No pictures in empty"),
+]
+WRONG_HARDEN = [
+    ({"--model": "exported"}, "cannot be trained any more"),
+    ({"--learning-rate": 0}, "--learning-rate must be above 0"),
+    ({"--epsilon": 0}, "epsilon"),
+    ({"--images": "one"}, "--images holds 1 picture"),
+    ({"--labels": []}, "1 classes, the model has 5"),
+    ({"--images": "classes", "--labels": []}, "3 classes, the model has 5"),
 ]
 
 
@@ -144,6 +196,9 @@ WRONG_EVALUATE = [
     ("command", "changes", "says"),
     [("fit", *case) for case in WRONG_FIT]
     + [("evaluate", *case) for case in WRONG_EVALUATE]
+    + [("report", *case) for case in WRONG_EVALUATE[:3]]
+    + [("transfer", *case) for case in WRONG_TRANSFER]
+    + [("harden", *case) for case in WRONG_HARDEN]
     + [
         ("demo", {"--epsilon": -1}, "epsilon"),
         ("demo", {"--norm": "l3"}, "norm"),
@@ -155,8 +210,8 @@ def test_wrong_argument_is_one_sentence(
     command, changes, says, run, monkeypatch, cnn, tmp_path
 ):
     monkeypatch.setattr(samples, "load_classifier", cnn)
-    defaults = {"fit": FIT, "evaluate": EVALUATE}.get(command, {})
-    if command == "fit":
+    defaults = DEFAULTS.get(command, {})
+    if command in ("fit", "harden", "report", "transfer"):
         defaults = defaults | {"--output": tmp_path}
     status, out, err = run(*words(command, defaults, changes))
     assert status == 2
@@ -173,7 +228,7 @@ def test_no_command(run):
     assert "command" in err
 
 
-@pytest.mark.parametrize("command", [None, "demo", "fit", "evaluate"])
+@pytest.mark.parametrize("command", [None, "demo", *DEFAULTS])
 def test_help(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as ended:
@@ -183,7 +238,7 @@ def test_help(command, capsys, monkeypatch):
     assert max(map(len, text.splitlines())) <= 80
     assert text.startswith("usage: keras-uap")
     if command:
-        assert "example:" in text
+        assert f"example:\n  python -m keras_uap {command} --" in text
 
 
 def check_columns(text):
@@ -195,10 +250,13 @@ def check_columns(text):
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
+        {"--class-names": "names.txt"},
         {"--update": "deepfool", "--norm": "l2"},
-        {"--augment": [], "--value-range": [-1, 1], "--epsilon": 0.1},
+        {"--augment": [], "--value-range": [-1, 1], "--epsilon": 20},
         {"--target": 2, "--held-out": "photos/below", "--limit": 9},
+        {"--model": "grey.keras"},
+        {"--model": "sizeless.keras", "--size": [7, 9]},
+        {"--model": "exported", "--value-range": "caffe"},
     ],
 )
 def test_fit_and_evaluate(changes, run, tmp_path):
@@ -210,36 +268,203 @@ def test_fit_and_evaluate(changes, run, tmp_path):
     names = {path.name for path in output["--output"].iterdir()}
     assert names == {"uap.keras", "uap.npz", "uap.png", "report.txt"}
     v, card = interchange.load_perturbation(output["--output"] / "uap.npz")
-    uap = keras.saving.load_model(output["--output"] / "uap.keras")
+    # A model around a SavedModel refers to a folder, which can be exchanged.
+    safe = changes.get("--model") != "exported"
+    uap = keras.saving.load_model(
+        output["--output"] / "uap.keras", safe_mode=safe
+    )
     np.testing.assert_array_equal(uap.perturbation, v)
     assert np.any(v != 0)
     assert card["norm"] == changes.get("--norm", "linf")
-    scale = 255 if "--value-range" not in changes else 2
     epsilon = changes.get("--epsilon", 2000 if "--norm" in changes else 10)
     assert card["epsilon"] == epsilon
-    low, high = card["value_range"]
-    assert high - low == scale
+    # Grey levels, whatever the classifier takes.
+    assert card["value_range"] == [0, 255]
     assert card["target"] == changes.get("--target")
     held_out = card["held_out"]
     report = (output["--output"] / "report.txt").read_text()
     assert f"{held_out['fooling_rate']:.1%}" in report
     assert report.strip() in out
+    assert ("to class" not in report) or "--class-names" not in changes
     with Image.open(output["--output"] / "uap.png") as picture:
         assert min(picture.size) > 100
 
-    held_out_folder = "photos/below"
-    status, text, err = run(
-        "evaluate",
-        "--model=model.keras",
-        f"--images={held_out_folder}",
-        f"--perturbation={output['--output'] / 'uap.npz'}",
-        "--json",
-    )
+    again = {
+        name: changes[name]
+        for name in ("--model", "--size", "--value-range")
+        if name in changes
+    } | {
+        "--images": "photos/below",
+        "--perturbation": output["--output"] / "uap.npz",
+        "--json": [],
+    }
+    status, text, err = run(*words("evaluate", EVALUATE, again))
     assert (status, err) == (0, "")
     measured = json.loads(text)
     assert measured["num_images"] == 6
     if "--held-out" in changes:
         assert measured["fooling_rate"] == held_out["fooling_rate"]
+
+
+def test_value_range_reaches_the_model(run, workplace):
+    """A model of -1 to 1 is the same model behind --value-range -1 1."""
+    inner = keras.saving.load_model(workplace / "model.keras").layers[1:]
+    model = keras.Sequential([keras.Input(SIZE), *inner], name="raw")
+    model.save(workplace / "raw.keras")
+    rates = []
+    for changes in (
+        {},
+        {"--model": "raw.keras", "--value-range": [-1, 1]},
+        {"--perturbation": "unit.npz"},
+    ):
+        changes = changes | {"--json": []}
+        status, text, err = run(*words("evaluate", EVALUATE, changes))
+        assert (status, err) == (0, "")
+        rates.append(json.loads(text)["fooling_rate"])
+    assert rates[0] > 0
+    assert rates == [rates[0]] * 3
+
+
+def test_report(run, tmp_path):
+    output = {"--output": tmp_path / "page", "--class-names": "names.txt"}
+    status, out, err = run(*words("report", EVALUATE, output))
+    assert (status, err) == (0, "")
+    check_columns(out)
+    folder = output["--output"]
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"report.png", "report.txt", "report.json"}
+    assert (folder / "report.txt").read_text().strip() in out
+    status, text, _ = run(*words("report", EVALUATE, output | {"--json": []}))
+    assert json.loads(text) == json.loads((folder / "report.json").read_text())
+    with Image.open(folder / "report.png") as picture:
+        assert min(picture.size) > 400
+
+
+def test_labels_give_error_rates(run, workplace):
+    changes = {"--model": "three.keras", "--images": "classes", "--labels": []}
+    status, out, _ = run(*words("evaluate", EVALUATE, changes))
+    assert status == 0
+    model = keras.saving.load_model(workplace / "three.keras")
+    data = keras_uap.datasets.images("classes", (8, 8), labels=True)
+    wrong = [model(x).numpy().argmax(-1) != y.numpy() for x, y in data]
+    assert f"error rate, clean                 {np.mean(wrong):.1%}" in out
+
+
+def test_transfer(run, tmp_path):
+    changes = {
+        "--model": ["model.keras", "larger.keras", "exported"],
+        "--perturbation": ["v.npz", "larger.npz"],
+        "--output": tmp_path,
+    }
+    status, out, err = run(*words("transfer", EVALUATE, changes))
+    assert (status, err) == (0, "")
+    check_columns(out)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"transfer.png", "transfer.json"}
+    status, text, _ = run(
+        *words("transfer", EVALUATE, changes | {"--json": []})
+    )
+    matrix = json.loads(text)
+    assert matrix == json.loads((tmp_path / "transfer.json").read_text())
+    rates = np.array(matrix["fooling_rates"])
+    assert rates.shape == (2, 3)
+    # Zeros fool nobody; the exported model is the model.
+    np.testing.assert_array_equal(rates[1], 0)
+    assert rates[0, 0] == rates[0, 2] > 0
+    np.testing.assert_array_equal(
+        matrix["resized"], [[False, True, False], [True, True, True]]
+    )
+    _, text, _ = run(*words("evaluate", EVALUATE, {"--json": []}))
+    assert json.loads(text)["fooling_rate"] == rates[0, 0]
+    row = next(line for line in out.splitlines() if line.startswith("v.npz"))
+    assert f" {rates[0, 0]:.1%} (" in row
+    assert f" {rates[0, 1]:.1%}* (" in row
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"--learning-rate": 0.01},
+        {"--model": "three.keras", "--images": "classes", "--labels": []},
+    ],
+)
+def test_harden(changes, run, tmp_path, workplace, monkeypatch):
+    monkeypatch.setattr(harden, "DRAWS", 50)
+    output = {"--output": tmp_path / "out", "--epsilon": 30}
+    before = (workplace / "model.keras").read_bytes()
+    status, out, err = run(*words("harden", FIT, output | changes))
+    assert (status, err) == (0, "")
+    check_columns(out)
+    assert "epoch 2 of 2: loss" in out
+    assert (workplace / "model.keras").read_bytes() == before
+    assert [p.name for p in output["--output"].iterdir()] == ["hardened.keras"]
+    hardened = keras.saving.load_model(output["--output"] / "hardened.keras")
+    # A plain model, with nothing of this package around it.
+    assert "keras_uap" not in hardened.to_json()
+    name = changes.get("--model", "model.keras")
+    old = keras.saving.load_model(workplace / name)
+    assert [w.shape for w in hardened.weights] == [w.shape for w in old.weights]
+    assert any(
+        np.any(a.numpy() != b.numpy())
+        for a, b in zip(hardened.weights, old.weights)
+    )
+    status, text, _ = run(
+        *words("harden", FIT, output | changes | {"--json": []})
+    )
+    values = json.loads(text)
+    assert f"{values['after']['fooling_rate']:.1%}" in out
+    assert values["epsilon"] == 30
+    assert values["before"]["agreement"] == 1
+    has_labels = "--labels" in changes
+    assert (values["after"]["clean_accuracy"] is not None) == has_labels
+
+
+def test_hardening_helps(run, tmp_path, workplace):
+    """One pixel decides, by 20 grey levels of noise or by 200 of signal."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "two"
+    for label in range(2):
+        (folder / str(label)).mkdir(parents=True)
+        for i in range(60):
+            pixels = rng.integers(100, 156, SIZE, "uint8")
+            pixels[0, 0] = 30 if label else 225
+            pixels[1:] = pixels[1:] // 16 * 16 + 8 * label
+            Image.fromarray(pixels).save(folder / str(label) / f"{i}.png")
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input(SIZE),
+            layers.Rescaling(1 / 64, -2.0),
+            layers.Flatten(),
+            layers.Dense(2),
+        ]
+    )
+    data = keras_uap.datasets.images(folder, SIZE[:2], labels=True)
+    x, y = next(data.unbatch().batch(120).as_numpy_iterator())
+    model.compile(
+        keras.optimizers.Adam(0.01),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    model.fit(x, y, epochs=40, verbose=0)
+    model.save(tmp_path / "model.keras")
+    status, text, _ = run(
+        "harden",
+        f"--model={tmp_path / 'model.keras'}",
+        f"--images={folder}",
+        "--labels",
+        "--learning-rate=0.02",
+        "--epochs=15",
+        f"--output={tmp_path}",
+        "--json",
+    )
+    assert status == 0
+    values = json.loads(text)
+    before, after = values["before"], values["after"]
+    assert before["clean_accuracy"] == 1
+    assert before["fooling_rate"] > 0.3
+    assert after["fooling_rate"] < before["fooling_rate"] - 0.2
+    assert after["clean_accuracy"] == 1
 
 
 def test_evaluate_is_a_recount(run, workplace):
@@ -274,10 +499,10 @@ def test_interrupted_fit_leaves_its_best(run, tmp_path, monkeypatch):
             if epoch == 1:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(command_line, "_progress", Interrupt)
-    status, out, _ = run(*words("fit", FIT, {"--output": tmp_path}))
+    monkeypatch.setattr(_tools, "Progress", Interrupt)
+    status, _, err = run(*words("fit", FIT, {"--output": tmp_path}))
     assert status == 130
-    assert "keeping the best perturbation so far" in out
+    assert "keeping the best perturbation so far" in err
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"uap.keras", "uap.npz"}
     v, card = interchange.load_perturbation(tmp_path / "uap.npz")
@@ -291,7 +516,7 @@ def test_interrupted_before_the_fit(run, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command_line, "_load_model", interrupt)
+    monkeypatch.setattr(_tools, "load_model", interrupt)
     status, _, err = run(*words("fit", FIT, {"--output": tmp_path}))
     assert status == 130
     assert "nothing written" in err
@@ -299,7 +524,7 @@ def test_interrupted_before_the_fit(run, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_demo(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(command_line, "DEMO_DRAWS", 272)
+    monkeypatch.setattr(demo, "DRAWS", 272)
     status, out, err = run("demo", "--output", tmp_path)
     assert (status, err) == (0, "")
     check_columns(out)

@@ -556,7 +556,7 @@ def test_two_replicas_train_like_one_device():
         ({"rate": 1.5}, "rate must be between 0 and 1"),
         ({"pool_size": 0}, "pool_size must be a whole number"),
         ({"pool_size": 2, "perturbation": np.ones(SHAPE)}, "as many as"),
-        ({"perturbation": np.ones((6, 6))}, "must have shape"),
+        ({"perturbation": np.ones(6)}, "must have shape"),
         ({"perturbation": np.full(SHAPE, np.nan)}, "must be finite"),
         ({"value_range": (1, 0)}, "value_range must be a pair"),
         ({"epsilon": 0}, "epsilon must be finite and above 0"),
@@ -591,3 +591,39 @@ def test_setter_keeps_shape_and_ball():
     with pytest.raises(ValueError, match="does not fit"):
         layer.perturbation = np.zeros((5, 6, 1))
     assert np.all(layer.perturbation == 3.0)
+
+
+def test_signals():
+    """Perturbations of `(T, C)`: one, a pool, and one that is trained."""
+    signals = np.random.default_rng(0).uniform(0, 255, (5, 9, 2))
+    signals = signals.astype("float32")
+    pool = np.stack([np.full((9, 2), 3.0), np.full((9, 2), -3.0)])
+    layer = keras_uap.PerturbationLayer(pool[0])
+    expected = np.clip(signals + 3, 0, 255)
+    np.testing.assert_allclose(layer(signals), expected, rtol=1e-6)
+    np.testing.assert_allclose(layer(signals[0]), expected[0], rtol=1e-6)
+    data = tf.data.Dataset.from_tensor_slices(signals).map(layer)
+    np.testing.assert_allclose(np.stack(list(data)), expected, rtol=1e-6)
+
+    layer = keras_uap.PerturbationLayer(pool, None, rate=0.5, pool_size=2)
+    assert layer.perturbation.shape == (2, 9, 2)
+    moved = np.asarray(layer(signals, training=True)) - signals
+    assert set(np.round(np.unique(moved))) <= {-3.0, 0.0, 3.0}
+    layer.perturbation = 2 * pool
+    np.testing.assert_array_equal(layer.perturbation, 2 * pool)
+
+    training = keras.Sequential(
+        [
+            keras.Input((9, 2)),
+            keras_uap.PerturbationLayer(epsilon=4.0, norm="l2", step_size=1.0),
+            keras.layers.Flatten(),
+            keras.layers.Dense(1),
+        ]
+    )
+    training.compile("sgd", "mse")
+    training.fit(signals / 255, np.ones(5), verbose=0)
+    v = training.layers[0].perturbation
+    assert v.shape == (9, 2)
+    assert 0 < np.linalg.norm(v) <= 4
+    with pytest.raises(ValueError, match="resize_perturbation"):
+        keras_uap.PerturbationLayer(pool[0])(signals[:, :4])

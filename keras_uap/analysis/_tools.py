@@ -13,6 +13,7 @@ import numpy as np
 from keras_uap.logits import compile_logits, logits_function, predict_logits
 from keras_uap.lp_ball import lp_norm
 from keras_uap.perturbation_layer import (
+    RESIZE_HINT,
     apply_perturbation,
     standardize_perturbation,
     standardize_value_range,
@@ -148,7 +149,7 @@ class Labeller:
         if v.shape != self.images.shape[1:]:
             raise ValueError(
                 "The perturbation does not have the images' shape. Received: "
-                f"{v.shape}. Expected: {self.images.shape[1:]}."
+                f"{v.shape}. Expected: {self.images.shape[1:]}. {RESIZE_HINT}"
             )
         return self._predict(
             lambda x: apply_perturbation(x, v, self.value_range), verbose, unit

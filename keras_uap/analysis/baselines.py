@@ -26,7 +26,10 @@ from keras_uap.analysis._tools import (
 from keras_uap.analysis.interval import rate_interval
 from keras_uap.deepfool import deepfool
 from keras_uap.lp_ball import lp_norm, standardize_norm
-from keras_uap.perturbation_layer import standardize_perturbation
+from keras_uap.perturbation_layer import (
+    RESIZE_HINT,
+    standardize_perturbation,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,7 +112,7 @@ def baseline_rates(
     if images.shape[1:] != v.shape:
         raise ValueError(
             "The images do not have the perturbation's shape. Received: "
-            f"{images.shape}. Expected: (n, *{v.shape})."
+            f"{images.shape}. Expected: (n, *{v.shape}). {RESIZE_HINT}"
         )
     if norms is None:
         norms = [lp_norm(v, norm) * factor for factor in (0.25, 0.5, 1, 2)]

@@ -24,6 +24,7 @@ from keras_uap.analysis.interval import rate_interval
 from keras_uap.logits import compile_logits, logits_function, predict_logits
 from keras_uap.lp_ball import lp_norm, standardize_norm
 from keras_uap.perturbation_layer import (
+    RESIZE_HINT,
     apply_perturbation,
     standardize_perturbation,
     standardize_value_range,
@@ -221,7 +222,7 @@ def fooling_report(
     if images.ndim != v.ndim + 1 or images.shape[1:] != v.shape:
         raise ValueError(
             "The images do not have the perturbation's shape. Received: "
-            f"{images.shape}. Expected: (n, *{v.shape})."
+            f"{images.shape}. Expected: (n, *{v.shape}). {RESIZE_HINT}"
         )
     if num_random < 1:
         raise ValueError(

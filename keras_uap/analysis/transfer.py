@@ -4,9 +4,10 @@ Table 2 of the paper. The perturbation of each row is added to the images that
 each network, one a column, sees. Networks differ in the size of their images
 and in their pixel range, and how that is bridged changes the numbers, so here
 it is one rule: images and perturbations come in one size and one `value_range`;
-for a network with another size both are resized, bilinearly, and for one with
-another range both are stretched to it; then they are added and clipped. Cells
-where something was resized are marked in the result and in the picture.
+for a network with another size both are resized, bilinearly (the perturbation
+by `resize_perturbation`, which keeps its norm within what it was), and for one
+with another range both are stretched to it; then they are added and clipped.
+Cells where something was resized are marked in the result and in the picture.
 
 Reference:
     - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401), Table 2
@@ -16,7 +17,6 @@ import collections.abc
 import dataclasses
 
 import numpy as np
-import tensorflow as tf
 
 from keras_uap.analysis._tools import (
     Labeller,
@@ -32,6 +32,7 @@ from keras_uap.perturbation_layer import (
     standardize_perturbation,
     standardize_value_range,
 )
+from keras_uap.resizing import resize_images, resize_perturbation
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -148,7 +149,10 @@ def transfer_matrix(
         if own is not None and own != (low, high):
             scale = (own[1] - own[0]) / (high - low)
             shift = own[0] - scale * low
-        seen = _resize(images, size)
+        seen = images
+        other_size = images.shape[1:3] != tuple(size)
+        if other_size:
+            seen = resize_images(images, size)
         if (scale, shift) != (1.0, 0.0):
             seen = scale * np.asarray(seen, "float32") + shift
         labeller = Labeller(
@@ -157,13 +161,14 @@ def transfer_matrix(
         random_rate = {}
         for row, (v_name, v) in enumerate(arrays.items()):
             text = f"image, {v_name} on {name}"
-            fitting = scale * _resize(v[np.newaxis], size)[0]
+            fitting = v
+            if v.shape[:2] != tuple(size):
+                fitting = resize_perturbation(v, size, norm=norm)
+            resized[row, column] = fitting is not v or other_size
+            fitting = scale * fitting
             fooled = labeller.fooled(fitting, verbose, text)
             rates[row, column] = fooled.mean()
             intervals[row, column] = rate_interval(fooled, groups)
-            resized[row, column] = images.shape[1:3] != tuple(size) or v.shape[
-                :2
-            ] != tuple(size)
             # The noise has the norm that the perturbation arrived with.
             key = round(lp_norm(fitting, norm), 6)
             if key not in random_rate:
@@ -214,14 +219,3 @@ def _input_size(classifier):
     if isinstance(shape, tuple) and len(shape) == 4 and None not in shape[1:3]:
         return tuple(shape[1:3])
     return None
-
-
-def _resize(images, size):
-    if images.ndim != 4 or images.shape[1:3] == tuple(size):
-        return images
-    # In parts: a thousand float32 images of 224x224 are 600 MB.
-    parts = [
-        tf.image.resize(images[i : i + 64], size, antialias=True).numpy()
-        for i in range(0, len(images), 64)
-    ]
-    return np.concatenate(parts)

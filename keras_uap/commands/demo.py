@@ -1,0 +1,46 @@
+"""`demo`: a perturbation of the embedded classifier and photographs."""
+
+import keras
+
+from keras_uap import datasets, samples
+from keras_uap.commands import _tools, fit
+
+HELP = "Find a perturbation of the embedded ImageNet classifier."
+EXAMPLE = "python -m keras_uap demo --output demo"
+
+# About this many varied views of the photographs are fitted on.
+DRAWS = 1600
+
+
+def add_arguments(parser):
+    _tools.add_ball(parser)
+    _tools.add_output(parser)
+
+
+def run(options):
+    _tools.make_folder(options.output)
+    keras.utils.set_random_seed(options.seed)
+    _tools.say("1/4", "loading EfficientNet-Lite0 and the photographs")
+    classifier = samples.load_classifier()
+    photos = samples.load_photos("fit")
+    uap = _tools.make_uap(options, classifier)
+    _tools.say(
+        "2/4",
+        f"fitting one perturbation to {DRAWS} varied views of "
+        f"{len(set(samples.photo_groups('fit')))} photographs",
+    )
+    views = datasets.augmented(photos, _tools.BATCH, seed=options.seed)
+    epochs = -(-DRAWS // len(photos))
+    uap.compile(uap.decaying_lion(epochs * len(views)))
+    interrupted = fit.fit_or_interrupt(uap, views, epochs=epochs)
+    _tools.say("3/4", "measuring it on photographs that it was not fitted on")
+    return fit.finish(
+        options,
+        uap,
+        interrupted,
+        images=samples.load_photos("held_out"),
+        name=classifier.name,
+        groups=samples.photo_groups("held_out"),
+        class_names=samples.class_names(),
+        step="4/4",
+    )

@@ -1,0 +1,235 @@
+"""`harden`: adversarial fine-tuning of a classifier.
+
+A `PerturbationLayer(epsilon=...)` in front of the classifier trains a
+perturbation against it while `fit` trains the classifier. The statistics of
+batch normalization stay as they are: a few hundred pictures would spoil them.
+What counts is a *fresh* perturbation, found against the classifier as it was
+before and as it is after.
+"""
+
+import pathlib
+
+import keras
+import numpy as np
+
+import keras_uap
+from keras_uap import analysis
+from keras_uap.commands import _tools
+from keras_uap.interchange import atomic_path
+
+HELP = "Fine-tune a classifier so that perturbations fool it less."
+EXAMPLE = """\
+python -m keras_uap harden --model classifier.keras --images photos/ \\
+      --epochs 10 --output hardened"""
+
+# A fresh perturbation sees at least so many pictures, however few there are.
+DRAWS = 1000
+
+
+def add_arguments(parser):
+    _tools.add_model(parser)
+    _tools.add_images(
+        parser,
+        labels="the classes of the pictures are those of the model (a folder "
+        "for each, in sorted order); default: the model's own answers on clean "
+        "pictures",
+    )
+    _tools.add_held_out(parser)
+    _tools.add_ball(parser)
+    parser.add_argument(
+        "--epochs",
+        type=_tools.whole,
+        default=5,
+        metavar="N",
+        help="passes of the fine-tuning (default: 5)",
+    )
+    parser.add_argument(
+        "--learning-rate",
+        type=float,
+        default=2e-4,
+        metavar="RATE",
+        help="of Adam, falling to 0 (default: 0.0002)",
+    )
+    _tools.add_output(parser)
+
+
+def run(options):
+    _tools.make_folder(options.output)
+    if not options.learning_rate > 0:
+        raise _tools.UsageError(
+            "--learning-rate must be above 0. Received: "
+            f"{options.learning_rate}."
+        )
+    keras.utils.set_random_seed(options.seed)
+    model = _tools.load_model(options.model)
+    if isinstance(model, pathlib.Path):
+        raise _tools.UsageError(
+            f"--model {model}: a SavedModel cannot be trained any more. "
+            "Expected: a .keras file."
+        )
+    classifier = _tools.attach(model, options)
+    epsilon = _tools.make_uap(options, classifier).epsilon
+    images, labels, held_out, held_out_labels = _load(options, classifier)
+    original, kept = (
+        _predict(classifier, images),
+        _predict(classifier, held_out),
+    )
+    _tools.say("1/4", f"a perturbation of the model, on {len(images)} pictures")
+    before = _fresh_report(
+        options, classifier, images, held_out, held_out_labels
+    )
+    _tools.say("2/4", f"fine-tuning, {options.epochs} epochs")
+    labels = original if labels is None else labels
+    _harden(options, classifier, images, labels, epsilon)
+    _tools.say("3/4", "a fresh perturbation of the hardened model")
+    after = _fresh_report(
+        options, classifier, images, held_out, held_out_labels
+    )
+    _tools.say("4/4", f"writing to {options.output.resolve()}")
+    with atomic_path(options.output / "hardened.keras") as path:
+        model.save(path)
+    agreement = float(np.mean(_predict(classifier, held_out) == kept))
+    values = {
+        "images": len(images),
+        "held_out_images": len(held_out),
+        "norm": options.norm,
+        "epsilon": epsilon,
+        "before": _summary(before, 1.0),
+        "after": _summary(after, agreement),
+    }
+    return _table(values), values
+
+
+def _load(options, classifier):
+    """Pictures and labels to train on, pictures and labels held out."""
+    shape = classifier.input_shape[1:]
+    # In sorted order the last fifth would be other classes.
+    images, labels, names = _tools.load_images(
+        options, "images", shape, shuffle=options.labels
+    )
+    _tools.check_labels(options, names, classifier)
+    if options.held_out is None:
+        train, held_out = _tools.split_off(images, labels)
+        return *train, *held_out
+    held_out, held_out_labels, names = _tools.load_images(
+        options, "held_out", shape
+    )
+    _tools.check_labels(options, names, classifier)
+    return images, labels, held_out, held_out_labels
+
+
+def _predict(classifier, images):
+    scores = classifier.predict(images, batch_size=_tools.BATCH, verbose=0)
+    if scores.shape[-1] > 1:
+        return scores.argmax(-1)
+    return (scores[:, 0] > (0.5 if _probabilities(scores) else 0)).astype(int)
+
+
+def _probabilities(scores):
+    return bool(np.all((scores >= 0) & (scores <= 1)))
+
+
+def _fresh_report(options, classifier, images, held_out, labels):
+    """Measures a perturbation that is found anew, always in the same way."""
+    keras.utils.set_random_seed(options.seed)
+    uap = _tools.make_uap(options, classifier)
+    epochs = max(2, -(-DRAWS // len(images)))
+    batches = epochs * -(-len(images) // _tools.BATCH)
+    uap.compile(uap.decaying_lion(batches))
+    uap.fit(images, batch_size=_tools.BATCH, epochs=epochs, verbose=0)
+    return analysis.fooling_report(
+        classifier,
+        uap.perturbation,
+        held_out,
+        labels,
+        norm=uap.norm,
+        value_range=_tools.PIXELS,
+        seed=options.seed,
+        verbose=0,
+    )
+
+
+def _harden(options, classifier, images, labels, epsilon):
+    """Trains the classifier in place, and a perturbation against it."""
+    layer = keras_uap.PerturbationLayer(
+        epsilon=epsilon, norm=options.norm, seed=options.seed
+    )
+    training = keras.Sequential(
+        [keras.Input(images.shape[1:]), layer, classifier]
+    )
+    scores = classifier.predict(images[:64], verbose=0)
+    losses = keras.losses
+    loss = losses.SparseCategoricalCrossentropy
+    if scores.shape[-1] == 1:
+        loss = losses.BinaryCrossentropy
+    steps = options.epochs * -(-len(images) // _tools.BATCH)
+    rate = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps)
+    frozen = [
+        part
+        for part in classifier._flatten_layers()
+        if isinstance(part, keras.layers.BatchNormalization) and part.trainable
+    ]
+    for part in frozen:
+        part.trainable = False
+    training.compile(
+        keras.optimizers.Adam(rate),
+        loss(from_logits=not _probabilities(scores)),
+        metrics=["accuracy"],
+    )
+    training.fit(
+        images,
+        labels,
+        batch_size=_tools.BATCH,
+        epochs=options.epochs,
+        verbose=0,
+        callbacks=[_Progress()],
+    )
+    for part in frozen:
+        part.trainable = True
+
+
+class _Progress(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        print(
+            f"  epoch {epoch + 1} of {self.params['epochs']}: loss "
+            f"{logs['loss']:.3f}, {logs['accuracy']:.1%} right under attack",
+            flush=True,
+        )
+
+
+def _summary(report, agreement):
+    accuracy = report.clean_error_rate
+    return {
+        "fooling_rate": report.fooling_rate,
+        "interval_95": list(report.fooling_interval),
+        "random_noise_rate": report.random_rate,
+        "clean_accuracy": None if accuracy is None else 1 - accuracy,
+        "agreement": agreement,
+    }
+
+
+def _table(values):
+    before, after = values["before"], values["after"]
+    rows = [
+        ("fooled by a fresh perturbation", "fooling_rate"),
+        ("by random noise of the same norm", "random_noise_rate"),
+        ("right on clean pictures", "clean_accuracy"),
+        ("clean answers as before", "agreement"),
+    ]
+    lines = [
+        f"{values['held_out_images']} held-out pictures, {values['norm']} norm "
+        f"{values['epsilon']:.4g} of 255",
+        "",
+        f"{'':<36}{'before':>10}{'after':>10}",
+    ]
+    lines += [
+        f"{text:<36}{before[key]:>10.1%}{after[key]:>10.1%}"
+        for text, key in rows
+        if before[key] is not None
+    ]
+    for name, part in (("before", before), ("after", after)):
+        low, high = part["interval_95"]
+        lines.append(
+            f"95 % interval of the first line, {name}: {low:.1%} to {high:.1%}"
+        )
+    return "\n".join([*lines, "", "file: hardened.keras"])

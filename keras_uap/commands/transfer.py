@@ -1,0 +1,120 @@
+"""`transfer`: perturbations found on one classifier, measured on others."""
+
+import json
+import pathlib
+
+from keras_uap import analysis
+from keras_uap.commands import _tools
+from keras_uap.interchange import atomic_path
+
+HELP = "Measure several perturbations on several classifiers."
+EXAMPLE = """\
+python -m keras_uap transfer --model one.keras two.keras \\
+      --perturbation one/uap.npz two/uap.npz --images other_photos/"""
+
+# Columns of the table that fit 80 characters beside a name.
+_COLUMNS = 4
+
+
+def add_arguments(parser):
+    _tools.add_model(parser, several=True)
+    parser.add_argument(
+        "--perturbation",
+        required=True,
+        nargs="+",
+        metavar="UAP.npz",
+        help="files that demo or fit wrote",
+    )
+    _tools.add_images(parser)
+    _tools.add_seed(parser)
+    _tools.add_output(parser)
+
+
+def run(options):
+    _tools.make_folder(options.output)
+    perturbations, norms = {}, set()
+    for name, path in zip(_names(options.perturbation), options.perturbation):
+        perturbations[name], card = _tools.load_perturbation(path)
+        norms.add(card["norm"])
+    if len(norms) > 1:
+        raise _tools.UsageError(
+            "--perturbation must name files of one norm, or their rates "
+            f"cannot be compared. Received: {' and '.join(sorted(norms))}."
+        )
+    classifiers = {
+        name: _tools.attach(_tools.load_model(path), options, number)
+        for number, (name, path) in enumerate(
+            zip(_names(options.model), options.model)
+        )
+    }
+    shape = next(iter(perturbations.values())).shape
+    shapes = {model.input_shape[-1] for model in classifiers.values()}
+    if shapes != {shape[-1]}:
+        raise _tools.UsageError(
+            f"The perturbations have {shape[-1]} channel(s), the models take "
+            f"{' and '.join(map(str, sorted(shapes)))}. Expected: the same."
+        )
+    images, _, _ = _tools.load_images(options, "images", shape)
+    matrix = analysis.transfer_matrix(
+        classifiers,
+        perturbations,
+        images,
+        norm=norms.pop(),
+        value_range=_tools.PIXELS,
+        seed=options.seed,
+        verbose=0,
+    )
+    with atomic_path(options.output / "transfer.png") as path:
+        matrix.plot().savefig(path)
+    with atomic_path(options.output / "transfer.json") as path:
+        text = json.dumps(matrix.to_dict(), indent=2)
+        path.write_text(text + "\n", encoding="utf-8")
+    return _table(matrix), matrix.to_dict()
+
+
+def _names(paths):
+    """Short names of files that tell them apart."""
+    for parts in (1, 2):
+        names = ["/".join(pathlib.Path(p).parts[-parts:]) for p in paths]
+        if len(set(names)) == len(names):
+            return names
+    if len(set(paths)) < len(paths):
+        raise _tools.UsageError(
+            f"A file is named twice. Received: {' '.join(paths)}."
+        )
+    return list(paths)
+
+
+def _table(matrix):
+    """The matrix as a text, classifiers numbered, four beside each other."""
+    lines = [
+        f"fooled, of {matrix.num_images} pictures (in brackets: by random "
+        "noise of the same norm)",
+        "",
+    ]
+    numbers = range(len(matrix.classifiers))
+    for start in numbers[::_COLUMNS]:
+        block = numbers[start : start + _COLUMNS]
+        lines.append(
+            " " * 24 + "".join(f"{f'model {i + 1}':>14}" for i in block)
+        )
+        for row, name in enumerate(matrix.perturbations):
+            cells = [
+                f"{matrix.fooling_rates[row, i]:.1%}"
+                f"{'*' if matrix.resized[row, i] else ''}"
+                f" ({matrix.random_rates[row, i]:.0%})"
+                for i in block
+            ]
+            lines.append(
+                f"{_tools.short(name, 23):<24}"
+                + "".join(f"{cell:>14}" for cell in cells)
+            )
+        lines.append("")
+    lines += [
+        f"model {i + 1}: {_tools.short(name, 70)}"
+        for i, name in enumerate(matrix.classifiers)
+    ]
+    if matrix.resized.any():
+        lines.append("* pictures or perturbation resized to the model's size")
+    lines += ["", "files: transfer.png (look at it), transfer.json"]
+    return "\n".join(lines)

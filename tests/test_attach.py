@@ -1,0 +1,627 @@
+"""Tests of attaching: every kind of classifier, and what cannot be one."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_uap
+
+SHAPE = (6, 6, 3)
+layers = keras.layers
+
+
+def head(x, units=4, activation="softmax", name=None, dtype=None):
+    """A convolution and class scores whose labels a few grey levels change."""
+    normal = keras.initializers.RandomNormal
+    conv = layers.Conv1D if len(x.shape) == 3 else layers.Conv2D
+    x = conv(5, 3, kernel_initializer=normal(0, 0.1, seed=1), dtype=dtype)(x)
+    x = layers.Flatten(dtype=dtype)(x)
+    dense = layers.Dense(
+        units,
+        activation,
+        kernel_initializer=normal(0, 0.003, seed=2),
+        name=name,
+        dtype=dtype,
+    )
+    return dense(x)
+
+
+def functional(shape=SHAPE, **kwargs):
+    image = keras.Input(shape, name="picture", dtype="float32")
+    return keras.Model(image, head(image, **kwargs))
+
+
+def sequential(built):
+    parts = [layers.Conv2D(5, 3), layers.Flatten(), layers.Dense(4)]
+    return keras.Sequential([keras.Input(SHAPE), *parts] if built else parts)
+
+
+def several(structure):
+    """A classifier of two inputs and two outputs."""
+    image = keras.Input(SHAPE, name="image")
+    age = keras.Input((2,), name="age")
+    x = layers.Concatenate()([layers.Flatten()(image), age])
+    kind = layers.Dense(4, "softmax", name="kind")(x)
+    box = layers.Dense(3, name="box")(x)
+    if structure is dict:
+        return keras.Model(
+            {"image": image, "age": age}, {"boxes": box, "kinds": kind}
+        )
+    return keras.Model([image, age], [box, kind])
+
+
+@keras.saving.register_keras_serializable(package="keras_uap_tests")
+class ChannelsFirst(keras.Model):
+    """Takes `(n, 3, H, W)`; returns a dictionary, as some classifiers do."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.conv = layers.Conv2D(5, 3, data_format="channels_first")
+        self.dense = layers.Dense(4)
+
+    def call(self, inputs):
+        x = keras.ops.max(self.conv(inputs["pixels"]), axis=(2, 3))
+        return {"features": x, "logits": self.dense(x)}
+
+
+def channels_first():
+    image = keras.Input((3, 8, 8))
+    x = layers.Conv2D(5, 3, data_format="channels_first")(image)
+    return keras.Model(image, layers.Dense(4)(layers.Flatten()(x)))
+
+
+def caffe(x):
+    return x[..., ::-1] - np.array([103.939, 116.779, 123.68])
+
+
+# name: (classifier, arguments of attach, shape of the images, what the
+# classifier is to get for images x, how to find its scores)
+OTHERS = {"other_inputs": {"age": [0.5, 2.0]}}
+AGES = np.tile(np.float32([[0.5, 2.0]]), (6, 1))
+KINDS = {
+    "softmax": (functional, {}, SHAPE, lambda x: x),
+    "sigmoid": (
+        lambda: functional(activation="sigmoid"),
+        {"value_range": (0, 1)},
+        SHAPE,
+        lambda x: x / 255,
+    ),
+    "single probability": (
+        lambda: functional(units=1, activation="sigmoid"),
+        {"value_range": "tf"},
+        SHAPE,
+        lambda x: x / 127.5 - 1,
+    ),
+    "single logit": (
+        lambda: functional(units=1, activation=None),
+        {"value_range": "caffe"},
+        SHAPE,
+        caffe,
+    ),
+    "mixed precision": (
+        lambda: functional(dtype="mixed_float16"),
+        {"value_range": "torch"},
+        SHAPE,
+        lambda x: (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225],
+    ),
+    "sequential": (
+        lambda: sequential(True),
+        {"channel_order": "bgr"},
+        SHAPE,
+        lambda x: x[..., ::-1],
+    ),
+    "sequential, not built": (
+        lambda: sequential(False),
+        {"image_shape": SHAPE, "value_range": [(0, 1), (0, 2), (-1, 1)]},
+        SHAPE,
+        lambda x: x / 255 * [1, 2, 2] - [0, 0, 1],
+    ),
+    "dictionaries": (
+        lambda: several(dict),
+        {"output": "kinds", **OTHERS},
+        SHAPE,
+        lambda x: {"image": x, "age": AGES},
+        lambda y: y["kinds"],
+    ),
+    "lists": (
+        lambda: several(list),
+        {"output": "kind", "input": "image", **OTHERS},
+        SHAPE,
+        lambda x: [x, AGES],
+        lambda y: y[1],
+    ),
+    "channels first": (
+        channels_first,
+        {"value_range": "caffe"},
+        (8, 8, 3),
+        lambda x: np.moveaxis(caffe(x), -1, 1),
+    ),
+    "subclassed, channels first": (
+        ChannelsFirst,
+        {
+            "image_shape": SHAPE,
+            "data_format": "channels_first",
+            "input": "pixels",
+            "output": "logits",
+        },
+        SHAPE,
+        lambda x: {"pixels": np.moveaxis(x, -1, 1)},
+        lambda y: y["logits"],
+    ),
+    "grey, any size": (
+        lambda: keras.Sequential(
+            [
+                keras.Input((None, None, 1)),
+                layers.Conv2D(4, 3),
+                layers.GlobalMaxPooling2D(),
+            ]
+        ),
+        {"image_shape": (9, 7, 1), "value_range": (-1, 1)},
+        (9, 7, 1),
+        lambda x: x / 127.5 - 1,
+    ),
+    "spectrogram": (
+        lambda: functional((5, 20, 1)),
+        {},
+        (5, 20, 1),
+        lambda x: x,
+    ),
+    "signal": (
+        lambda: functional((16, 2)),
+        {"value_range": [(-1, 1), (0, 1)]},
+        (16, 2),
+        lambda x: x / 255 * [2, 1] - [1, 0],
+    ),
+    "another size": (
+        functional,
+        {"image_shape": (12, 12, 3)},
+        (12, 12, 3),
+        lambda x: tf.image.resize(x, (6, 6), antialias=True),
+    ),
+}
+
+
+def draw(shape):
+    rng = np.random.default_rng(0)
+    return rng.uniform(0, 255, (6, *shape)).astype("float32")
+
+
+def goes_all_the_way(classifier, images, path, safe_mode=True):
+    """Fit, evaluate, layer, save, load."""
+    uap = keras_uap.UniversalPerturbation(classifier, 10.0)
+    uap.compile("lion")
+    uap.fit(images, batch_size=3, verbose=0)
+    v = uap.perturbation
+    assert v.shape == images.shape[1:]
+    assert 0 < np.abs(v).max() <= 10
+    rate = uap.evaluate(images, verbose=0, return_dict=True)["fooling_rate"]
+
+    layer = keras_uap.PerturbationLayer(v)
+    attacked = keras.Sequential([keras.Input(v.shape), layer, classifier])
+    scores = attacked(images)
+    np.testing.assert_allclose(scores, uap(images), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(
+        layer(images[0]), uap.perturb(images)[0], rtol=1e-6
+    )
+    uap.save(path)
+    loaded = keras.saving.load_model(path, safe_mode=safe_mode)
+    np.testing.assert_array_equal(loaded.perturbation, v)
+    assert loaded.evaluate(images, verbose=0) == pytest.approx(rate)
+    np.testing.assert_allclose(loaded(images), scores, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kind_of_classifier(kind, tmp_path):
+    make, arguments, shape, given, *find = KINDS[kind]
+    classifier = make()
+    attached = keras_uap.attach(classifier, **arguments)
+    images = draw(shape)
+    assert attached.input_shape == (None, *shape)
+    expected = classifier(given(images))
+    expected = find[0](expected) if find else expected
+    tolerance = 2e-3 if kind == "mixed precision" else 1e-5
+    np.testing.assert_allclose(
+        attached(images), expected, rtol=tolerance, atol=tolerance
+    )
+    goes_all_the_way(attached, images, tmp_path / "uap.keras")
+
+
+@pytest.fixture(scope="module")
+def saved_models(tmp_path_factory):
+    """Folders that Keras, and plain TensorFlow, wrote."""
+    classifier = functional()
+    folder = tmp_path_factory.mktemp("saved")
+    classifier.export(folder / "keras", verbose=False)
+    tf.saved_model.save(classifier, folder / "tensorflow")
+    tf.saved_model.save(tf.Module(), folder / "empty")
+    text = keras.Sequential(
+        [keras.Input((), dtype="string"), layers.TextVectorization(10)]
+    )
+    text.layers[0].adapt(["a b"])
+    tf.saved_model.save(text, folder / "text")
+    classifier.save(folder / "classifier.keras")
+    return classifier, folder
+
+
+@pytest.mark.parametrize("writer", ["keras", "tensorflow"])
+def test_saved_model(writer, saved_models, tmp_path):
+    classifier, folder = saved_models
+    attached = keras_uap.attach(folder / writer, (-1, 1))
+    images = draw(SHAPE)
+    np.testing.assert_allclose(
+        attached(images), classifier(images / 127.5 - 1), rtol=1e-4, atol=1e-6
+    )
+    # Keras loads a layer around foreign code on explicit trust only.
+    goes_all_the_way(attached, images, tmp_path / "uap.keras", safe_mode=False)
+
+
+def test_path_of_a_keras_file(saved_models):
+    classifier, folder = saved_models
+    images = draw(SHAPE)
+    attached = keras_uap.attach(folder / "classifier.keras")
+    np.testing.assert_allclose(attached(images), classifier(images), rtol=1e-5)
+
+
+def test_weights_are_shared_and_nothing_else_changes():
+    classifier = functional()
+    classifier.trainable = False
+    before = classifier.get_weights()
+    attached = keras_uap.attach(classifier, "caffe")
+    assert [w.path for w in attached.weights] == [
+        w.path for w in classifier.weights
+    ]
+    for old, new in zip(before, classifier.get_weights()):
+        np.testing.assert_array_equal(old, new)
+    assert not classifier.trainable
+    assert not classifier.compiled
+    classifier.set_weights([2 * w for w in before])
+    images = draw(SHAPE)
+    np.testing.assert_allclose(
+        attached(images), classifier(caffe(images)), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_what_it_adds_loads_without_keras_uap(tmp_path):
+    attached = keras_uap.attach(
+        several(dict),
+        "caffe",
+        image_shape=(12, 12, 3),
+        output="kinds",
+        **OTHERS,
+    )
+    assert "keras_uap" not in attached.to_json()
+    attached.save(tmp_path / "a.keras")
+    loaded = keras.saving.load_model(tmp_path / "a.keras", safe_mode=True)
+    images = draw((12, 12, 3))
+    np.testing.assert_allclose(loaded(images), attached(images), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "dictionaries", "lists"])
+def test_saturated_softmax_keeps_its_gradient(kind):
+    """The head behind what was attached is rebuilt, not its logarithm."""
+    make, arguments, *_ = KINDS[kind]
+    classifier = make()
+    classifier.set_weights([3000 * w for w in classifier.get_weights()])
+    attached = keras_uap.attach(classifier, **arguments)
+    images = tf.constant(draw(SHAPE))
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        logits = keras_uap.logits_function(attached)(images)
+        lowest = tf.reduce_sum(tf.reduce_min(logits, axis=-1))
+    assert np.abs(attached(images)).max() == 1
+    assert tf.reduce_all(tf.reduce_any(tape.gradient(lowest, images) != 0, 1))
+
+
+def test_global_image_data_format_plays_no_part():
+    classifier, images = functional(), draw(SHAPE)
+    expected = keras_uap.attach(classifier, "torch")(images)
+    keras.config.set_image_data_format("channels_first")
+    try:
+        np.testing.assert_allclose(
+            keras_uap.attach(classifier, "torch")(images), expected, rtol=1e-6
+        )
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+
+def test_global_mixed_precision_does_not_round_the_pixels():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        flatten = layers.Flatten(dtype="float32")
+        attached = keras_uap.attach(flatten, (0, 510), image_shape=(4, 4))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    image = np.full((1, 4, 4), 200.01, "float32")
+    np.testing.assert_allclose(
+        attached(image), 2 * image.reshape(1, 16), rtol=1e-6
+    )
+
+
+class Plain(tf.Module):
+    @tf.function
+    def call(self, x):
+        return x
+
+
+@keras.saving.register_keras_serializable(package="keras_uap_tests")
+class Unbuilt(keras.Model):
+    def call(self, inputs):
+        return keras.ops.max(inputs, axis=(1, 2))
+
+
+def text():
+    words = keras.Input((), dtype="string", name="words")
+    x = layers.TextVectorization(vocabulary=["a"])(words)
+    return keras.Model(words, x)
+
+
+def integers():
+    image = keras.Input(SHAPE, dtype="uint8", name="picture")
+    return keras.Model(image, head(layers.Rescaling(1.0)(image)))
+
+
+def backbone():
+    image = keras.Input(SHAPE)
+    return keras.Model(image, layers.Conv2D(4, 3)(image))
+
+
+REFUSED = {
+    "several outputs": (
+        lambda: several(dict),
+        OTHERS,
+        r"output='?None.*one of \['boxes', 'kinds'\]",
+    ),
+    "unknown output": (
+        lambda: several(list),
+        {"output": "kid", **OTHERS},
+        r"'kid'.*\['box', 'kind'\]",
+    ),
+    "output out of range": (
+        lambda: several(list),
+        {"output": 2, **OTHERS},
+        r"output=2",
+    ),
+    "several inputs": (
+        lambda: several(dict),
+        {"output": "kinds"},
+        r"input=None.*together: \['image', 'age'\]",
+    ),
+    "no value for an input": (
+        lambda: several(dict),
+        {"output": "kinds", "input": "image"},
+        "other_inputs= gives each other one a value",
+    ),
+    "value of the wrong shape": (
+        lambda: several(dict),
+        {"output": "kinds", "other_inputs": {"age": [1, 2, 3]}},
+        r"\(3,\) for 'age'. Expected: \(2,\)",
+    ),
+    "values without the image": (
+        Unbuilt,
+        {"image_shape": SHAPE, "other_inputs": {"age": 1}},
+        "name of the image",
+    ),
+    "no classification head": (backbone, {}, "include_top=False"),
+    "no size": (Unbuilt, {}, r"Pass image_shape=\(height, width, channels\)"),
+    "not built": (lambda: sequential(False), {}, "Pass image_shape="),
+    "other channels": (
+        functional,
+        {"image_shape": (6, 6, 1)},
+        "only height and width can be resized",
+    ),
+    "other rank": (functional, {"image_shape": (6, 6)}, "unknown|signals"),
+    "flat": (
+        lambda: keras.Sequential([keras.Input((5,)), layers.Dense(2)]),
+        {},
+        r"Received: \(5,\)",
+    ),
+    "unknown mode": (functional, {"value_range": "pytorch"}, "one of .*torch"),
+    "no range": (functional, {"value_range": None}, "where the images have 0"),
+    "wrong way round": (functional, {"value_range": (1, 0)}, "low < high"),
+    "two pairs": (
+        functional,
+        {"value_range": [(0, 1), (0, 1)]},
+        "2 pairs for 3 channels",
+    ),
+    "bgr of grey": (
+        lambda: functional((6, 6, 1)),
+        {"channel_order": "bgr"},
+        "images of 3 channels",
+    ),
+    "order of channels": (functional, {"channel_order": "gbr"}, "'gbr'"),
+    "data format": (functional, {"data_format": "NCHW"}, "'NCHW'"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_refuses(kind):
+    make, arguments, message = REFUSED[kind]
+    with pytest.raises(ValueError, match=message):
+        keras_uap.attach(make(), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (Plain, "tf.saved_model.save"),
+        (lambda: len, "Wrap what is differentiable in a layer"),
+        (text, "'words' of dtype string"),
+        (integers, "'picture' of dtype uint8"),
+    ],
+)
+def test_refuses_what_has_no_gradient(make, message):
+    with pytest.raises(TypeError, match=message):
+        keras_uap.attach(make())
+
+
+@pytest.mark.parametrize("module", ["torch.nn", "sklearn.svm", "tf_keras.src"])
+def test_says_what_to_do_about_others(module):
+    other = type("Classifier", (), {"__module__": module})()
+    hints = {"torch": "copy its weights", "sklearn": "no gradient"}
+    hint = hints.get(module.partition(".")[0], "tf.saved_model.save")
+    with pytest.raises(TypeError, match=hint):
+        keras_uap.attach(other)
+
+
+def test_refuses_saved_models(saved_models, tmp_path):
+    _, folder = saved_models
+    with pytest.raises(ValueError, match="no signature to call"):
+        keras_uap.attach(folder / "empty")
+    with pytest.raises(TypeError, match="string"):
+        keras_uap.attach(folder / "text")
+    with pytest.raises(ValueError, match=r"no saved_model\.pb"):
+        keras_uap.attach(tmp_path)
+
+
+def test_no_gradient_is_said_by_fit():
+    image = keras.Input(SHAPE)
+    x = keras.ops.cast(keras.ops.cast(image, "int32"), "float32")
+    uap = keras_uap.UniversalPerturbation(keras.Model(image, head(x)), 10.0)
+    uap.compile("lion")
+    with pytest.raises(ValueError, match="no gradient with respect"):
+        uap.fit(draw(SHAPE), verbose=0)
+
+
+# Ensembles ------------------------------------------------------------------
+
+
+def test_ensemble_of_linear_classifiers(linear, images, tmp_path):
+    members = [linear(seed=1), linear(seed=2, activation="softmax")]
+    both = keras_uap.Ensemble(members)
+    logits = [
+        images.reshape(40, -1) @ kernel + bias
+        for kernel, bias in (member.get_weights() for member in members)
+    ]
+    expected = np.mean([tf.nn.log_softmax(z) for z in logits], axis=0)
+    np.testing.assert_allclose(both(images), expected, rtol=1e-4, atol=1e-4)
+    assert both.input_shape == (None, 8, 8, 3)
+    both.save(tmp_path / "both.keras")
+    loaded = keras.saving.load_model(tmp_path / "both.keras")
+    np.testing.assert_allclose(loaded(images), both(images), rtol=1e-5)
+
+
+def test_perturbation_of_an_ensemble_fools_both(make_uap, images, tmp_path):
+    """The two members see different pixels: half of v is for each."""
+    from_left, from_right = _half(0), _half(1)
+    both = keras_uap.Ensemble([from_left, from_right])
+
+    def rates(v):
+        return [
+            make_uap(m, 0.2, initial_perturbation=v).evaluate(images, verbose=0)
+            for m in (from_left, from_right)
+        ]
+
+    found = {}
+    for name, classifier in {"left": from_left, "both": both}.items():
+        uap = make_uap(classifier, 0.2)
+        uap.compile("lion")
+        uap.fit(images, epochs=4, batch_size=8, verbose=0)
+        found[name] = rates(uap.perturbation)
+    assert found["left"][1] == 0
+    assert min(found["both"]) > 0.2
+    uap.save(tmp_path / "uap.keras")
+    loaded = keras.saving.load_model(tmp_path / "uap.keras")
+    assert loaded.evaluate(images, verbose=0) == uap.evaluate(images, verbose=0)
+
+
+def _half(side):
+    """A linear classifier that sees one half of the image."""
+    rng = np.random.default_rng(3)
+    kernel = rng.normal(size=(8, 8, 3, 2))
+    kernel[:, slice(0, 4) if side else slice(4, 8)] = 0
+    kernel = kernel.reshape(-1, 2)
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), layers.Flatten(), layers.Dense(2)]
+    )
+    model.set_weights([kernel, -0.5 * kernel.sum(axis=0)])
+    return model
+
+
+def test_ensemble_refuses(linear, subclassed):
+    with pytest.raises(ValueError, match="at least one"):
+        keras_uap.Ensemble([])
+    with pytest.raises(ValueError, match=r"one shape.*attach"):
+        keras_uap.Ensemble([linear(), linear(shape=(4, 4, 3))])
+    with pytest.raises(ValueError, match=r"same classes.*\[4, 2\]"):
+        keras_uap.Ensemble([linear(), linear(2)])
+    with pytest.raises(ValueError, match=r"classifiers\[1\].*from_logits=\["):
+        keras_uap.Ensemble([linear(), subclassed()])
+    with pytest.raises(ValueError, match="1 for 2 classifiers"):
+        keras_uap.Ensemble([linear(), linear()], from_logits=[None])
+    with pytest.raises(TypeError, match="Keras model"):
+        keras_uap.Ensemble([len])
+    opaque = keras_uap.Ensemble([subclassed()], from_logits=False)
+    assert opaque(np.zeros((2, 8, 8, 3))).shape == (2, 4)
+
+
+# The zoo --------------------------------------------------------------------
+
+ZOO = [
+    ("MobileNet", "mobilenet", "tf", 32),
+    ("MobileNetV2", "mobilenet_v2", "tf", 32),
+    ("MobileNetV3Small", "mobilenet_v3", (0, 255), 32),
+    ("EfficientNetB0", "efficientnet", (0, 255), 32),
+    ("EfficientNetV2B0", "efficientnet_v2", (0, 255), 32),
+    ("ConvNeXtTiny", "convnext", (0, 255), 32),
+    ("DenseNet121", "densenet", "torch", 32),
+    ("ResNet50", "resnet", "caffe", 32),
+    ("ResNet50V2", "resnet_v2", "tf", 32),
+    ("VGG16", "vgg16", "caffe", 32),
+    ("Xception", "xception", "tf", 71),
+    ("InceptionV3", "inception_v3", "tf", 75),
+    ("NASNetMobile", "nasnet", "tf", 32),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "module", "mode", "size"), ZOO)
+def test_ten_grey_levels_in_the_zoo(name, module, mode, size):
+    applications = keras.applications
+    network = getattr(applications, name)(
+        weights=None, input_shape=(size, size, 3), classes=10
+    )
+    attached = keras_uap.attach(network, mode)
+    shape = (size, size, 3)
+    images = draw(shape)[:2]
+    own = getattr(applications, module).preprocess_input(images.copy())
+    np.testing.assert_allclose(
+        attached(images), network(own), rtol=1e-3, atol=1e-5
+    )
+    conv = next(x for x in network.layers if isinstance(x, layers.Conv2D))
+    until_conv = keras.Model(network.inputs[0], conv.input)
+
+    def reaches(pixels):
+        """What the first convolution gets for images in 0 to 255."""
+        for operation in attached.operations[1:-1]:
+            pixels = operation(pixels)
+        return np.asarray(until_conv(pixels), "float64")
+
+    # Random weights hide differences in the scores, not in the pixels.
+    np.testing.assert_allclose(
+        reaches(images), until_conv(own), rtol=1e-4, atol=1e-4
+    )
+    black = reaches(np.zeros((1, *shape), "float32"))
+    white = reaches(np.full((1, *shape), 255, "float32"))
+    signs = np.sign(np.random.default_rng(1).normal(size=shape))
+    v = (10 * signs).astype("float32")
+    inside = np.clip(images, 10, 245)
+    moved = reaches(inside + v) - reaches(inside)
+    flipped = mode == "caffe"
+    signs = signs[..., ::-1] if flipped else signs
+    inner = white[0, ..., 0] != black[0, ..., 0]  # Without zero padding.
+    assert inner.sum() == size * size
+    np.testing.assert_allclose(
+        (255 * moved / np.where(inner[..., None], white - black, 1))[:, inner],
+        np.broadcast_to((10 * signs).reshape(-1, 3), (2, size * size, 3)),
+        atol=1e-2,
+    )
+
+
+@pytest.mark.slow
+def test_zoo_goes_all_the_way(tmp_path):
+    network = keras.applications.MobileNetV2(
+        weights=None, input_shape=(32, 32, 3), classes=10
+    )
+    attached = keras_uap.attach(network, "tf")
+    goes_all_the_way(attached, draw((32, 32, 3)), tmp_path / "uap.keras")

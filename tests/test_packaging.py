@@ -1,0 +1,58 @@
+"""Tests that the files around the package agree with it."""
+
+import configparser
+import pathlib
+import re
+
+import pytest
+
+import keras_uap
+
+ROOT = pathlib.Path(keras_uap.__file__).parents[1]
+
+pytestmark = pytest.mark.skipif(
+    not (ROOT / "setup.cfg").is_file(), reason="not in a checkout"
+)
+
+
+@pytest.fixture
+def options():
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    return parser
+
+
+def test_every_package_is_shipped(options):
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in (ROOT / "keras_uap").rglob("__init__.py")
+    }
+    assert set(options["options"]["packages"].split()) == found
+
+
+def test_every_data_file_is_shipped(options):
+    folder = ROOT / "keras_uap" / "samples"
+    patterns = options["options.package_data"]["keras_uap.samples"].split()
+    shipped = {path for p in patterns for path in folder.glob(p)}
+    found = {
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
+    assert len(found) > 190
+    assert shipped == found
+
+
+def test_one_version():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    version = re.search(r"^version: (.+)$", text, re.MULTILINE)[1]
+    assert version == keras_uap.__version__
+
+
+def test_readme_names_every_command():
+    from keras_uap.__main__ import COMMANDS
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for command in COMMANDS:
+        name = command.__name__.rpartition(".")[2]
+        assert f"`{name}`" in readme
