@@ -11,7 +11,7 @@ member.)
   Fashion-MNIST (from TFDS). Two are held in. The third is held out: no
   perturbation has seen it. l-infinity norm 25.5 of 255, measured on test
   images, three seeds, mean and range.
-- photos: EfficientNet-Lite0, and the classifier in PATH, a `.keras` file that
+- photos: EfficientNet-Lite0 and the classifier in PATH, a `.keras` file that
   takes RGB images in 0 to 255 and knows the ImageNet classes. l-infinity norm
   10 of 255, measured on crops of photographs that were not fitted on. There
   is no third network here: the question is what each loses for the other.
