@@ -1,5 +1,6 @@
 """Universal adversarial perturbations for Keras classifiers."""
 
+from keras_uap.callbacks import BackupAndRestore as BackupAndRestore
 from keras_uap.callbacks import StopAtFoolingRate as StopAtFoolingRate
 from keras_uap.callbacks import (
     UniversalAdversarialTraining as UniversalAdversarialTraining,
