@@ -1,6 +1,7 @@
 """Universal adversarial perturbations for Keras classifiers."""
 
 from keras_uap.attach import attach as attach
+from keras_uap.callbacks import BackupAndRestore as BackupAndRestore
 from keras_uap.callbacks import StopAtFoolingRate as StopAtFoolingRate
 from keras_uap.callbacks import (
     UniversalAdversarialTraining as UniversalAdversarialTraining,

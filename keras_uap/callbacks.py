@@ -1,17 +1,25 @@
 """Callbacks for fitting a perturbation and for hardening a classifier."""
 
+import os
+import pathlib
 import random
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_uap import losses
+from keras_uap.checks import check_images, check_number, check_whole
+from keras_uap.interchange import TEMPORARY, weights_path
 from keras_uap.lp_ball import standardize_epsilon, standardize_norm
 from keras_uap.perturbation_layer import (
     PerturbationLayer,
     standardize_value_range,
 )
-from keras_uap.universal_perturbation import UniversalPerturbation
+from keras_uap.universal_perturbation import (
+    UniversalPerturbation,
+    get_optimizer,
+)
 
 
 class StopAtFoolingRate(keras.callbacks.Callback):
@@ -21,7 +29,8 @@ class StopAtFoolingRate(keras.callbacks.Callback):
     the running one of the progress bar. It is measured on `images`, or else
     on the validation data, or else on the images of the fit. In the last case
     it costs an evaluation of them after each epoch, as in the paper's
-    Algorithm 1, and replaces the running rate in the logs.
+    Algorithm 1, and replaces the running rate in the logs. The perturbation
+    that reached the rate is the one that the fit keeps.
 
     Args:
         rate: Float in (0, 1], the share of images to fool: the paper's
@@ -36,11 +45,12 @@ class StopAtFoolingRate(keras.callbacks.Callback):
 
     def __init__(self, rate, images=None, monitor="fooling_rate"):
         super().__init__()
-        if isinstance(rate, bool) or not 0 < rate <= 1:
-            raise ValueError(
-                "rate must be above 0 and at most 1, the share of images to "
-                f"fool. Received: rate={rate!r}."
-            )
+        check_number(
+            "rate",
+            rate,
+            lambda n: 0 < n <= 1,
+            "above 0 and at most 1, the share of images to fool",
+        )
         if monitor not in ("fooling_rate", "target_rate"):
             raise ValueError(
                 "monitor must be 'fooling_rate' or 'target_rate'. Received: "
@@ -54,6 +64,8 @@ class StopAtFoolingRate(keras.callbacks.Callback):
         value, where = self._measured(logs)
         if value is not None and value >= self.rate:
             self.model.stop_training = True
+            # That one is kept, also where validation data say otherwise.
+            self.model.best_v.assign(self.model.v)
             self.model.stop_reason = (
                 f"{self.monitor} {value:.3f} reached {self.rate:g} on {where} "
                 f"after epoch {epoch + 1}"
@@ -67,11 +79,15 @@ class StopAtFoolingRate(keras.callbacks.Callback):
         if self.model.fit_data is None:
             # An epoch without validation, by `validation_freq`.
             return None, None
-        logs[self.monitor] = self._evaluate(self.model.fit_data)
+        logs[self.monitor] = self._evaluate(
+            self.model.fit_data, self.model.fit_steps
+        )
         return logs[self.monitor], "the images of the fit"
 
-    def _evaluate(self, images):
-        results = self.model.evaluate(images, verbose=0, return_dict=True)
+    def _evaluate(self, images, steps=None):
+        results = self.model.evaluate(
+            images, steps=steps, verbose=0, return_dict=True
+        )
         if self.monitor not in results:
             raise ValueError(
                 f"monitor={self.monitor!r} needs a perturbation with a target."
@@ -104,7 +120,8 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
     The model is attacked as a whole: at inference such a layer is the
     identity. Its weights, its metrics and its random draws are left as they
     are. All that a resumed training needs is in the layer's weights and in
-    `seed`, so `keras.callbacks.BackupAndRestore` works, in any order.
+    `seed`, so `keras_uap.BackupAndRestore` works, in any order, and so does
+    `keras.callbacks.BackupAndRestore`.
 
     Example:
 
@@ -181,22 +198,23 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
         self.epsilon = standardize_epsilon(epsilon)
         self.norm = standardize_norm(norm)
         self.value_range = standardize_value_range(value_range)
-        for name, value in {
-            "every": every,
-            "measure_every": measure_every,
-            "epochs": epochs,
-            "batch_size": batch_size,
-        }.items():
-            if value is None and name == "every":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(
-                    f"{name} must be a whole number. Received: {value!r}."
-                )
-            if value < 1:
-                raise ValueError(
-                    f"{name} must be at least 1. Received: {name}={value}."
-                )
+        if every is not None:
+            check_whole("every", every, 1)
+        check_whole("measure_every", measure_every, 1)
+        check_whole("epochs", epochs, 1)
+        check_whole("batch_size", batch_size, 1)
+        check_whole("seed", seed, 0)
+        _check_images(images, "images")
+        if validation_images is not None:
+            _check_images(validation_images, "validation_images")
+        losses.get(loss)
+        if optimizer is not None:
+            get_optimizer(optimizer)
+        if not (from_logits is None or isinstance(from_logits, bool)):
+            raise ValueError(
+                "from_logits must be None, True or False. Received: "
+                f"from_logits={from_logits!r}."
+            )
         self.images = images
         self.validation_images = validation_images
         self.every = every
@@ -351,6 +369,89 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
             # One that is built belongs to the weights it was built for.
             return self.optimizer.from_config(self.optimizer.get_config())
         return self.optimizer
+
+
+class BackupAndRestore(keras.callbacks.Callback):
+    """Backs a fit up after each epoch, and goes on where it was cut off.
+
+    It does what `keras.callbacks.BackupAndRestore` does, and holds out against
+    a kill at any moment, also in the middle of a backup: Keras' own writes the
+    weights and the number of the epoch to two files in place, so that a kill
+    can leave half a file, or weights of one epoch with the number of another.
+    Here both are one file, which is moved to its place when it is whole.
+
+    The resumed fit is given the same arguments; `initial_epoch` is found out.
+    It works for a `UniversalPerturbation`, which ends with the perturbation of
+    the uninterrupted fit, bit for bit, and for any other Keras model.
+
+    Args:
+        backup_dir: String or path of a folder for this fit alone.
+        delete_checkpoint: Boolean, whether to delete the backup once the fit
+            has ended.
+
+    Raises:
+        TypeError: if `backup_dir` is not a path.
+        ValueError: if it is empty; at the beginning of `fit`, if the model is
+            not built.
+    """
+
+    def __init__(self, backup_dir, delete_checkpoint=True):
+        super().__init__()
+        if not isinstance(backup_dir, (str, os.PathLike)):
+            raise TypeError(
+                "backup_dir must be the path of a folder. Received: "
+                f"backup_dir={backup_dir!r}."
+            )
+        if not str(backup_dir):
+            raise ValueError("backup_dir must not be empty.")
+        self.backup_dir = pathlib.Path(backup_dir)
+        self.delete_checkpoint = delete_checkpoint
+
+    def on_train_begin(self, logs=None):
+        if not self.model.built:
+            raise ValueError(
+                "A model must be built before it can be backed up. Call "
+                "`build`, or the model on a batch."
+            )
+        for half in self.backup_dir.glob(TEMPORARY + "*"):
+            half.unlink()
+        backups = self._backups()
+        if backups:
+            epoch = max(backups)
+            optimizer = self.model.optimizer
+            if not optimizer.built:
+                optimizer.build(self.model.trainable_variables)
+            self.model.load_weights(backups[epoch])
+            # As Keras' own does it; `fit` has no other way in.
+            self.model._initial_epoch = epoch
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.backup_dir.mkdir(parents=True, exist_ok=True)
+        older = self._backups()
+        path = self.backup_dir / f"epoch_{epoch + 1}.weights.h5"
+        with weights_path(path, self.model) as temporary:
+            self.model.save_weights(temporary)
+        for number, old in older.items():
+            if number != epoch + 1:
+                old.unlink()
+
+    def on_train_end(self, logs=None):
+        if self.delete_checkpoint:
+            for backup in self._backups().values():
+                backup.unlink()
+
+    def _backups(self):
+        """The paths of the backups by the number of epochs done."""
+        return {
+            int(path.name.split(".")[0].removeprefix("epoch_")): path
+            for path in self.backup_dir.glob("epoch_*.weights.h5")
+        }
+
+
+def _check_images(images, name):
+    """Checks an array; data sets are read when a fit begins."""
+    if not isinstance(images, (tf.data.Dataset, keras.utils.PyDataset)):
+        check_images(images, name)
 
 
 def _as_array(images):

@@ -31,6 +31,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_uap.checks import (
+    check_flag,
+    check_images,
+    check_number,
+    check_whole,
+)
 from keras_uap.logits import logits_function
 
 # Lifts an image that lies exactly on a boundary over it, in logits.
@@ -96,18 +102,7 @@ def deepfool(
         num_candidates=num_candidates, overshoot=overshoot, max_steps=max_steps
     )
     check_whole("batch_size", batch_size, 1)
-    images = np.asarray(images)
-    if images.dtype.kind not in "fiu":
-        raise TypeError(
-            f"images must hold numbers. Received: dtype {images.dtype}."
-        )
-    if images.ndim < 2 or len(images) == 0:
-        raise ValueError(
-            "images must be a batch of at least one image, of shape "
-            f"(n, height, width, channels). Received: shape {images.shape}."
-        )
-    if not np.all(np.isfinite(images)):
-        raise ValueError("images must be finite. Received: NaN or infinity.")
+    images = check_images(images)
     run = _compiled(rule, classifier, from_logits, images)
     progress = keras.utils.Progbar(
         len(images), verbose=1 if verbose == "auto" else verbose
@@ -188,20 +183,17 @@ class DeepFool:
     ):
         check_whole("num_candidates", num_candidates, 2)
         check_whole("max_steps", max_steps, 1)
-        if not (np.isfinite(overshoot) and overshoot >= 0):
-            raise ValueError(
-                f"overshoot must be at least 0. Received: overshoot={overshoot}"
-            )
+        check_flag("one_by_one", one_by_one)
+        check_number(
+            "overshoot", overshoot, lambda n: 0 <= n < np.inf, "of at least 0"
+        )
         if not isinstance(
             step_size, keras.optimizers.schedules.LearningRateSchedule
-        ) and not (np.isfinite(step_size) and step_size > 0):
-            raise ValueError(
-                f"step_size must be above 0. Received: step_size={step_size}."
+        ):
+            check_number(
+                "step_size", step_size, lambda n: 0 < n < np.inf, "above 0"
             )
-        if not 0 <= momentum < 1:
-            raise ValueError(
-                f"momentum must be in [0, 1). Received: momentum={momentum}."
-            )
+        check_number("momentum", momentum, lambda n: 0 <= n < 1, "in [0, 1)")
         self.num_candidates = num_candidates
         self.overshoot = overshoot
         self.max_steps = max_steps
@@ -447,16 +439,3 @@ class DeepFool:
             config["step_size"]
         )
         return cls(**config)
-
-
-def check_whole(name, value, least):
-    """Raises ValueError unless `value` is an integer of at least `least`."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, np.integer))
-        or value < least
-    ):
-        raise ValueError(
-            f"{name} must be a whole number of at least {least}. "
-            f"Received: {name}={value!r}."
-        )

@@ -5,13 +5,24 @@ a JSON text in a zero-dimensional string array. Nothing in it is pickled, so it
 loads with `allow_pickle=False`. The card says what the numbers mean: `norm`,
 `epsilon`, `value_range`, `shape`, `version`, and what else the author knows,
 such as fooling rates, the seed and the classifier's name.
+
+`import_perturbation` reads the perturbations that the authors of the paper
+published, which are bare arrays in `.mat` and `.npy` files.
+
+Files are taken for what they may be: written by someone else, or damaged. What
+they declare is checked before memory is set aside, and nothing is unpickled.
 """
 
+import contextlib
+import io
 import json
+import math
 import os
 import pathlib
+import struct
 import tempfile
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -30,8 +41,12 @@ from keras_uap.version import __version__
 
 CARD_FORMAT = 1
 
-# Largest file member that is read: 4096 x 4096 x 4 float32, and a long card.
-_MOST_BYTES = {"perturbation.npy": 2**28 + 2**12, "card.npy": 2**22}
+# How the names of files begin that are not whole yet.
+TEMPORARY = ".tmp-"
+
+# Largest array that is read: 4096 x 4096 x 4 float32, with its header.
+_MOST_BYTES = 2**28 + 2**12
+_MOST_MEMBER_BYTES = {"perturbation.npy": _MOST_BYTES, "card.npy": 2**22}
 
 
 def save_perturbation(path, perturbation, card):
@@ -52,10 +67,12 @@ def save_perturbation(path, perturbation, card):
 
     Raises:
         ValueError: if the card is incomplete, or the perturbation is not
-            finite or outside the ball that the card names.
-        TypeError: if the card holds what JSON cannot.
+            finite, not of two or three axes, or outside the ball that the card names.
+        TypeError: if the card is not a dictionary or holds what JSON cannot.
     """
-    array = standardize_perturbation(perturbation)
+    array = _check_shape(standardize_perturbation(perturbation))
+    if not isinstance(card, dict):
+        raise TypeError(f"card must be a dictionary. Received: card={card!r}.")
     if card.get("shape", list(array.shape)) != list(array.shape):
         raise ValueError(
             "The card is that of another size. Received: a card of shape "
@@ -98,12 +115,9 @@ def load_perturbation(path):
         FileNotFoundError: if there is no such file.
         ValueError: if the file is damaged or not of this kind.
     """
-    path = pathlib.Path(path)
+    path, content = _read_file(path)
     try:
-        with open(path, "rb") as file:
-            array, text = _read_members(file)
-    except FileNotFoundError:
-        raise
+        array, text = _read_members(io.BytesIO(content))
     # A damaged archive fails in zipfile, zlib or NumPy, each in its own way.
     except Exception as error:
         raise ValueError(
@@ -118,20 +132,214 @@ def load_perturbation(path):
     return project(array, card["epsilon"], card["norm"]), card
 
 
+def import_perturbation(path, norm="linf"):
+    """Reads a perturbation that the paper's authors published.
+
+    They are two kinds of file, for pixels in 0 to 255 and RGB: MATLAB's `.mat`
+    with a variable `r`, `(W, H, C)`, width first; and NumPy's `.npy`,
+    `(1, H, W, C)`. `save_perturbation` makes an `.npz` of what this returns.
+
+    Args:
+        path: String or path of a `.mat` (MATLAB 5 to 7.2) or `.npy` file.
+        norm: `"linf"`, `"l2"`, `np.inf` or `2`, the norm that the card names.
+
+    Returns:
+        A pair: the perturbation, float32 NumPy array `(H, W, C)` in pixel
+        units, and a card. Its `epsilon` is the perturbation's own norm; its
+        `imported` says which file it was and what was done to the array.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged, not of this kind, too large, or
+            does not hold one finite image.
+
+    Reference:
+        - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
+    """
+    norm = standardize_norm(norm)
+    path = pathlib.Path(path)
+    readers = {".mat": _read_mat, ".npy": _read_npy}
+    if path.suffix not in readers:
+        raise ValueError(
+            "path must end in .mat or .npy. Received: "
+            f"path={str(path)!r}. load_perturbation reads .npz."
+        )
+    path, content = _read_file(path)
+    try:
+        array = readers[path.suffix](content)
+        if array.dtype.kind not in "fiu":
+            raise ValueError(f"The array has dtype {array.dtype}.")
+        found = {"dtype": array.dtype.name, "shape": list(array.shape)}
+        changes = []
+        if array.ndim == 4 and len(array) == 1:
+            array = array[0]
+            changes.append("first axis, of one image, left out")
+        if path.suffix == ".mat":
+            found["variable"] = _MAT_VARIABLE
+            array = np.swapaxes(array, 0, 1)
+            changes.append("width and height swapped")
+        # What float32 cannot hold becomes infinite, and is refused below.
+        with np.errstate(over="ignore"):
+            rounded = np.ascontiguousarray(array, "float32")
+        if not np.array_equal(rounded, array):
+            changes.append("rounded to float32")
+        array = _check_shape(standardize_perturbation(rounded))
+    except Exception as error:
+        raise ValueError(
+            f"{path} is not a perturbation as the paper's authors published "
+            f"them, or it is damaged. {type(error).__name__}: {error}"
+        ) from error
+    epsilon = lp_norm(array, norm)
+    if epsilon == 0:
+        raise ValueError(f"{path}: the perturbation is zero everywhere.")
+    card = {
+        "epsilon": epsilon,
+        "norm": norm,
+        "value_range": [0.0, 255.0],
+        "shape": list(array.shape),
+        "imported": {"file": path.name, **found, "changes": changes},
+    }
+    return array, card
+
+
+def _read_file(path):
+    """Returns the path as such and the bytes of a file that is not too big."""
+    path = pathlib.Path(path)
+    if path.exists() and not path.is_file():  # A pipe would block.
+        raise ValueError(f"{path} is not a perturbation: it is no file.")
+    with open(path, "rb") as file:
+        content = file.read(2 * _MOST_BYTES + 1)
+    if len(content) > 2 * _MOST_BYTES:
+        raise ValueError(
+            f"{path} is too large for a perturbation. Expected: at most "
+            f"{2 * _MOST_BYTES} bytes."
+        )
+    return path, content
+
+
 def _read_members(file):
     with zipfile.ZipFile(file) as archive:
-        for name, most in _MOST_BYTES.items():
-            size = archive.getinfo(name).file_size
-            if size > most:
-                raise ValueError(f"{name} declares {size} bytes.")
-    file.seek(0)
-    with np.load(file, allow_pickle=False) as archive:
-        array, text = archive["perturbation"], archive["card"]
-    if array.dtype.kind not in "fiu":
-        raise ValueError(f"perturbation has dtype {array.dtype}.")
+        members = []
+        for name, most in _MOST_MEMBER_BYTES.items():
+            info = archive.getinfo(name)
+            if info.file_size > most:
+                raise ValueError(f"{name} declares {info.file_size} bytes.")
+            # The others are inflated whole, whatever size is declared.
+            if info.compress_type not in (
+                zipfile.ZIP_STORED,
+                zipfile.ZIP_DEFLATED,
+            ):
+                raise ValueError(f"{name} is neither stored nor deflated.")
+            with archive.open(info) as member:
+                members.append(_read_npy(member.read(info.file_size)))
+    array, text = members
     if text.ndim != 0 or text.dtype.kind != "U":
         raise ValueError("card is not a text.")
-    return standardize_perturbation(array), str(text)
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"perturbation has dtype {array.dtype}.")
+    return _check_shape(standardize_perturbation(array)), str(text)
+
+
+def _read_npy(content):
+    """The array of a `.npy` file that declares no more than there is."""
+    file = io.BytesIO(content)
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(np.lib.format.read_magic(file))
+    if read_header is None:
+        raise ValueError("The version of the .npy format is unknown.")
+    shape, _, dtype = read_header(file)
+    if dtype.hasobject:
+        raise ValueError("The array holds Python objects.")
+    declared, there = math.prod(shape) * dtype.itemsize, len(content)
+    if not 0 <= declared == there - file.tell():
+        raise ValueError(
+            f"The array declares {declared} bytes. Received: "
+            f"{there - file.tell()}."
+        )
+    return np.load(io.BytesIO(content), allow_pickle=False)
+
+
+# What the authors call the perturbation in their `.mat` files.
+_MAT_VARIABLE = "r"
+
+# Numbers of MATLAB 5 files: kinds of parts, classes of real arrays from double
+# to 64-bit integers, and what the kinds of data are in NumPy.
+_MAT_COMPRESSED, _MAT_MATRIX, _MAT_COMPLEX = 15, 14, 0x800
+_MAT_CLASSES = range(6, 16)
+_MAT_DTYPES = {
+    **{1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4"},
+    **{7: "f4", 9: "f8", 12: "i8", 13: "u8"},
+}
+
+
+def _read_mat(content):
+    """The variable `r` of a MATLAB 5 file."""
+    # SciPy's reader sets aside what a file declares, and knows objects and
+    # functions too. One array of numbers needs little of the format.
+    order = {b"IM": "<", b"MI": ">"}.get(content[126:128])
+    if order is None or content[:6] != b"MATLAB":
+        raise ValueError(
+            "It is no .mat file of MATLAB 5 to 7.2 (save with '-v7')."
+        )
+    position = 128
+    while position < len(content):
+        kind, part, position = _mat_part(content, position, order, aligned=0)
+        if kind == _MAT_COMPRESSED:
+            inflate = zlib.decompressobj()
+            part = inflate.decompress(part, _MOST_BYTES)
+            if not inflate.eof:
+                raise ValueError("A compressed part is cut short or too large.")
+            kind, part, _ = _mat_part(part, 0, order)
+        if kind != _MAT_MATRIX:
+            raise ValueError(f"Found data of kind {kind} for a variable.")
+        _, flags, at = _mat_part(part, 0, order)
+        _, sizes, at = _mat_part(part, at, order)
+        _, name, at = _mat_part(part, at, order)
+        if name == _MAT_VARIABLE.encode():
+            return _mat_array(flags, sizes, _mat_part(part, at, order), order)
+    raise ValueError(f"It has no variable {_MAT_VARIABLE!r}.")
+
+
+def _mat_part(content, position, order, aligned=8):
+    """The kind and the bytes of the part at a position, and the next one."""
+    kind, size = struct.unpack_from(order + "II", content, position)
+    start, step = position + 8, size
+    if kind >> 16:  # A short part: size, kind and data in eight bytes.
+        kind, size = kind & 0xFFFF, kind >> 16
+        start, step = position + 4, 4
+        if size > 4:
+            raise ValueError(f"A short part declares {size} bytes.")
+    elif aligned:
+        step += -size % aligned
+    if start + size > len(content):
+        raise ValueError(f"A part declares {size} bytes, more than there are.")
+    return kind, content[start : start + size], start + step
+
+
+def _mat_array(flags, sizes, data, order):
+    kind, numbers, _ = data
+    (flags,) = struct.unpack_from(order + "I", flags)
+    if flags & 0xFF not in _MAT_CLASSES or flags & _MAT_COMPLEX:
+        raise ValueError(f"{_MAT_VARIABLE!r} is no array of real numbers.")
+    shape = np.frombuffer(sizes, order + "i4").tolist()
+    array = np.frombuffer(numbers, order + _MAT_DTYPES[kind])
+    if min(shape) < 0 or math.prod(shape) != array.size:
+        raise ValueError(
+            f"{_MAT_VARIABLE!r} declares shape {shape} and has "
+            f"{array.size} values."
+        )
+    return array.reshape(shape, order="F")
+
+
+def _check_shape(array):
+    if array.ndim not in (2, 3) or array.size == 0:
+        raise ValueError(
+            "perturbation must have shape (height, width, channels), or (time, "
+            f"channels). Received: shape {array.shape}."
+        )
+    return array
 
 
 def _standardize_card(card, array, where):
@@ -143,6 +351,15 @@ def _standardize_card(card, array, where):
         raise ValueError(
             f"{where}: the card must name {sorted(missing)}. Received: "
             f"{sorted(card)}."
+        )
+    # The first cards that were written name no format.
+    written = card.get("format", CARD_FORMAT)
+    if isinstance(written, bool) or not isinstance(written, int):
+        raise ValueError(f"{where}: format must be a number, not {written!r}.")
+    if not 1 <= written <= CARD_FORMAT:
+        raise ValueError(
+            f"{where}: the card has format {written}; this version of "
+            f"keras_uap ({__version__}) reads formats 1 to {CARD_FORMAT}."
         )
     try:
         epsilon = standardize_epsilon(card["epsilon"])
@@ -180,7 +397,9 @@ class atomic_path:
 
     def __enter__(self):
         handle, name = tempfile.mkstemp(
-            prefix=".tmp-", suffix=self.path.suffix, dir=self.path.parent
+            prefix=TEMPORARY,
+            suffix="".join(self.path.suffixes[-2:]),  # Such as .weights.h5.
+            dir=self.path.parent,
         )
         os.close(handle)
         self.temporary = pathlib.Path(name)
@@ -189,10 +408,29 @@ class atomic_path:
     def __exit__(self, error_type, *_):
         try:
             if error_type is None:
+                # On the disk before it takes the old one's place.
+                with open(self.temporary, "rb") as file:
+                    os.fsync(file.fileno())
                 os.chmod(self.temporary, 0o666 & ~_umask())
                 os.replace(self.temporary, self.path)
         finally:
             self.temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def weights_path(path, model):
+    """A temporary path for a model's weights that replaces `path` on success.
+
+    HDF5 brings the process down when the disk is full: it cannot close what it
+    cannot write. So the space is asked for first, and its lack is an OSError.
+    """
+    variables = [*model.variables, *getattr(model.optimizer, "variables", [])]
+    size = 2**20 + sum(8 * math.prod(v.shape) + 2**12 for v in variables)
+    with atomic_path(path) as temporary:
+        if hasattr(os, "posix_fallocate"):
+            with open(temporary, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+        yield temporary
 
 
 def _umask():

@@ -174,6 +174,12 @@ def _rebuilt_head(model):
         quantized = getattr(layer, "quantization_mode", None) is not None
         if activation_name not in ("softmax", "sigmoid") or quantized:
             return None
+        if activation_name == "softmax" and layer.units == 1:
+            raise ValueError(
+                "The classifier must have at least two classes. Received: a "
+                "softmax over one output, which is always 1. Where it stands "
+                "for two classes, its activation is the sigmoid."
+            )
         features = _up_to_layer(model, history)
 
         def dense_logits(images):

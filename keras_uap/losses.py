@@ -14,6 +14,8 @@ Reference:
 import keras
 import tensorflow as tf
 
+from keras_uap.checks import check_number
+
 
 @keras.saving.register_keras_serializable(package="keras_uap")
 class ClippedCrossentropy(keras.losses.Loss):
@@ -114,5 +116,4 @@ def get(loss, targeted=False):
 
 
 def _check_cap(cap):
-    if not cap > 0:
-        raise ValueError(f"cap must be above 0. Received: cap={cap!r}.")
+    check_number("cap", cap, lambda n: n > 0, "above 0")

@@ -14,6 +14,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_uap.checks import as_numbers
+
 NORMS = ("linf", "l2")
 
 # The norm of a scaled array is off by rounding, either way. Scaling to just
@@ -61,7 +63,11 @@ def standardize_epsilon(epsilon):
             "epsilon must be a number, the radius of the ball in the pixel "
             f"units of value_range. Received: epsilon={epsilon!r}."
         )
-    if not (math.isfinite(epsilon) and epsilon > 0):
+    try:
+        good = math.isfinite(epsilon) and epsilon > 0
+    except OverflowError:  # A whole number beyond all floats.
+        good = False
+    if not good:
         raise ValueError(
             "epsilon must be finite and above 0, the radius of the ball in "
             f"the pixel units of value_range. Received: epsilon={epsilon!r}."
@@ -77,7 +83,7 @@ def lp_norm(perturbation, norm="linf"):
         norm: `"linf"`, `"l2"`, `np.inf` or `2`.
     """
     norm = standardize_norm(norm)
-    values = np.asarray(perturbation, dtype="float64")
+    values = as_numbers("perturbation", perturbation).astype("float64")
     if norm == "linf":
         return float(np.max(np.abs(values), initial=0.0))
     return float(np.sqrt(np.sum(np.square(values))))
@@ -98,6 +104,8 @@ def project(perturbation, epsilon, norm="linf"):
     """
     norm = standardize_norm(norm)
     epsilon = standardize_epsilon(epsilon)
+    if not (tf.is_tensor(perturbation) or keras.ops.is_tensor(perturbation)):
+        as_numbers("perturbation", perturbation)
     value = tf.cast(tf.convert_to_tensor(perturbation), "float32")
     if norm == "linf":
         limit = np.float32(epsilon)

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_uap.checks import as_numbers, check_number, check_whole
 from keras_uap.lp_ball import (
     lp_norm,
     project,
@@ -42,7 +43,7 @@ def standardize_value_range(value_range):
         return None
     try:
         low, high = (float(value) for value in value_range)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         low, high = np.nan, np.nan
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
         raise ValueError(
@@ -60,13 +61,9 @@ def standardize_perturbation(perturbation):
         TypeError: if it is not an array of numbers.
         ValueError: if it holds NaN or infinity.
     """
-    try:
-        array = np.asarray(perturbation, dtype="float32")
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            "perturbation must be an array of numbers of shape "
-            f"(height, width, channels). Received: {perturbation!r}."
-        ) from error
+    # What float32 cannot hold becomes infinite, and is refused.
+    with np.errstate(over="ignore"):
+        array = as_numbers("perturbation", perturbation).astype("float32")
     if not np.all(np.isfinite(array)):
         raise ValueError(
             "perturbation must be finite. Received: "
@@ -106,7 +103,9 @@ class PerturbationLayer(keras.layers.Layer):
     along with it, in a plain `fit`: every backward pass moves it one step of
     `step_size` up the loss and back into the ball of radius `epsilon`. The
     learning rate, the momentum and the clipping of the model's optimizer do
-    not reach it. `layer.trainable = False` before `compile` holds it still.
+    not reach it. (Two things do: weight decay pulls on it, and `Ftrl`, which
+    makes weights anew from sums of its own, sets it back to zero.)
+    `layer.trainable = False` before `compile` holds it still.
 
     The classifier behind the layer is trained in place. To take the defence
     off, use that model alone: its weights are its own.
@@ -190,10 +189,13 @@ class PerturbationLayer(keras.layers.Layer):
         self.step_size = self._standardize_step(step_size)
         if rate is None and self.epsilon is not None:
             rate = 1.0
-        if rate is not None and not 0 <= rate <= 1:
-            raise ValueError(
-                "rate must be between 0 and 1, the share of training samples "
-                f"to perturb, or None. Received: rate={rate!r}."
+        if rate is not None:
+            check_number(
+                "rate",
+                rate,
+                lambda n: 0 <= n <= 1,
+                "between 0 and 1, the share of training samples to perturb, "
+                "or None",
             )
         self.rate = rate
         self._initial = None
@@ -202,11 +204,9 @@ class PerturbationLayer(keras.layers.Layer):
             self._check_in_ball(self._initial)
             pool_size = len(self._initial)
         self.pool_size = 1 if pool_size is None else pool_size
-        if not isinstance(self.pool_size, int) or self.pool_size < 1:
-            raise ValueError(
-                "pool_size must be a whole number of at least 1. "
-                f"Received: pool_size={pool_size!r}."
-            )
+        check_whole("pool_size", self.pool_size, 1)
+        if seed is not None:
+            check_whole("seed", seed, 0)
         self.seed = seed
         draws = rate is not None or self.pool_size > 1
         self.seed_generator = (
@@ -225,11 +225,12 @@ class PerturbationLayer(keras.layers.Layer):
                 f"step_size={step_size!r} without epsilon. Pass epsilon, in "
                 "pixel units."
             )
-        if isinstance(step_size, bool) or not 0 < step_size < np.inf:
-            raise ValueError(
-                "step_size must be finite and above 0, in pixel units. "
-                f"Received: step_size={step_size!r}."
-            )
+        check_number(
+            "step_size",
+            step_size,
+            lambda n: 0 < n < np.inf,
+            "above 0 and finite, in pixel units",
+        )
         return float(step_size)
 
     def _check_in_ball(self, pool):
@@ -438,6 +439,9 @@ class PerturbationLayer(keras.layers.Layer):
     def load_own_variables(self, store):
         names = list(store.keys())
         super().load_own_variables({n: store[n] for n in names if n != _DRAWS})
+        if self.built:
+            # A file may hold anything.
+            self._check_in_ball(standardize_perturbation(self.perturbations))
         if self.seed_generator is not None and _DRAWS in names:
             self.seed_generator.state.assign(store[_DRAWS])
 

@@ -19,7 +19,9 @@ Reference:
     - [Shafahi et al., 2018](https://arxiv.org/abs/1811.11304)
 """
 
+import contextlib
 import math
+import os
 import re
 import warnings
 
@@ -28,7 +30,14 @@ import numpy as np
 import tensorflow as tf
 
 from keras_uap import losses
-from keras_uap.deepfool import DeepFool, check_whole
+from keras_uap.checks import (
+    as_numbers,
+    check_flag,
+    check_number,
+    check_whole,
+)
+from keras_uap.deepfool import DeepFool
+from keras_uap.interchange import atomic_path, weights_path
 from keras_uap.logits import (
     UndecidedError,
     compile_logits,
@@ -56,11 +65,38 @@ from keras_uap.perturbation_layer import (
 _IMAGES = "keras_uap_images"
 _CLEAN = "keras_uap_clean_predictions"
 
-# The name of the state of the draws among the model's saved variables.
+# The names of the state of the draws, and of the mask of a model that does not
+# know the size of its images yet, among the model's saved variables.
 _DRAWS = "seed_generator_state"
+_MASK = "initial_mask"
 
 # A named optimizer's step, as a share of epsilon.
 _STEP = 0.1
+
+
+def get_optimizer(optimizer):
+    """Returns the `DeepFool` or the Keras optimizer that `compile` got.
+
+    Raises:
+        TypeError: if it is neither, nor the name of one.
+        ValueError: for an unknown name.
+    """
+    if isinstance(optimizer, (DeepFool, keras.optimizers.Optimizer)):
+        return optimizer
+    if not isinstance(optimizer, str):
+        raise TypeError(
+            "optimizer must be 'deepfool', a keras_uap.DeepFool, or a "
+            f"Keras optimizer or its name. Received: optimizer={optimizer!r}."
+        )
+    if optimizer.lower() == "deepfool":
+        return DeepFool()
+    try:
+        return keras.optimizers.get(optimizer)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"Unknown optimizer. Received: optimizer={optimizer!r}. Expected "
+            "'deepfool' or the name of a Keras optimizer, such as 'lion'."
+        ) from None
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")
@@ -147,6 +183,7 @@ class UniversalPerturbation(keras.Model):
         self._initial_mask = _standardize_mask(mask)
         self._logits = None
         self.fit_data = None
+        self.fit_steps = None
         self._order_seed = None
         self._compiled_logits = None
         self.seed_generator = keras.random.SeedGenerator()
@@ -319,12 +356,18 @@ class UniversalPerturbation(keras.Model):
 
         Raises:
             TypeError: if `optimizer` or `loss` is of another kind.
-            ValueError: for an unknown name.
+            ValueError: for an unknown name, or `jit_compile=True` with
+                DeepFool.
         """
-        if isinstance(optimizer, str) and optimizer.lower() == "deepfool":
-            optimizer = DeepFool()
+        check_flag("run_eagerly", run_eagerly)
+        check_whole("steps_per_execution", steps_per_execution, 1)
+        if jit_compile != "auto":
+            check_flag("jit_compile", jit_compile)
+        keras_optimizer = get_optimizer(optimizer)
+        if isinstance(keras_optimizer, DeepFool):
+            optimizer = keras_optimizer
         self._update = optimizer if isinstance(optimizer, DeepFool) else None
-        self._step_is_default = False
+        self._step_is_default = isinstance(optimizer, str)
         self._loss = losses.get(loss, targeted=self.target is not None)
         if self._update is not None:
             if self.target is not None:
@@ -333,25 +376,17 @@ class UniversalPerturbation(keras.Model):
                     f"Received: target={self.target} with DeepFool. Use a "
                     "gradient update instead: compile('lion')."
                 )
+            if jit_compile is True:
+                # XLA pads what is left of a batch, and DeepFool would count
+                # the padding as images: other results, without an error.
+                raise ValueError(
+                    "DeepFool's batches become smaller from step to step, "
+                    "which XLA cannot do. Received: jit_compile=True. Pass "
+                    "False, or take a gradient update: compile('lion')."
+                )
+            jit_compile = False
             keras_optimizer = keras.optimizers.SGD(
                 self._update.step_size, momentum=self._update.momentum
-            )
-        elif isinstance(optimizer, str):
-            try:
-                keras_optimizer = keras.optimizers.get(optimizer)
-            except (TypeError, ValueError):
-                raise ValueError(
-                    f"Unknown optimizer. Received: optimizer={optimizer!r}. "
-                    "Expected 'deepfool' or the name of a Keras optimizer, "
-                    "such as 'lion'."
-                ) from None
-            self._step_is_default = True
-        elif isinstance(optimizer, keras.optimizers.Optimizer):
-            keras_optimizer = optimizer
-        else:
-            raise TypeError(
-                "optimizer must be 'deepfool', a keras_uap.DeepFool, or a "
-                f"Keras optimizer or its name. Received: {optimizer!r}."
             )
         super().compile(
             optimizer=keras_optimizer,
@@ -381,6 +416,7 @@ class UniversalPerturbation(keras.Model):
         Raises:
             ValueError: if the size of the images is not known yet.
         """
+        check_whole("batches", batches, 1)
         if not self.built:
             raise ValueError(
                 "The size of the images is not known yet. Build the model "
@@ -464,13 +500,31 @@ class UniversalPerturbation(keras.Model):
         clean = None
         if isinstance(x, dict) and _IMAGES in x:
             x, clean = x[_IMAGES], x[_CLEAN]
-        images = tf.cast(x, "float32")
+        images = self._of_one_shape(tf.cast(x, "float32"))
         finite = tf.reduce_all(tf.math.is_finite(images))
         tf.debugging.Assert(
             finite, [_NOT_FINITE, tf.cast(self._batches.result(), "int32")]
         )
         self._batches.update_state(1)
         return images, clean, labels
+
+    def _of_one_shape(self, images):
+        """Refuses a batch of another shape, which might broadcast with v."""
+        expected = self.v.shape
+        if not images.shape[1:].is_fully_defined():
+            right = tf.cond(
+                tf.rank(images) == len(expected) + 1,
+                lambda: tf.reduce_all(tf.shape(images)[1:] == expected),
+                lambda: False,
+            )
+        else:
+            right = images.shape[1:] == tuple(expected)
+        if right is not True:
+            batch = tf.cast(self._batches.result(), "int32")
+            check = tf.debugging.Assert(right, [_OTHER_SHAPE, batch])
+            with tf.control_dependencies([] if check is None else [check]):
+                images = tf.ensure_shape(images, (None, *expected))
+        return images
 
     def _predicted(self, images):
         return tf.argmax(self._logits(images), axis=-1)
@@ -657,11 +711,34 @@ class UniversalPerturbation(keras.Model):
             )
         batch_size = 16 if batch_size is None else batch_size
         check_whole("batch_size", batch_size, 1)
+        check_whole("epochs", epochs, 1)
+        check_whole("initial_epoch", initial_epoch, 0)
+        for name, value in {
+            "steps_per_epoch": steps_per_epoch,
+            "validation_steps": validation_steps,
+            "validation_batch_size": validation_batch_size,
+        }.items():
+            if value is not None:
+                check_whole(name, value, 1)
+        if not isinstance(validation_freq, (list, tuple, set)):
+            check_whole("validation_freq", validation_freq, 1)
+        if validation_split is not None:
+            check_number(
+                "validation_split",
+                validation_split,
+                lambda n: 0 <= n < 1,
+                "in [0, 1)",
+            )
         x, y = self._check_data(x, y, "x")
         if validation_split and validation_data is None:
             x, y, validation_data = _split(x, y, validation_split)
+        # An epoch's worth, where `fit_data` is measured.
+        self.fit_steps = None if _is_array(x) else steps_per_epoch
         if validation_data is not None:
             val = _as_pair(validation_data)
+            _refuse_endless(
+                val[0], "validation_data", "validation_steps", validation_steps
+            )
             val = self._check_data(*val, "validation_data")
             validation_data = self._with_clean(*val, verbose)
             if _is_array(val[0]):
@@ -673,10 +750,8 @@ class UniversalPerturbation(keras.Model):
             self.fit_data = images
             x, y = self._batches_of(images, y, batch_size, shuffle), None
         else:
+            _refuse_endless(x, "x", "steps_per_epoch", steps_per_epoch)
             self.fit_data = x
-            if steps_per_epoch and isinstance(x, tf.data.Dataset):
-                # An epoch's worth: the data set may have no end.
-                self.fit_data = x.take(steps_per_epoch)
         if validation_data is not None:
             self.fit_data = None  # Rates are measured on those.
         monitor = _Monitor()
@@ -697,7 +772,7 @@ class UniversalPerturbation(keras.Model):
         except BaseException as error:
             monitor.restore_best()
             self.stop_reason = f"ended by {type(error).__name__}"
-            _raise_if_not_finite(error, "x or validation_data")
+            _raise_if_bad_batch(error, "x or validation_data")
             raise
         finally:
             self.fit_data = None
@@ -726,6 +801,11 @@ class UniversalPerturbation(keras.Model):
         # `fit` has checked its validation data, once for all epochs.
         if not kwargs.get("_use_cached_eval_dataset"):
             x, y = self._check_data(x, y, "x")
+            _refuse_endless(x, "x", "steps", kwargs.get("steps"))
+        if batch_size is not None:
+            check_whole("batch_size", batch_size, 1)
+        if kwargs.get("steps") is not None:
+            check_whole("steps", kwargs["steps"], 1)
         if _is_array(x):
             batch_size = 32 if batch_size is None else batch_size
             check_whole("batch_size", batch_size, 1)
@@ -733,7 +813,7 @@ class UniversalPerturbation(keras.Model):
         try:
             return super().evaluate(x, y, **kwargs)
         except tf.errors.InvalidArgumentError as error:
-            _raise_if_not_finite(error, "x")
+            _raise_if_bad_batch(error, "x")
             raise
 
     def perturb(self, images):
@@ -750,7 +830,7 @@ class UniversalPerturbation(keras.Model):
         Raises:
             ValueError: if the images have another shape than the perturbation.
         """
-        images = np.asarray(images)
+        images = as_numbers("images", images)
         v = self.perturbation
         if images.shape[-v.ndim :] != v.shape or images.ndim - v.ndim > 1:
             raise ValueError(
@@ -780,14 +860,17 @@ class UniversalPerturbation(keras.Model):
                 f"{RESIZE_HINT}"
             )
         self._build_for(value.shape)
-        norm = lp_norm(value, self.norm)
+        self._check_in_ball(value)
+        self.v.assign(self._constrain(value))
+
+    def _check_in_ball(self, v):
+        norm = lp_norm(v, self.norm)
         if norm > self.epsilon * (1 + ROUNDING):
             raise ValueError(
                 "The perturbation is outside the ball. Received: "
                 f"{self.norm} norm {norm:.6g}. Expected: at most epsilon = "
                 f"{self.epsilon:.6g}. keras_uap.project brings it inside."
             )
-        self.v.assign(self._constrain(value))
 
     # Data -------------------------------------------------------------------
 
@@ -805,12 +888,9 @@ class UniversalPerturbation(keras.Model):
             first = x[0] if x.num_batches != 0 else None
         elif _is_array(x) or isinstance(x, (list, tuple)):
             x = _to_array(x, name)
-            first = x if len(x) else None
-            if y is not None and len(y) != len(x):
-                raise ValueError(
-                    "There must be one label per image. Received: "
-                    f"{len(x)} images and {len(y)} labels."
-                )
+            first = x if x.size else None
+            if y is not None and x.ndim:
+                _check_labels(y, len(x))
         else:
             raise TypeError(
                 f"{name} must be an array of images, a tf.data.Dataset or a "
@@ -919,18 +999,53 @@ class UniversalPerturbation(keras.Model):
 
     # Saving -----------------------------------------------------------------
 
+    # A kill or a full disk in the middle leaves the old file as it was.
+
+    def save(self, filepath, overwrite=True, zipped=None, **kwargs):
+        """Saves the model as `keras.Model.save` does, whole or not at all."""
+        with _whole(filepath, overwrite, ".keras", atomic_path) as path:
+            super().save(path, overwrite=overwrite, zipped=zipped, **kwargs)
+
+    def save_weights(self, filepath, overwrite=True, max_shard_size=None):
+        """Saves the weights as Keras does, whole or not at all."""
+
+        def write_to(path):
+            return weights_path(path, self)
+
+        with _whole(filepath, overwrite, ".weights.h5", write_to) as path:
+            super().save_weights(path, overwrite, max_shard_size)
+
     # Keras leaves the state of random draws out of its files. A resumed run
     # goes on with the orders of images that an uninterrupted one would draw.
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
         store[_DRAWS] = keras.ops.convert_to_numpy(self.seed_generator.state)
+        if not self.built and self._initial_mask is not None:
+            store[_MASK] = self._initial_mask
 
     def load_own_variables(self, store):
         names = list(store.keys())
-        super().load_own_variables({n: store[n] for n in names if n != _DRAWS})
+        own = {n: store[n] for n in names if n not in (_DRAWS, _MASK)}
+        super().load_own_variables(own)
         if _DRAWS in names:
             self.seed_generator.state.assign(store[_DRAWS])
+        if _MASK in names:
+            self._initial_mask = _standardize_mask(store[_MASK])
+        if self.built:
+            self._check_loaded()
+
+    def _check_loaded(self):
+        """Refuses weights that a fit cannot have left: a file may be forged."""
+        for v in (self.v, self.best_v):
+            v = keras.ops.convert_to_numpy(v)
+            self._check_in_ball(standardize_perturbation(v))
+            if self.mask is not None and np.any(
+                v[keras.ops.convert_to_numpy(self.mask) == 0]
+            ):
+                raise ValueError("The perturbation is not zero off the mask.")
+        if self.mask is not None and not np.isin(self.mask, (0, 1)).all():
+            raise ValueError("The mask must hold zeros and ones.")
 
     def get_build_config(self):
         return {"image_shape": list(self.v.shape)} if self.built else {}
@@ -941,7 +1056,7 @@ class UniversalPerturbation(keras.Model):
 
     def get_config(self):
         config = super().get_config()
-        has_mask = self.built and self.mask is not None
+        mask = self.mask if self.built else self._initial_mask
         config.update(
             {
                 "classifier": keras.saving.serialize_keras_object(
@@ -952,7 +1067,7 @@ class UniversalPerturbation(keras.Model):
                 "value_range": self.value_range,
                 "target": self.target,
                 # The mask itself is a weight; here stands only its shape.
-                "mask_shape": list(self.v.shape) if has_mask else None,
+                "mask_shape": None if mask is None else list(mask.shape),
                 "from_logits": self.from_logits,
             }
         )
@@ -1013,16 +1128,24 @@ class _Monitor(keras.callbacks.Callback):
 
 
 _NOT_FINITE = "keras_uap: NaN or infinity in batch"
+_OTHER_SHAPE = "keras_uap: images of another shape in batch"
 
 
-def _raise_if_not_finite(error, name):
-    if isinstance(error, tf.errors.InvalidArgumentError):
+def _raise_if_bad_batch(error, name):
+    """Raises a ValueError that says which batch of a data set is bad."""
+    if not isinstance(error, tf.errors.InvalidArgumentError):
+        return
+    for mark, must in {
+        _NOT_FINITE: "be finite",
+        _OTHER_SHAPE: "hold images of the perturbation's shape",
+    }.items():
         # TensorFlow words it differently in graphs and eagerly.
-        found = re.search(rf"{_NOT_FINITE}\W+(\d+)", str(error))
+        found = re.search(rf"{mark}\W+(\d+)", str(error))
         if found:
             raise ValueError(
-                f"{name} must be finite. Received: NaN or infinity in batch "
-                f"{found.group(1)} of an epoch, counted from 0."
+                f"{name} must {must}. Received: "
+                f"{mark.removeprefix('keras_uap: ')} {found.group(1)} of an "
+                "epoch, counted from 0."
             ) from None
 
 
@@ -1065,6 +1188,43 @@ def _to_array(x, name):
         ) from error
 
 
+def _refuse_endless(x, name, steps_name, steps):
+    if steps is not None:
+        return
+    if isinstance(x, tf.data.Dataset):
+        endless = x.cardinality() == tf.data.INFINITE_CARDINALITY
+    else:
+        endless = isinstance(x, keras.utils.PyDataset) and x.num_batches is None
+    if endless:
+        raise ValueError(
+            f"{name} is a data set without an end. Received: "
+            f"{steps_name}=None. Pass {steps_name}, the batches to take."
+        )
+
+
+def _check_labels(y, count):
+    labels = as_numbers("y, the labels,", y)
+    if labels.ndim == 0 or len(labels) != count:
+        raise ValueError(
+            f"There must be one label per image. Received: {count} images and "
+            f"labels of shape {labels.shape}."
+        )
+
+
+@contextlib.contextmanager
+def _whole(filepath, overwrite, suffix, write_to):
+    """A path to write to that becomes `filepath` once it is written."""
+    # Without `overwrite`, Keras asks before it writes over a file.
+    local = isinstance(filepath, (str, os.PathLike)) and "://" not in str(
+        filepath
+    )
+    if overwrite and local and str(filepath).endswith(suffix):
+        with write_to(filepath) as temporary:
+            yield temporary
+    else:
+        yield filepath
+
+
 def _is_array(x):
     return isinstance(x, np.ndarray) or tf.is_tensor(x)
 
@@ -1104,9 +1264,15 @@ def _prepend(first, callbacks):
             "CallbackList."
         )
     if callbacks is None:
-        return [first]
-    if isinstance(callbacks, keras.callbacks.Callback):
-        return [first, callbacks]
+        callbacks = []
+    elif not isinstance(callbacks, (list, tuple)):
+        callbacks = [callbacks]
+    for callback in callbacks:
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise TypeError(
+                "callbacks must be a callback or a list of callbacks. "
+                f"Received: {callback!r}."
+            )
     return [first, *callbacks]
 
 

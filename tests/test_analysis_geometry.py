@@ -149,7 +149,7 @@ def test_random_vectors_of_the_span_fool_more(images):
     assert result.num_groups == 20
     low, high = result.difference_intervals[0]
     assert 0 < low < result.fooling_rates[0] - result.random_rate < high
-    with pytest.raises(ValueError, match="dimension must be from 1"):
+    with pytest.raises(ValueError, match="must be whole numbers from 1"):
         analysis.subspace_fooling(
             model, spectrum, images, dims=(999,), verbose=0
         )

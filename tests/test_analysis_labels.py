@@ -120,5 +120,5 @@ def test_targets(switch, pixels):
         analysis.target_rates(
             switch, pixels, pixels, [5], value_range=(0, 1), verbose=0
         )
-    with pytest.raises(ValueError, match="at least one class"):
+    with pytest.raises(ValueError, match="targets must be whole numbers"):
         analysis.target_rates(switch, pixels, pixels, [])

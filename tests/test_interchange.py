@@ -2,10 +2,12 @@
 
 import json
 import os
+import pathlib
 import zipfile
 
 import numpy as np
 import pytest
+import scipy.io
 
 from keras_uap import interchange
 
@@ -105,6 +107,7 @@ def good_text(**changes):
         {"perturbation": np.full(SHAPE, np.nan), "card": good_text()},
         {"perturbation": np.full(SHAPE, 0.6), "card": good_text()},
         {"perturbation": np.zeros((8, 8)), "card": good_text()},
+        {"perturbation": np.zeros((8, 8)), "card": good_text(shape=[8, 8])},
         {"perturbation": np.zeros(SHAPE), "card": np.array("not JSON")},
         {"perturbation": np.zeros(SHAPE), "card": np.array("[1, 2]")},
         {"perturbation": np.zeros(SHAPE), "card": np.array(["{}"])},
@@ -115,6 +118,8 @@ def good_text(**changes):
         {"perturbation": np.zeros(SHAPE), "card": good_text(epsilon=-1)},
         {"perturbation": np.zeros(SHAPE), "card": good_text(value_range=3)},
         {"perturbation": np.zeros(SHAPE), "card": good_text(shape="-")},
+        {"perturbation": np.zeros(SHAPE), "card": good_text(format=2)},
+        {"perturbation": np.zeros(SHAPE), "card": good_text(format="1")},
     ],
 )
 def test_archives_of_another_kind(members, tmp_path):
@@ -143,6 +148,167 @@ def test_member_that_declares_too_much(tmp_path):
         interchange.load_perturbation(path)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_member_that_inflates_to_more_than_it_declares(method, tmp_path):
+    """zipfile inflates these whole before it looks at the declared size."""
+    path = tmp_path / "bomb.npz"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("perturbation.npy", b"")
+        archive.writestr("card.npy", b"")
+    with pytest.raises(ValueError, match="neither stored nor deflated"):
+        interchange.load_perturbation(path)
+
+
+def test_array_that_declares_more_than_there_is(tmp_path):
+    """Terabytes are not even set aside."""
+    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 9999999999)"
+    content = b"\x93NUMPY\x01\x00" + bytes([118, 0])
+    (tmp_path / "v.npy").write_bytes(
+        content + (header + "}").ljust(118).encode()
+    )
+    with pytest.raises(ValueError, match="declares 39999999996 bytes"):
+        interchange.import_perturbation(tmp_path / "v.npy")
+
+
+def test_what_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(ValueError, match="no file"):
+        interchange.load_perturbation(tmp_path / "pipe.npz")
+
+
+# A file of format 1, with all that its card held then.
+FORMAT_1 = pathlib.Path(__file__).parent / "files" / "format_1.npz"
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_files_of_older_versions_are_still_read(first, tmp_path):
+    path = FORMAT_1
+    if first:  # The very first cards named no format.
+        with np.load(FORMAT_1) as archive:
+            card = json.loads(str(archive["card"]))
+            del card["format"]
+            path = tmp_path / "first.npz"
+            np.savez(
+                path,
+                perturbation=archive["perturbation"],
+                card=np.array(json.dumps(card)),
+            )
+    v, card = interchange.load_perturbation(path)
+    np.testing.assert_array_equal(
+        v, np.linspace(-10, 10, 4 * 5 * 3, dtype="float32").reshape(4, 5, 3)
+    )
+    assert card["epsilon"] == 10.0
+    assert card["norm"] == "linf"
+    assert card["value_range"] == [0.0, 255.0]
+    assert card["version"] == "0.1.0"
+    assert card["fooling_rate"] == 0.741
+
+
+# Perturbations that the paper's authors published -----------------------------
+
+
+@pytest.fixture
+def published():
+    """An image as they publish it, width 6 and height 4, as `(H, W, C)`."""
+    draws = np.random.default_rng(0).uniform(-10, 10, (4, 6, 3))
+    return draws.astype("float32")
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_imports_a_mat_file(compressed, dtype, published, tmp_path):
+    r = np.swapaxes(published, 0, 1).astype(dtype)  # Width first.
+    variables = {"note": "Ä", "q": np.eye(3), "c": np.array([{}, 1], object)}
+    scipy.io.savemat(
+        tmp_path / "uap.mat", variables | {"r": r}, do_compression=compressed
+    )
+    v, card = interchange.import_perturbation(tmp_path / "uap.mat")
+    np.testing.assert_array_equal(v, published)
+    assert v.dtype == np.float32
+    assert v.flags.c_contiguous
+    assert card["norm"] == "linf"
+    assert card["epsilon"] == np.abs(published).max()
+    assert card["value_range"] == [0.0, 255.0]
+    assert card["imported"] == {
+        "file": "uap.mat",
+        "variable": "r",
+        "dtype": dtype,
+        "shape": [6, 4, 3],
+        "changes": ["width and height swapped"],
+    }
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_imports_an_npy_file(norm, published, tmp_path):
+    exact = published[np.newaxis].astype("float64") + 1e-12
+    np.save(tmp_path / "uap.npy", exact)
+    v, card = interchange.import_perturbation(tmp_path / "uap.npy", norm)
+    np.testing.assert_array_equal(v, exact[0].astype("float32"))
+    assert card["imported"]["shape"] == [1, 4, 6, 3]
+    assert card["imported"]["changes"] == [
+        "first axis, of one image, left out",
+        "rounded to float32",
+    ]
+    # What was imported can be saved, and loads again.
+    path = interchange.save_perturbation(tmp_path / "uap.npz", v, card)
+    again, loaded = interchange.load_perturbation(path)
+    np.testing.assert_array_equal(again, v)
+    assert loaded["imported"] == card["imported"]
+
+
+def test_imports_small_integers_of_a_big_endian_file(published, tmp_path):
+    """MATLAB stores whole numbers in as few bytes as they need."""
+    whole = np.swapaxes(published.astype("int8"), 0, 1)
+    sizes = np.array([6, 4, 3], ">i4").tobytes() + bytes(4)
+    parts = [
+        (b"\0\0\0\x06\0\0\0\x08" + b"\0\0\0\x06" + bytes(4)),
+        b"\0\0\0\x05\0\0\0\x0c" + sizes,
+        b"\0\x01\0\x01r\0\0\0",  # A short part: the name.
+        b"\0\0\0\x01\0\0\0\x48" + whole.tobytes(order="F"),
+    ]
+    body = b"".join(parts)
+    content = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x01\0MI"
+    content += b"\0\0\0\x0e" + len(body).to_bytes(4, "big") + body
+    (tmp_path / "uap.mat").write_bytes(content)
+    v, card = interchange.import_perturbation(tmp_path / "uap.mat")
+    np.testing.assert_array_equal(v, published.astype("int8"))
+    assert card["imported"]["dtype"] == "int8"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("r.npy", np.full(SHAPE, np.nan), "finite"),
+        ("r.npy", np.full(SHAPE, 1e300), "finite"),
+        ("r.npy", np.zeros(SHAPE), "zero everywhere"),
+        ("r.npy", np.ones((2, *SHAPE)), "shape"),
+        ("r.npy", np.ones((8, 8)), "shape"),
+        ("r.npy", np.ones((0, 8, 3)), "shape"),
+        ("r.npy", np.ones(SHAPE, complex), "complex"),
+        ("r.npy", np.full(SHAPE, None), "Python objects"),
+        ("r.mat", {"v": np.ones(SHAPE)}, "no variable 'r'"),
+        ("r.mat", {"r": np.ones(SHAPE, complex)}, "real numbers"),
+        ("r.mat", {"r": np.full(SHAPE, "a", object)}, "real numbers"),
+        ("r.mat", {"r": "a text"}, "real numbers"),
+        ("r.mat", {"r": np.ones((8, 8))}, "shape"),
+        ("r.txt", None, r"path must end in \.mat or \.npy"),
+    ],
+)
+def test_files_that_cannot_be_imported(name, value, says, tmp_path):
+    path = tmp_path / name
+    if name.endswith(".mat"):
+        scipy.io.savemat(path, value)
+    elif name.endswith(".npy"):
+        np.save(path, value)
+    with pytest.raises(ValueError, match=says):
+        interchange.import_perturbation(path)
+
+
+def test_import_says_that_there_is_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        interchange.import_perturbation(tmp_path / "none.mat")
+
+
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [
@@ -164,9 +330,15 @@ def test_bad_cards(change, error, says, v, tmp_path):
 
 
 def test_bad_perturbations(tmp_path):
-    for value, error in ((np.full(SHAPE, np.nan), ValueError), ("", TypeError)):
+    for value, error in (
+        (np.full(SHAPE, np.nan), ValueError),
+        (np.zeros((8, 8)), ValueError),
+        ("", TypeError),
+    ):
         with pytest.raises(error, match="perturbation"):
             interchange.save_perturbation(tmp_path / "a", value, CARD)
+    with pytest.raises(TypeError, match="card"):
+        interchange.save_perturbation(tmp_path / "a", np.zeros(SHAPE), None)
 
 
 @pytest.mark.parametrize("fails", ["write", "replace"])

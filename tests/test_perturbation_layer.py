@@ -553,7 +553,7 @@ def test_two_replicas_train_like_one_device():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"rate": 1.5}, "rate must be between 0 and 1"),
+        ({"rate": 1.5}, "rate must be a number between 0 and 1"),
         ({"pool_size": 0}, "pool_size must be a whole number"),
         ({"pool_size": 2, "perturbation": np.ones(SHAPE)}, "as many as"),
         ({"perturbation": np.ones(6)}, "must have shape"),
@@ -561,7 +561,10 @@ def test_two_replicas_train_like_one_device():
         ({"value_range": (1, 0)}, "value_range must be a pair"),
         ({"epsilon": 0}, "epsilon must be finite and above 0"),
         ({"epsilon": 1.0, "norm": "l1"}, "Unknown norm"),
-        ({"epsilon": 1.0, "step_size": 0.0}, "step_size must be finite"),
+        (
+            {"epsilon": 1.0, "step_size": 0.0},
+            "step_size must be a number above 0",
+        ),
         ({"step_size": 1.0}, "without epsilon"),
         ({"epsilon": 1.0, "perturbation": np.full(SHAPE, 2)}, "outside the"),
     ],

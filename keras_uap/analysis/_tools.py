@@ -10,6 +10,7 @@ import dataclasses
 import keras
 import numpy as np
 
+from keras_uap.checks import check_images, check_whole
 from keras_uap.logits import compile_logits, logits_function, predict_logits
 from keras_uap.lp_ball import lp_norm
 from keras_uap.perturbation_layer import (
@@ -42,29 +43,6 @@ def _plain(value):
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
     return value
-
-
-def check_images(images, name="images"):
-    """Returns a batch of images as an array.
-
-    Raises:
-        TypeError: if it is not an array of numbers.
-        ValueError: if there is no image, or one is not finite.
-    """
-    images = np.asarray(images)
-    if images.dtype.kind not in "fiub":
-        raise TypeError(
-            f"{name} must be an array of numbers. Received: dtype "
-            f"{images.dtype}."
-        )
-    if images.ndim < 2 or len(images) == 0:
-        raise ValueError(
-            f"{name} must be a batch of at least one image, of shape "
-            f"(n, height, width, channels). Received: shape {images.shape}."
-        )
-    if images.dtype.kind == "f" and not np.all(np.isfinite(images)):
-        raise ValueError(f"{name} must be finite. Received: NaN or infinity.")
-    return images
 
 
 def check_alike(images, held_out):
@@ -134,6 +112,7 @@ class Labeller:
         from_logits=None,
         verbose=0,
     ):
+        check_whole("batch_size", batch_size, 1)
         self.images = check_images(images)
         self.value_range = standardize_value_range(value_range)
         self.batch_size = batch_size
@@ -210,8 +189,9 @@ def fit_perturbation(
         TypeError, ValueError: as `UniversalPerturbation` and its `fit`.
     """
     images = check_images(images)
-    if draws < 1:
-        raise ValueError(f"draws must be at least 1. Received: draws={draws}.")
+    check_whole("seed", seed, 0)
+    check_whole("draws", draws, 1)
+    check_whole("batch_size", batch_size, 1)
     if len(images) > draws:
         rng = np.random.default_rng(seed)
         images = images[rng.permutation(len(images))[:draws]]

@@ -24,6 +24,7 @@ from keras_uap.analysis._tools import (
     scaled,
 )
 from keras_uap.analysis.interval import rate_interval
+from keras_uap.checks import as_sizes, check_whole
 from keras_uap.deepfool import deepfool
 from keras_uap.lp_ball import lp_norm, standardize_norm
 from keras_uap.perturbation_layer import (
@@ -107,6 +108,7 @@ def baseline_rates(
         - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
     """
     v = standardize_perturbation(perturbation)
+    check_whole("seed", seed, 0)
     norm = standardize_norm(norm)
     images = check_images(images)
     if images.shape[1:] != v.shape:
@@ -116,11 +118,7 @@ def baseline_rates(
         )
     if norms is None:
         norms = [lp_norm(v, norm) * factor for factor in (0.25, 0.5, 1, 2)]
-    norms = np.asarray(norms, "float64")
-    if norms.ndim != 1 or len(norms) == 0 or not np.all(norms > 0):
-        raise ValueError(
-            f"norms must be numbers above 0. Received: norms={norms}."
-        )
+    norms = np.array(as_sizes("norms", norms))
     held_out = check_images(held_out, "held_out")
     check_alike(images, held_out)
     labeller = Labeller(

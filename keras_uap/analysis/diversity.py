@@ -22,6 +22,7 @@ from keras_uap.analysis._tools import (
     default_fit,
     progress_bar,
 )
+from keras_uap.checks import check_whole
 from keras_uap.perturbation_layer import standardize_perturbation
 
 
@@ -95,10 +96,9 @@ def perturbation_diversity(
     Reference:
         - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
     """
-    if count < 2:
-        raise ValueError(
-            f"count must be at least 2, to compare. Received: count={count}."
-        )
+    check_whole("count", count, 2)
+    check_whole("seed", seed, 0)
+    check_whole("batch_size", batch_size, 1)
     images = check_images(images)
     fit = fit or default_fit(classifier, norm, value_range, draws, from_logits)
     labeller = None
@@ -137,6 +137,11 @@ def inner_products(perturbations):
     Raises:
         ValueError: if one is zero, or they differ in shape.
     """
+    if not isinstance(perturbations, (list, tuple, np.ndarray)):
+        raise TypeError(
+            "perturbations must be a sequence of arrays. Received: "
+            f"perturbations={perturbations!r}."
+        )
     arrays = [standardize_perturbation(v) for v in perturbations]
     shapes = sorted({v.shape for v in arrays})
     if len(shapes) != 1:

@@ -33,6 +33,7 @@ from keras_uap.analysis._tools import (
     scaled,
 )
 from keras_uap.analysis.interval import difference_interval, rate_interval
+from keras_uap.checks import as_wholes, check_whole
 from keras_uap.deepfool import deepfool
 from keras_uap.logits import compile_logits, logits_function, predict_logits
 from keras_uap.losses import ClippedCrossentropy
@@ -167,6 +168,7 @@ def normal_spectrum(normals, seed=0):
     Reference:
         - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
     """
+    check_whole("seed", seed, 0)
     normals = getattr(normals, "normals", normals)
     normals = check_images(normals, "normals")
     if len(normals) < 2:
@@ -288,12 +290,10 @@ def subspace_fooling(
     Reference:
         - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
     """
-    dims = _check_dims(dims, spectrum)
+    dims = _check_dims("dims", dims, spectrum)
     epsilon, norm = standardize_epsilon(epsilon), standardize_norm(norm)
-    if num_random < 1:
-        raise ValueError(
-            f"num_random must be at least 1. Received: {num_random!r}."
-        )
+    check_whole("num_random", num_random, 1)
+    check_whole("seed", seed, 0)
     labeller = Labeller(
         classifier, images, value_range, batch_size, from_logits
     )
@@ -386,11 +386,20 @@ def subspace_perturbation(
     Raises:
         ValueError: for a dimension out of range.
     """
-    (dim,) = _check_dims((dim,), spectrum)
+    (dim,) = _check_dims("dim", (dim,), spectrum)
     epsilon, norm = standardize_epsilon(epsilon), standardize_norm(norm)
     value_range = standardize_value_range(value_range)
+    for name, value in {"steps": steps, "batch_size": batch_size}.items():
+        check_whole(name, value, 1)
+    check_whole("seed", seed, 0)
     images = check_images(images)
     shape = images.shape[1:]
+    if shape != spectrum.directions.shape[1:]:
+        raise ValueError(
+            "The images do not have the shape of the normals. Received: "
+            f"images of shape {images.shape}. Expected: (n, "
+            f"{', '.join(map(str, spectrum.directions.shape[1:]))})."
+        )
     function = logits_function(
         classifier, from_logits, images[:4].astype("float32")
     )
@@ -452,15 +461,14 @@ def _combine(spectrum, coordinates):
     return vector.reshape(spectrum.directions.shape[1:])
 
 
-def _check_dims(dims, spectrum):
-    dims = tuple(int(dim) for dim in dims)
-    most = len(spectrum.directions)
-    if not dims or min(dims) < 1 or max(dims) > most:
-        raise ValueError(
-            "A dimension must be from 1 to the number of singular vectors, "
-            f"{most}. Received: {dims}. More normals give more."
+def _check_dims(name, dims, spectrum):
+    if not isinstance(spectrum, NormalSpectrum):
+        raise TypeError(
+            "spectrum must be a NormalSpectrum, as normal_spectrum gives. "
+            f"Received: spectrum={spectrum!r}."
         )
-    return dims
+    # More normals give more directions.
+    return as_wholes(name, dims, 1, len(spectrum.directions))
 
 
 def _gram(count, width, block):

@@ -16,6 +16,8 @@ Reference:
 import numpy as np
 from scipy import stats
 
+from keras_uap.checks import as_numbers, check_number
+
 
 def rate_interval(hits, groups=None, level=0.95):
     """Returns the confidence interval of a share.
@@ -33,14 +35,7 @@ def rate_interval(hits, groups=None, level=0.95):
         ValueError: if the arrays are empty or of different lengths, there is
             only one group, or `level` is out of range.
     """
-    hits = np.asarray(hits, dtype="float64")
-    if hits.ndim != 1 or len(hits) == 0:
-        raise ValueError(
-            "hits must be a one-dimensional array of at least one value. "
-            f"Received: shape {hits.shape}."
-        )
-    if not 0 < level < 1:
-        raise ValueError(f"level must be in (0, 1). Received: {level!r}.")
+    hits = _check_values("hits", hits, level)
     count, share = len(hits), hits.mean()
     effective = float(count)
     quantile = stats.norm.ppf((1 + level) / 2)
@@ -73,14 +68,7 @@ def difference_interval(differences, groups=None, level=0.95):
         ValueError: if the arrays are empty or of different lengths, there is
             only one group, or `level` is out of range.
     """
-    differences = np.asarray(differences, dtype="float64")
-    if differences.ndim != 1 or len(differences) == 0:
-        raise ValueError(
-            "differences must be a one-dimensional array of at least one "
-            f"value. Received: shape {differences.shape}."
-        )
-    if not 0 < level < 1:
-        raise ValueError(f"level must be in (0, 1). Received: {level!r}.")
+    differences = _check_values("differences", differences, level)
     count, mean = len(differences), differences.mean()
     index, number = _index(
         np.arange(count) if groups is None else groups, differences
@@ -88,6 +76,17 @@ def difference_interval(differences, groups=None, level=0.95):
     error = np.sqrt(_variance(differences - mean, index, number))
     half = stats.t.ppf((1 + level) / 2, df=number - 1) * error
     return float(mean - half), float(mean + half)
+
+
+def _check_values(name, values, level):
+    values = as_numbers(name, values).astype("float64")
+    if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
+        raise ValueError(
+            f"{name} must be a one-dimensional array of at least one value, "
+            f"all of them finite. Received: {name}={values!r}."
+        )
+    check_number("level", level, lambda n: 0 < n < 1, "in (0, 1)")
+    return values
 
 
 def _index(groups, values):

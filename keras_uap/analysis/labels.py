@@ -27,6 +27,7 @@ from keras_uap.analysis._tools import (
     progress_bar,
 )
 from keras_uap.analysis.interval import rate_interval
+from keras_uap.checks import as_wholes, check_whole
 from keras_uap.lp_ball import standardize_epsilon, standardize_norm
 
 
@@ -269,9 +270,9 @@ def target_rates(
     Raises:
         ValueError: for targets that are no classes, or no targets.
     """
-    targets = tuple(int(target) for target in targets)
-    if not targets:
-        raise ValueError("targets must hold at least one class. Received: none")
+    check_whole("seed", seed, 0)
+    check_whole("draws", draws, 1)
+    targets = as_wholes("targets", targets, 0, np.inf)
     norm, epsilon = standardize_norm(norm), standardize_epsilon(epsilon)
     images = check_images(images)
     held_out = check_images(held_out, "held_out")
@@ -280,7 +281,7 @@ def target_rates(
     labeller = Labeller(
         classifier, held_out, value_range, batch_size, from_logits
     )
-    if min(targets) < 0 or max(targets) >= labeller.num_classes:
+    if max(targets) >= labeller.num_classes:
         raise ValueError(
             f"targets are out of range. Received: {targets}. Expected: 0 to "
             f"{labeller.num_classes - 1}, as the classifier has "

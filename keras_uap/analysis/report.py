@@ -21,6 +21,7 @@ from keras_uap.analysis._tools import (
     random_noise,
 )
 from keras_uap.analysis.interval import rate_interval
+from keras_uap.checks import as_numbers, check_whole
 from keras_uap.logits import compile_logits, logits_function, predict_logits
 from keras_uap.lp_ball import lp_norm, standardize_norm
 from keras_uap.perturbation_layer import (
@@ -224,11 +225,12 @@ def fooling_report(
             "The images do not have the perturbation's shape. Received: "
             f"{images.shape}. Expected: (n, *{v.shape}). {RESIZE_HINT}"
         )
-    if num_random < 1:
-        raise ValueError(
-            f"num_random must be at least 1. Received: {num_random!r}."
-        )
-    if labels is not None and np.size(labels) != len(images):
+    check_whole("num_random", num_random, 1)
+    check_whole("seed", seed, 0)
+    check_whole("batch_size", batch_size, 1)
+    if labels is not None:
+        labels = as_numbers("labels", labels)
+    if labels is not None and labels.size != len(images):
         raise ValueError(
             "There must be one label per image, a class index. Received: "
             f"{len(images)} images and labels of shape {np.shape(labels)}."

@@ -9,6 +9,7 @@ Reference:
     - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401), Fig. 6
 """
 
+import collections.abc
 import dataclasses
 
 import numpy as np
@@ -25,6 +26,7 @@ from keras_uap.analysis._tools import (
     random_noise,
 )
 from keras_uap.analysis.interval import rate_interval
+from keras_uap.checks import as_sizes, as_wholes, check_whole
 from keras_uap.lp_ball import standardize_norm
 
 
@@ -103,12 +105,8 @@ def sample_size_curve(
         - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
     """
     images = check_images(images)
-    sizes = tuple(int(size) for size in sizes)
-    if not sizes or min(sizes) < 1 or max(sizes) > len(images):
-        raise ValueError(
-            "sizes must be whole numbers from 1 to the number of images, "
-            f"{len(images)}. Received: sizes={sizes}."
-        )
+    check_alike(images, check_images(held_out, "held_out"))
+    sizes = as_wholes("sizes", sizes, 1, len(images))
 
     def subset(size, each):
         order = np.random.default_rng(each).permutation(len(images))
@@ -167,6 +165,11 @@ def image_kinds(
     Raises:
         ValueError: for kinds without images.
     """
+    if not isinstance(kinds, collections.abc.Mapping):
+        raise TypeError(
+            "kinds must be a dictionary from names to arrays. Received: "
+            f"kinds={kinds!r}."
+        )
     kinds = {
         name: check_images(images, f"kinds[{name!r}]")
         for name, images in dict(kinds).items()
@@ -227,11 +230,7 @@ def epsilon_curve(
         ValueError: for radii that are not above 0.
     """
     images = check_images(images)
-    epsilons = tuple(float(epsilon) for epsilon in epsilons)
-    if not epsilons or not min(epsilons) > 0:
-        raise ValueError(
-            f"epsilons must be above 0. Received: epsilons={epsilons}."
-        )
+    epsilons = as_sizes("epsilons", epsilons)
     return _curve(
         "epsilon, pixel units",
         epsilons,
@@ -269,10 +268,9 @@ def _curve(
     verbose,
 ):
     """Fits and measures; `choose(value, seed)` gives images and epsilon."""
-    if num_seeds < 1:
-        raise ValueError(
-            f"num_seeds must be at least 1. Received: num_seeds={num_seeds}."
-        )
+    check_whole("num_seeds", num_seeds, 1)
+    check_whole("seed", seed, 0)
+    check_whole("draws", draws, 1)
     norm = standardize_norm(norm)
     held_out = check_images(held_out, "held_out")
     groups = check_groups(groups, held_out)

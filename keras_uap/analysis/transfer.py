@@ -27,6 +27,7 @@ from keras_uap.analysis._tools import (
     random_noise,
 )
 from keras_uap.analysis.interval import rate_interval
+from keras_uap.checks import check_whole
 from keras_uap.lp_ball import lp_norm, standardize_norm
 from keras_uap.perturbation_layer import (
     standardize_perturbation,
@@ -120,7 +121,13 @@ def transfer_matrix(
     groups = check_groups(groups, images)
     norm = standardize_norm(norm)
     low, high = standardize_value_range(value_range) or (0.0, 1.0)
-    value_ranges = value_ranges or {}
+    check_whole("seed", seed, 0)
+    value_ranges = {} if value_ranges is None else value_ranges
+    if not isinstance(value_ranges, collections.abc.Mapping):
+        raise TypeError(
+            "value_ranges must be a dictionary from names of classifiers. "
+            f"Received: value_ranges={value_ranges!r}."
+        )
     unknown = sorted(set(value_ranges) - set(classifiers))
     if unknown:
         raise ValueError(
@@ -195,6 +202,11 @@ def transfer_matrix(
 
 def _named(items, what, names=None):
     """Returns a dictionary from names to items."""
+    if not isinstance(items, (collections.abc.Mapping, list, tuple)):
+        raise TypeError(
+            f"{what} must be a dictionary or a list. Received: "
+            f"{what}={items!r}."
+        )
     if not isinstance(items, collections.abc.Mapping):
         items = list(items)
         if names is None or len(names) != len(items):

@@ -1,0 +1,347 @@
+"""Nothing lost and nothing let in: whole files, forged files, bad streams."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import SHAPE
+
+import keras_uap
+from keras_uap import checks
+
+
+@pytest.fixture
+def uap(linear, make_uap):
+    uap = make_uap(linear(), mask=np.eye(SHAPE[0]))
+    uap.compile("sgd", run_eagerly=True)
+    return uap
+
+
+# Whole files ------------------------------------------------------------------
+
+
+class Crash(Exception):
+    pass
+
+
+class CrashAt(keras.callbacks.Callback):
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            raise Crash
+
+
+def test_backup_resumes_exactly(linear, images, held_out, make_uap, tmp_path):
+    folder = tmp_path / "backup"
+
+    def run(seed, *callbacks):
+        keras.utils.set_random_seed(seed)
+        uap = make_uap(linear())
+        uap.compile("lion", run_eagerly=True)
+        uap.fit(
+            images,
+            batch_size=6,
+            epochs=4,
+            validation_data=held_out,
+            callbacks=list(callbacks),
+            verbose=0,
+        )
+        return uap
+
+    whole = run(5)
+    with pytest.raises(Crash):
+        run(5, keras_uap.BackupAndRestore(folder), CrashAt(2))
+    assert [path.name for path in folder.iterdir()] == ["epoch_2.weights.h5"]
+    # What a kill in the middle of the next write leaves.
+    (folder / ".tmp-abc.weights.h5").write_bytes(b"half")
+    resumed = run(99, keras_uap.BackupAndRestore(folder))
+    assert resumed.history.epoch == [2, 3]
+    for name in ("v", "best_v", "best_rate"):
+        np.testing.assert_array_equal(
+            getattr(resumed, name), getattr(whole, name), err_msg=name
+        )
+    assert list(folder.iterdir()) == []
+
+
+def test_backup_of_another_model_can_be_kept(linear, images, tmp_path):
+    model = linear()
+    model.compile("adam", "mse")
+    backup = keras_uap.BackupAndRestore(tmp_path, delete_checkpoint=False)
+    labels = np.zeros((len(images), 4))
+    model.fit(images, labels, epochs=2, verbose=0, callbacks=[backup])
+    weights = model.get_weights()
+    again = model.fit(images, labels, epochs=2, verbose=0, callbacks=[backup])
+    assert again.epoch == []
+    for before, after in zip(weights, model.get_weights()):
+        np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize(
+    ("backup_dir", "error"), [("", ValueError), (None, TypeError)]
+)
+def test_bad_backup_dir(backup_dir, error):
+    with pytest.raises(error, match="backup_dir"):
+        keras_uap.BackupAndRestore(backup_dir)
+
+
+def test_backup_of_a_model_that_is_not_built(subclassed, tmp_path):
+    callback = keras_uap.BackupAndRestore(tmp_path)
+    callback.set_model(subclassed())
+    with pytest.raises(ValueError, match="must be built"):
+        callback.on_train_begin()
+
+
+@pytest.mark.parametrize("name", ["uap.keras", "uap.weights.h5"])
+def test_old_file_stays_when_saving_fails(name, uap, tmp_path, monkeypatch):
+    path = tmp_path / name
+    method = "save" if name.endswith(".keras") else "save_weights"
+    save = getattr(uap, method)
+    save(path)
+    before = path.read_bytes()
+
+    def fails(self, filepath, *args, **kwargs):
+        with open(filepath, "wb") as file:
+            file.write(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(keras.Model, method, fails)
+    with pytest.raises(OSError, match="No space"):
+        save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_space_for_weights_is_asked_for_first(uap, tmp_path, monkeypatch):
+    path = tmp_path / "uap.weights.h5"
+    uap.save_weights(path)
+    before = path.read_bytes()
+
+    def full(file, start, size):
+        assert size >= len(before)
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(OSError, match="No space"):
+        uap.save_weights(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_saving_that_keras_handles_itself(uap, tmp_path):
+    uap.save(tmp_path / "folder", zipped=False)
+    uap.save(tmp_path / "new.keras", overwrite=False)
+    for name in ("folder", "new.keras"):
+        loaded = keras.saving.load_model(tmp_path / name)
+        np.testing.assert_array_equal(loaded.perturbation, uap.perturbation)
+
+
+# Forged files -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("v", np.full(SHAPE, 0.06), "outside the ball"),
+        ("best_v", np.full(SHAPE, np.nan), "finite"),
+        ("v", np.full(SHAPE, 0.01), "off the mask"),
+        ("mask", np.full(SHAPE, 2.0), "zeros and ones"),
+    ],
+)
+def test_forged_weights_are_refused(variable, value, says, uap, tmp_path):
+    getattr(uap, variable).assign(value)
+    uap.save(tmp_path / "forged.keras")
+    with pytest.raises(ValueError, match=says):
+        keras.saving.load_model(tmp_path / "forged.keras")
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [(np.full(SHAPE, 2.0), "outside the ball"), (np.inf, "finite")],
+)
+def test_forged_weights_of_a_layer_are_refused(value, says, tmp_path):
+    layer = keras_uap.PerturbationLayer(epsilon=1.0)
+    model = keras.Sequential([keras.Input(SHAPE), layer])
+    layer.perturbations.assign(np.broadcast_to(value, (1, *SHAPE)))
+    model.save(tmp_path / "forged.keras")
+    with pytest.raises(ValueError, match=says):
+        keras.saving.load_model(tmp_path / "forged.keras")
+
+
+@pytest.mark.filterwarnings("ignore:You are saving a model")
+@pytest.mark.parametrize("shape", [SHAPE[:2], SHAPE])
+def test_mask_is_saved_before_the_size_is_known(
+    shape, subclassed, images, make_uap, tmp_path
+):
+    mask = np.zeros(shape)
+    mask[2:5] = 1
+    uap = make_uap(subclassed(), mask=mask, from_logits=False)
+    assert not uap.built
+    uap.save(tmp_path / "uap.keras")
+    loaded = keras.saving.load_model(tmp_path / "uap.keras")
+    loaded.compile("lion", run_eagerly=True)
+    loaded.fit(images[:8], verbose=0)
+    assert loaded.perturbation[2:5].any()
+    assert not loaded.perturbation[5:].any()
+    assert not loaded.perturbation[:2].any()
+
+
+# Streams ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("eagerly", [False, True])
+@pytest.mark.parametrize(
+    "bad", [lambda x: x[:, :-1], lambda x: x[..., :1], lambda x: x[0]]
+)
+def test_batch_of_another_shape_in_a_data_set(bad, eagerly, uap, images):
+    def batches():
+        for i in range(5):
+            x = images[8 * i : 8 * i + 8]
+            yield bad(x) if i == 3 else x
+
+    data = tf.data.Dataset.from_generator(
+        batches, output_signature=tf.TensorSpec(None, "float32")
+    )
+    uap.compile("lion", run_eagerly=eagerly)
+    with pytest.raises(ValueError, match="another shape in batch 3"):
+        uap.fit(data, verbose=0)
+    with pytest.raises(ValueError, match="another shape in batch 3"):
+        uap.evaluate(data, verbose=0)
+
+
+class Endless(keras.utils.PyDataset):
+    """The same images for ever."""
+
+    def __init__(self, images):
+        super().__init__()
+        self.images = images
+
+    @property
+    def num_batches(self):
+        return None
+
+    def __getitem__(self, index):
+        return self.images[:8]
+
+
+def endless(kind, images):
+    if kind == "PyDataset":
+        return Endless(images)
+    return tf.data.Dataset.from_tensors(images[:8]).repeat()
+
+
+@pytest.mark.parametrize("kind", ["PyDataset", "Dataset"])
+def test_endless_data(kind, uap, images):
+    data = endless(kind, images)
+    with pytest.raises(ValueError, match="Pass steps_per_epoch"):
+        uap.fit(data, verbose=0)
+    with pytest.raises(ValueError, match="Pass validation_steps"):
+        uap.fit(images, validation_data=data, verbose=0)
+    with pytest.raises(ValueError, match="Pass steps"):
+        uap.evaluate(data, verbose=0)
+    uap.fit(
+        data,
+        steps_per_epoch=2,
+        epochs=2,
+        callbacks=[keras_uap.StopAtFoolingRate(1.0)],
+        verbose=0,
+    )
+    assert uap.stop_reason is not None
+
+
+def test_the_perturbation_that_reached_the_rate_is_kept(
+    uap, images, held_out, monkeypatch
+):
+    """Also where an earlier one fooled more of the validation data."""
+    found = []
+
+    class Record(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs):
+            found.append(self.model.perturbation)
+            # Nothing beats the first epoch on the validation data.
+            self.model.best_rate.assign(1.0)
+
+    stop = keras_uap.StopAtFoolingRate(0.5, images)
+    rates = iter([0.1, 0.9])
+    monkeypatch.setattr(stop, "_evaluate", lambda images: next(rates))
+    uap.fit(
+        images,
+        epochs=5,
+        validation_data=held_out,
+        callbacks=[Record(), stop],
+        verbose=0,
+    )
+    assert len(found) == 2
+    assert np.any(found[0] != found[1])
+    np.testing.assert_array_equal(uap.perturbation, found[1])
+
+
+# Arguments --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("check", "arguments"),
+    [
+        (checks.check_whole, (True, 1)),
+        (checks.check_whole, (1.0, 1)),
+        (checks.check_whole, (0, 1)),
+        (checks.check_number, ("1", lambda n: True, "")),
+        (checks.check_number, (True, lambda n: True, "")),
+        (checks.check_number, (np.nan, lambda n: n > 0, "above 0")),
+        (checks.check_flag, (1,)),
+        (checks.as_numbers, ("abc",)),
+        (checks.as_numbers, (["1.0"],)),
+        (checks.as_numbers, (None,)),
+        (checks.as_numbers, ([1j],)),
+        (checks.as_numbers, ([[1], [1, 2]],)),
+        (checks.as_wholes, ("12", 0, 9)),
+        (checks.as_wholes, ({1: 2}, 0, 9)),
+        (checks.as_wholes, ([], 0, 9)),
+        (checks.as_wholes, ([1, 10], 0, 9)),
+        (checks.as_wholes, ([True], 0, 9)),
+        (checks.as_sizes, ([1.0, np.inf],)),
+        (checks.as_sizes, ([0.0],)),
+        (checks.as_sizes, (3.0,)),
+    ],
+)
+def test_checks_name_the_argument(check, arguments):
+    with pytest.raises((ValueError, TypeError), match=r"^argument must"):
+        check("argument", *arguments)
+
+
+def test_checks_let_good_values_through():
+    checks.check_whole("n", np.int64(3), 3)
+    checks.check_number("n", np.float32(0.5), lambda n: n < 1, "below 1")
+    checks.check_flag("n", False)
+    assert checks.as_wholes("n", np.array([1, 2]), 0, 2) == (1, 2)
+    assert checks.as_wholes("n", range(2), 0, 2) == (0, 1)
+    assert checks.as_sizes("n", [1, 2.5]) == (1.0, 2.5)
+    bfloat16 = tf.constant([1.5], "bfloat16")
+    assert checks.as_numbers("n", bfloat16).astype("float32") == 1.5
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"steps_per_execution": 0},
+        {"run_eagerly": "no"},
+        {"jit_compile": 2},
+    ],
+)
+def test_compile_names_a_bad_argument(arguments, uap):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        uap.compile(**arguments)
+
+
+def test_deepfool_is_not_compiled_by_xla(uap):
+    with pytest.raises(ValueError, match="jit_compile=True"):
+        uap.compile("deepfool", jit_compile=True)
+    uap.compile("deepfool", jit_compile="auto")
+    assert not uap.jit_compile
+
+
+def test_softmax_over_one_output(linear, make_uap):
+    with pytest.raises(ValueError, match="at least two classes"):
+        make_uap(linear(1, "softmax"))
