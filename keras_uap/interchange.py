@@ -67,7 +67,8 @@ def save_perturbation(path, perturbation, card):
 
     Raises:
         ValueError: if the card is incomplete, or the perturbation is not
-            finite, not of two or three axes, or outside the ball that the card names.
+            finite, not an image or a signal, or outside the ball that the
+            card names.
         TypeError: if the card is not a dictionary or holds what JSON cannot.
     """
     array = _check_shape(standardize_perturbation(perturbation))

@@ -107,7 +107,7 @@ def good_text(**changes):
         {"perturbation": np.full(SHAPE, np.nan), "card": good_text()},
         {"perturbation": np.full(SHAPE, 0.6), "card": good_text()},
         {"perturbation": np.zeros((8, 8)), "card": good_text()},
-        {"perturbation": np.zeros((8, 8)), "card": good_text(shape=[8, 8])},
+        {"perturbation": np.zeros(8), "card": good_text(shape=[8])},
         {"perturbation": np.zeros(SHAPE), "card": np.array("not JSON")},
         {"perturbation": np.zeros(SHAPE), "card": np.array("[1, 2]")},
         {"perturbation": np.zeros(SHAPE), "card": np.array(["{}"])},
