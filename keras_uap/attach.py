@@ -148,7 +148,8 @@ def attach(
         others = other_inputs or {}
         others = {name: _constant(image, v) for name, v in others.items()}
         x = {input: x, **others}
-    scores = _choose_output(classifier(x), output)
+    # Of a model with a layer graph, it has been chosen above.
+    scores = _choose_output(classifier(x), None if inputs else output)
     check_scores(scores)
     return keras.Model(image, scores, name=f"attached_{classifier.name}")
 
@@ -223,6 +224,8 @@ def _with_one_output(classifier, output):
     outputs = _by_name(classifier, "output")
     if outputs is None:
         if len(classifier.outputs) == 1:
+            names = getattr(classifier, "output_names", [])
+            _choose_output(classifier.outputs[0], output, names)
             return classifier
         outputs = classifier.outputs
     # Names of a list of outputs are those of their layers.
@@ -236,6 +239,11 @@ def _with_one_output(classifier, output):
 def _choose_output(outputs, output, names=None):
     """The class scores among a dictionary or a list of outputs."""
     if not isinstance(outputs, (dict, list, tuple)):
+        if output not in (None, 0, *(names or ())):
+            raise ValueError(
+                "The classifier has a single output. Received: "
+                f"output={output!r}. Leave output away."
+            )
         return outputs
     if isinstance(outputs, dict):
         names = list(outputs)

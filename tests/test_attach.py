@@ -383,6 +383,17 @@ REFUSED = {
         {"output": 2, **OTHERS},
         r"output=2",
     ),
+    "another output of the only one": (
+        lambda: keras.Sequential(
+            [
+                keras.Input((8, 8, 3)),
+                keras.layers.Flatten(),
+                keras.layers.Dense(3),
+            ]
+        ),
+        {"output": "kinds"},
+        "single output.*output='kinds'",
+    ),
     "several inputs": (
         lambda: several(dict),
         {"output": "kinds"},
