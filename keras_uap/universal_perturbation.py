@@ -807,9 +807,7 @@ class UniversalPerturbation(keras.Model):
         if kwargs.get("steps") is not None:
             check_whole("steps", kwargs["steps"], 1)
         if _is_array(x):
-            batch_size = 32 if batch_size is None else batch_size
-            check_whole("batch_size", batch_size, 1)
-            x, y = self._batches_of(x, y, batch_size), None
+            x, y = self._batches_of(x, y, batch_size or 32), None
         try:
             return super().evaluate(x, y, **kwargs)
         except tf.errors.InvalidArgumentError as error:
