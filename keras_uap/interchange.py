@@ -175,6 +175,8 @@ def import_perturbation(path, norm="linf"):
         if array.ndim == 4 and len(array) == 1:
             array = array[0]
             changes.append("first axis, of one image, left out")
+        if array.ndim != 3:
+            raise ValueError(f"The array has the shape {array.shape}.")
         if path.suffix == ".mat":
             found["variable"] = _MAT_VARIABLE
             array = np.swapaxes(array, 0, 1)

@@ -332,7 +332,7 @@ def test_bad_cards(change, error, says, v, tmp_path):
 def test_bad_perturbations(tmp_path):
     for value, error in (
         (np.full(SHAPE, np.nan), ValueError),
-        (np.zeros((8, 8)), ValueError),
+        (np.zeros(8), ValueError),
         ("", TypeError),
     ):
         with pytest.raises(error, match="perturbation"):
