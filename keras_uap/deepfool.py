@@ -103,7 +103,13 @@ def deepfool(
     )
     check_whole("batch_size", batch_size, 1)
     images = check_images(images)
-    run = _compiled(rule, classifier, from_logits, images)
+    logits = logits_function(
+        classifier, from_logits, images[:4].astype("float32")
+    )
+    # The ids stay taken while the compiled function holds on to their owners.
+    # A model that is quantized or rewired has other variables.
+    owners = (id(classifier), *map(id, classifier.variables))
+    run = _compiled(rule, logits, images.shape[1:], (owners, from_logits))
     progress = keras.utils.Progbar(
         len(images), verbose=1 if verbose == "auto" else verbose
     )
@@ -115,28 +121,16 @@ def deepfool(
     return DeepFoolResult(*(np.concatenate(parts) for parts in zip(*results)))
 
 
-def _compiled(rule, classifier, from_logits, images):
-    """The rule on this classifier, compiled; kept for the next calls."""
-    # The ids stay taken while the compiled function holds on to their owners.
-    # A model that is quantized or rewired has other variables.
-    key = (
-        id(classifier),
-        *map(id, getattr(classifier, "variables", ())),
-        from_logits,
-        images.shape[1:],
-        *(rule.num_candidates, rule.overshoot, rule.max_steps),
-    )
+def _compiled(rule, logits, image_shape, source):
+    """The rule, compiled; kept for the next calls with the same `source`."""
+    settings = (rule.num_candidates, rule.overshoot, rule.max_steps)
+    key = (source, image_shape, settings)
     if key not in _compiled_runs:
-        logits = logits_function(
-            classifier, from_logits, images[:4].astype("float32")
-        )
         if len(_compiled_runs) == _MOST_RUNS:
             del _compiled_runs[next(iter(_compiled_runs))]
         _compiled_runs[key] = tf.function(
             lambda batch: rule.minimal_perturbations(logits, batch),
-            input_signature=[
-                tf.TensorSpec((None, *images.shape[1:]), "float32")
-            ],
+            input_signature=[tf.TensorSpec((None, *image_shape), "float32")],
             autograph=False,
         )
     return _compiled_runs[key]

@@ -467,7 +467,7 @@ class Table:
                         3.5,
                         _broken(V, rng),
                         V.astype(complex),
-                        V[0],
+                        V[0, 0],
                         np.zeros((1, 1, 8, 8, 3)),
                     ]
                 },
@@ -570,7 +570,7 @@ class Table:
                         *STRANGE,
                         None,
                         _broken(V, rng),
-                        V[0],
+                        V[0, 0],
                         V.astype(complex),
                         V * 1000,
                     ]
