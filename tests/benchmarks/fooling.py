@@ -20,7 +20,7 @@ import numpy as np
 from photos import load_split
 
 import keras_uap
-from keras_uap import analysis, datasets, samples
+from keras_uap import analysis, samples
 
 
 def lion(uap, batches):
@@ -36,12 +36,21 @@ def deepfool(uap, batches):
     return keras_uap.DeepFool(max_steps=3, step_size=steps)
 
 
-# name, update, crops to fit on, epochs, batch size, augmented
+# name, update, what to fit on and how much of it, epochs, where it starts
 ROWS = [
-    ("lion, one epoch", lion, 1040, 1, 16, False),
-    ("decaying lion, four epochs", decaying_lion, 1600, 4, 16, False),
-    ("DeepFool, whole batches", deepfool, 256, 4, 16, False),
+    ("lion, one epoch", lion, "crops", 1040, 1, None),
+    ("decaying lion, four epochs", decaying_lion, "crops", 1600, 4, None),
+    ("DeepFool, whole batches", deepfool, "crops", 256, 4, None),
+    ("data-free, jigsaw images", decaying_lion, "jigsaw", 512, 2, None),
+    ("data-free, noise", decaying_lion, "noise", 512, 2, None),
+    ("few crops", decaying_lion, "crops", 32, 4, None),
+    ("few crops after jigsaw images", decaying_lion, "crops", 32, 4, "jigsaw"),
 ]
+BATCH = 16
+
+
+def draw(kind, count, seed):
+    return keras_uap.noise_images(count, (224, 224, 3), kind, seed)
 
 
 def main():
@@ -54,7 +63,7 @@ def main():
     options = parser.parse_args()
 
     classifier = samples.load_classifier()
-    most = max(row[2] for row in ROWS)
+    most = max(row[3] for row in ROWS)
     images, held_out, groups = load_split(
         options.photos, most, options.held_out
     )
@@ -63,25 +72,34 @@ def main():
         f"of {len(np.unique(groups))} photographs; {options.runs} runs\n"
     )
     print(
-        "| update | crops to fit | model passes | held-out fooling rate "
+        "| update | images to fit | model passes | held-out fooling rate "
         "| range | seconds |"
     )
     print("|---|---|---|---|---|---|")
     results = []
-    for name, update, count, epochs, batch_size, augmented in ROWS:
+    for name, update, source, count, epochs, first in ROWS:
         if options.only and options.only not in name:
             continue
         rates, passes, seconds = [], [], []
         for seed in range(options.runs):
             keras.utils.set_random_seed(seed)
             uap = keras_uap.UniversalPerturbation(classifier, epsilon=10.0)
-            crops = images[:count]
-            uap.compile(update(uap, epochs * -(-len(crops) // batch_size)))
+            if first is not None:  # Fitted without data, just as above.
+                uap.compile(uap.decaying_lion(2 * 512 // BATCH))
+                uap.fit(draw(first, 512, seed), epochs=2, verbose=0)
+                uap = keras_uap.UniversalPerturbation(
+                    classifier,
+                    epsilon=10.0,
+                    initial_perturbation=uap.perturbation,
+                )
+            data = images[:count]
+            if source != "crops":
+                data = draw(source, count, seed)
+            uap.compile(update(uap, epochs * -(-len(data) // BATCH)))
             start = time.perf_counter()
-            data = {"x": crops, "batch_size": batch_size}
-            if augmented:
-                data = {"x": datasets.augmented(crops, batch_size, seed=seed)}
-            history = uap.fit(**data, epochs=epochs, verbose=0).history
+            history = uap.fit(
+                data, batch_size=BATCH, epochs=epochs, verbose=0
+            ).history
             seconds.append(time.perf_counter() - start)
             passes.append(sum(history["model_passes"]))
             rates.append(
@@ -92,14 +110,14 @@ def main():
         results.append(
             {
                 "update": name,
-                "crops": len(crops),
+                "images": len(data),
                 "model_passes": passes,
                 "fooling_rates": rates,
                 "seconds": seconds,
             }
         )
         print(
-            f"| {name} | {len(crops)} | {np.mean(passes):.0f} | "
+            f"| {name} | {len(data)} | {np.mean(passes):.0f} | "
             f"{np.mean(rates):.1%} | {min(rates):.1%} to {max(rates):.1%} | "
             f"{np.median(seconds):.0f} |",
             flush=True,
