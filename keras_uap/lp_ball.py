@@ -150,3 +150,13 @@ class LpBall(keras.constraints.Constraint):
 
     def get_config(self):
         return {"epsilon": self.epsilon, "norm": self.norm}
+
+
+class CallConstraint(keras.constraints.Constraint):
+    """Makes a constraint of a function, as Keras before 3.15 demands."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, w):
+        return self.function(w)

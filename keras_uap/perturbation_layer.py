@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from keras_uap.checks import as_numbers, check_number, check_whole
 from keras_uap.lp_ball import (
+    CallConstraint,
     lp_norm,
     project,
     standardize_epsilon,
@@ -278,7 +279,11 @@ class PerturbationLayer(keras.layers.Layer):
             shape=(self.pool_size, *image_shape),
             initializer=initializer,
             trainable=self.epsilon is not None,
-            constraint=None if self.epsilon is None else self._constrain,
+            constraint=(
+                None
+                if self.epsilon is None
+                else CallConstraint(self._constrain)
+            ),
             # All replicas compute the same next value.
             aggregation="only_first_replica",
             dtype="float32",

@@ -46,6 +46,7 @@ from keras_uap.logits import (
 )
 from keras_uap.lp_ball import (
     ROUNDING,
+    CallConstraint,
     lp_norm,
     project,
     standardize_epsilon,
@@ -223,7 +224,7 @@ class UniversalPerturbation(keras.Model):
                 shape=image_shape,
                 initializer="zeros",
                 trainable=True,
-                constraint=self._constrain,
+                constraint=CallConstraint(self._constrain),
                 name="perturbation",
             )
             self.best_v = self.add_weight(
