@@ -21,8 +21,9 @@ for pair in $pairs; do
         "tensorflow${tensorflow:+==$tensorflow}" "keras${keras:+==$keras}"
     echo "== $("$environment/bin/pip" freeze | grep -E '^(tensorflow|keras)==' \
         | tr '\n' ' ')"
-    # Not the sources beside the tests, but what was installed.
-    "$environment/bin/python" -P -m pytest -q -p no:cacheprovider tests \
-        || status=1
+    # Not the sources beside the tests, but what was installed; in the
+    # processes that tests start, too.
+    PYTHONSAFEPATH=1 "$environment/bin/python" -m pytest -q \
+        -p no:cacheprovider tests || status=1
 done
 exit $status
