@@ -5,6 +5,9 @@
 #     tests/matrix.sh [FOLDER]
 #
 # FOLDER keeps the environments from one run to the next.
+#
+# What breaks below: up to 3.13, Keras returns tensors from evaluate() instead
+# of floats, and wraps a layer's ValueError in a RuntimeError.
 set -euo pipefail -o noglob
 cd "$(dirname "$0")/.."
 folder=${1:-$(mktemp -d)}
