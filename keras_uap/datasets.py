@@ -181,11 +181,14 @@ def without_tuner(data):
     all cores without it.
 
     Args:
-        data: A `tf.data.Dataset`.
+        data: A `tf.data.Dataset`. One whose options say whether to tune it,
+            `autotune.enabled`, keeps its will.
 
     Returns:
         The same data with another option.
     """
+    if data.options().autotune.enabled is not None:
+        return data
     options = tf.data.Options()
     options.autotune.enabled = False
     return data.with_options(options)

@@ -36,6 +36,7 @@ from keras_uap.checks import (
     check_number,
     check_whole,
 )
+from keras_uap.datasets import without_tuner
 from keras_uap.deepfool import DeepFool
 from keras_uap.interchange import atomic_path, weights_path
 from keras_uap.logits import (
@@ -882,6 +883,7 @@ class UniversalPerturbation(keras.Model):
         if isinstance(x, dict) and _IMAGES in x:
             return x, y
         if isinstance(x, tf.data.Dataset):
+            x = without_tuner(x)
             first = next(iter(x.take(1)), None)
         elif isinstance(x, keras.utils.PyDataset):
             first = x[0] if x.num_batches != 0 else None
@@ -977,10 +979,7 @@ class UniversalPerturbation(keras.Model):
         options.experimental_distribute.auto_shard_policy = (
             tf.data.experimental.AutoShardPolicy.DATA
         )
-        # There is nothing to tune, and TensorFlow 2.21 lets whoever drops an
-        # iterator wait for the tuner's next turn: seconds after every epoch.
-        options.autotune.enabled = False
-        return data.with_options(options)
+        return without_tuner(data.with_options(options))
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         # The data has been looked at and the model is built. Keras would take
