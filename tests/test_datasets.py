@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from keras_uap import datasets, samples
@@ -310,3 +311,13 @@ def test_a_look_at_one_batch_moves_the_draws_by_one():
         return np.concatenate([batch.numpy() for batch in data])
 
     np.testing.assert_array_equal(after_a_look(0.0), after_a_look(0.5))
+
+
+def test_without_tuner_unless_asked_for():
+    data = tf.data.Dataset.range(3)
+    assert datasets.without_tuner(data).options().autotune.enabled is False
+    assert data.options().autotune.enabled is None
+    options = tf.data.Options()
+    options.autotune.enabled = True
+    data = data.with_options(options)
+    assert datasets.without_tuner(data).options().autotune.enabled is True
