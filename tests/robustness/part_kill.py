@@ -125,7 +125,7 @@ def run(report, quick, seed):
                 if _kill(rng, place, in_a_write):
                     report.count("kills")
                     halves = list((place / "backup").glob(".tmp-*"))
-                    report.count("kills in the middle of a write", len(halves))
+                    report.count("half-written files after a kill", len(halves))
             _finish(report, place)
             same = np.array_equal(np.load(place / "v.npy"), expected[update])
             report.check(same, f"{place.name}: another perturbation")
