@@ -13,7 +13,7 @@ Reference:
 
 import numpy as np
 
-from keras_uap.deepfool import check_whole
+from keras_uap.checks import check_whole
 from keras_uap.perturbation_layer import standardize_value_range
 
 KINDS = ("jigsaw", "noise")

@@ -7,8 +7,8 @@ runs all parts in one process (children only for peak memory) on the embedded
 EfficientNet-Lite0, l-infinity norm, epsilon 10, pixels 0 to 255, and writes
 speed.json and speed.md to DIR, anew after every part. FOLDER holds 224x224
 crops named `<photograph>_<crop>.jpg`; without it the embedded photographs are
-used. The whole run takes hours on two cores; `--parts` chooses, and `--quick`
-only checks that everything runs: its figures mean nothing.
+used. The whole run takes over an hour on two cores; `--parts` chooses, and
+`--quick` only checks that everything runs: its figures mean nothing.
 """
 
 import argparse

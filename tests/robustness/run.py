@@ -1,6 +1,6 @@
 """The robustness suite: tries hard to break keras_uap, and counts.
 
-    python tests/robustness/run.py            # all of it, about 20 minutes
+    python tests/robustness/run.py            # all of it, about 10 minutes
     python tests/robustness/run.py --quick    # a sample, under 3 minutes
     python tests/robustness/run.py --only files,kill
     python tests/robustness/run.py --only soak --epochs 200
