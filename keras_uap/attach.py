@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_uap.logits import check_scores, has_layer_graph
-from keras_uap.perturbation_layer import standardize_value_range
+from keras_uap.pixels import as_value_range
 
 # The pixel ranges of `preprocess_input` in keras.applications, by its modes,
 # and the order of channels, which is also that of the ranges.
@@ -211,9 +211,9 @@ def _standardize(value_range, channel_order):
             "the images have 0 and 255. Received: value_range=None."
         )
     if np.ndim(value_range) == 2:
-        ranges = [standardize_value_range(pair) for pair in value_range]
+        ranges = [as_value_range(pair) for pair in value_range]
     else:
-        ranges = [standardize_value_range(value_range)]
+        ranges = [as_value_range(value_range)]
     return channel_order, ranges
 
 

@@ -1,4 +1,8 @@
-"""Checks of arguments that are shared: each names what it refuses."""
+"""Checks of arguments that are shared: each names what it refuses.
+
+`check_*` raises or returns nothing. `as_*` returns the argument as what the
+rest of the package works with.
+"""
 
 import numpy as np
 
@@ -16,23 +20,40 @@ def check_whole(name, value, least):
         )
 
 
-def check_number(name, value, holds, expected):
-    """Raises ValueError unless `value` is a number for which `holds` is true.
+def check_number(name, value, least=None, above=None, most=None, below=None):
+    """Raises ValueError unless `value` is a number within its bounds.
 
     Args:
         name: String, the argument.
         value: What was received.
-        holds: Function from a number to a boolean; NaN must give `False`.
-        expected: String, what `holds` asks for: "above 0".
+        least, above: Float, the lower bound, itself allowed or not.
+        most, below: Float, the upper bound, itself allowed or not;
+            `below=np.inf` asks for a finite number.
     """
+    number = isinstance(value, (int, float, np.integer, np.floating))
     if (
-        isinstance(value, (bool, np.bool_))
-        or not isinstance(value, (int, float, np.integer, np.floating))
-        or not holds(value)
+        number
+        and not isinstance(value, bool)
+        and not np.isnan(value)
+        and (least is None or value >= least)
+        and (above is None or value > above)
+        and (most is None or value <= most)
+        and (below is None or value < below)
     ):
-        raise ValueError(
-            f"{name} must be a number {expected}. Received: {name}={value!r}."
+        return
+    if least is not None and most is not None:
+        bounds = f"between {least:g} and {most:g}"
+    else:
+        words = {"of at least": least, "above": above}
+        words |= {"at most": most, "below": below}
+        bounds = " and ".join(
+            "finite" if bound == np.inf else f"{word} {bound:g}"
+            for word, bound in words.items()
+            if bound is not None
         )
+    raise ValueError(
+        f"{name} must be a number {bounds}. Received: {name}={value!r}."
+    )
 
 
 def check_flag(name, value):
@@ -63,7 +84,7 @@ def as_numbers(name, value):
     return array
 
 
-def check_images(images, name="images"):
+def as_images(images, name="images"):
     """Returns a batch of images as an array.
 
     Raises:
@@ -76,9 +97,36 @@ def check_images(images, name="images"):
             f"{name} must be a batch of at least one image, of shape "
             f"(n, height, width, channels). Received: shape {images.shape}."
         )
-    if not np.all(np.isfinite(images)):
-        raise ValueError(f"{name} must be finite. Received: NaN or infinity.")
+    finite = np.isfinite(images)
+    if not finite.all():
+        index = np.argwhere(~finite)[0]
+        raise ValueError(
+            f"{name} must be finite. Received: NaN or infinity in image "
+            f"{index[0]}, at position {tuple(index[1:].tolist())}."
+        )
     return images
+
+
+def as_groups(groups, images):
+    """Returns the photograph of each image as an array, or None.
+
+    Raises:
+        ValueError: if there is not one group per image, or only one group.
+    """
+    if groups is None:
+        return None
+    groups = np.asarray(groups)
+    if groups.shape != (len(images),):
+        raise ValueError(
+            "There must be one group per image. Received: "
+            f"{len(images)} images and groups of shape {groups.shape}."
+        )
+    if len(np.unique(groups)) < 2:
+        raise ValueError(
+            "groups must name at least two photographs: an interval cannot be "
+            "had from one. Received: one group."
+        )
+    return groups
 
 
 def as_wholes(name, values, least, most):
@@ -125,3 +173,21 @@ def as_sizes(name, values):
             f"{name} must be numbers above 0. Received: {name}={values!r}."
         )
     return tuple(float(value) for value in array)
+
+
+def as_class(name, value):
+    """Returns the index of a class as an integer.
+
+    Raises:
+        TypeError: if it is not a whole number.
+        ValueError: if it is below 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(
+            f"{name} must be a class index. Received: {name}={value!r}."
+        )
+    if value < 0:
+        raise ValueError(
+            f"{name} must be at least 0. Received: {name}={value}."
+        )
+    return int(value)

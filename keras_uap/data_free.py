@@ -14,7 +14,7 @@ Reference:
 import numpy as np
 
 from keras_uap.checks import check_whole
-from keras_uap.perturbation_layer import standardize_value_range
+from keras_uap.pixels import as_value_range
 
 KINDS = ("jigsaw", "noise")
 
@@ -68,7 +68,7 @@ def noise_images(n, shape, kind="jigsaw", seed=0, value_range=(0, 255)):
         )
     if value_range is None:
         raise ValueError("value_range must be a pair. Received: None.")
-    low, high = standardize_value_range(value_range)
+    low, high = as_value_range(value_range)
     rng = np.random.default_rng(seed)
     if kind == "jigsaw":
         return np.stack([_jigsaw(shape, low, high, rng) for _ in range(n)])

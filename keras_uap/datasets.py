@@ -11,6 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_uap.batches import without_tuner as without_tuner
+
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 _CHANNELS = {"rgb": 3, "grayscale": 1}
 
@@ -170,28 +172,6 @@ def augmented(images, batch_size=16, value_range=(0, 255), seed=0):
         .prefetch(2)
         .map(augmentation(value_range, seed))
     )
-
-
-def without_tuner(data):
-    """Returns a `tf.data.Dataset` that is not tuned while it runs.
-
-    In TensorFlow 2.21, whoever drops an iterator waits for the tuner's next
-    turn. Its period doubles up to a minute, so that an epoch of 3.6 s ends
-    with 1.5 s of waiting. `num_parallel_calls=tf.data.AUTOTUNE` still runs on
-    all cores without it.
-
-    Args:
-        data: A `tf.data.Dataset`. One whose options say whether to tune it,
-            `autotune.enabled`, keeps its will.
-
-    Returns:
-        The same data with another option.
-    """
-    if data.options().autotune.enabled is not None:
-        return data
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return data.with_options(options)
 
 
 def first_line(error):

@@ -32,12 +32,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_uap.checks import (
+    as_images,
     check_flag,
-    check_images,
     check_number,
     check_whole,
 )
-from keras_uap.logits import logits_function
+from keras_uap.labeller import Labeller
 
 # Lifts an image that lies exactly on a boundary over it, in logits.
 _NUDGE = 1e-5
@@ -102,14 +102,19 @@ def deepfool(
         num_candidates=num_candidates, overshoot=overshoot, max_steps=max_steps
     )
     check_whole("batch_size", batch_size, 1)
-    images = check_images(images)
-    logits = logits_function(
-        classifier, from_logits, images[:4].astype("float32")
+    images = as_images(images)
+    labeller = Labeller(
+        classifier,
+        images.shape[1:],
+        from_logits,
+        images[:4].astype("float32"),
     )
     # The ids stay taken while the compiled function holds on to their owners.
     # A model that is quantized or rewired has other variables.
     owners = (id(classifier), *map(id, classifier.variables))
-    run = _compiled(rule, logits, images.shape[1:], (owners, from_logits))
+    run = _compiled(
+        rule, labeller.logits, images.shape[1:], (owners, from_logits)
+    )
     progress = keras.utils.Progbar(
         len(images), verbose=1 if verbose == "auto" else verbose
     )
@@ -178,16 +183,12 @@ class DeepFool:
         check_whole("num_candidates", num_candidates, 2)
         check_whole("max_steps", max_steps, 1)
         check_flag("one_by_one", one_by_one)
-        check_number(
-            "overshoot", overshoot, lambda n: 0 <= n < np.inf, "of at least 0"
-        )
+        check_number("overshoot", overshoot, least=0, below=np.inf)
         if not isinstance(
             step_size, keras.optimizers.schedules.LearningRateSchedule
         ):
-            check_number(
-                "step_size", step_size, lambda n: 0 < n < np.inf, "above 0"
-            )
-        check_number("momentum", momentum, lambda n: 0 <= n < 1, "in [0, 1)")
+            check_number("step_size", step_size, above=0, below=np.inf)
+        check_number("momentum", momentum, least=0, below=1)
         self.num_candidates = num_candidates
         self.overshoot = overshoot
         self.max_steps = max_steps

@@ -13,36 +13,22 @@ Files are taken for what they may be: written by someone else, or damaged. What
 they declare is checked before memory is set aside, and nothing is unpickled.
 """
 
-import contextlib
 import io
 import json
 import math
-import os
 import pathlib
 import struct
-import tempfile
 import zipfile
 import zlib
 
 import numpy as np
 
-from keras_uap.lp_ball import (
-    ROUNDING,
-    lp_norm,
-    project,
-    standardize_epsilon,
-    standardize_norm,
-)
-from keras_uap.perturbation_layer import (
-    standardize_perturbation,
-    standardize_value_range,
-)
+from keras_uap.lp_ball import LpBall, as_norm, lp_norm
+from keras_uap.pixels import as_perturbation, as_value_range
+from keras_uap.saving import atomic_path
 from keras_uap.version import __version__
 
 CARD_FORMAT = 1
-
-# How the names of files begin that are not whole yet.
-TEMPORARY = ".tmp-"
 
 # Largest array that is read: 4096 x 4096 x 4 float32, with its header.
 _MOST_BYTES = 2**28 + 2**12
@@ -71,7 +57,7 @@ def save_perturbation(path, perturbation, card):
             card names.
         TypeError: if the card is not a dictionary or holds what JSON cannot.
     """
-    array = _check_shape(standardize_perturbation(perturbation))
+    array = _check_shape(as_perturbation(perturbation))
     if not isinstance(card, dict):
         raise TypeError(f"card must be a dictionary. Received: card={card!r}.")
     if card.get("shape", list(array.shape)) != list(array.shape):
@@ -86,14 +72,14 @@ def save_perturbation(path, perturbation, card):
         "version": __version__,
         "shape": list(array.shape),
     }
-    card = _standardize_card(card, array, "card")
+    card, ball = _as_card(card, array, "card")
     try:
         text = json.dumps(card, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"The card must hold what JSON can hold. {error}."
         ) from error
-    array = project(array, card["epsilon"], card["norm"])
+    array = ball.project(array)
     path = pathlib.Path(path)
     if path.suffix != ".npz":
         path = path.with_name(path.name + ".npz")
@@ -129,8 +115,8 @@ def load_perturbation(path):
         card = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: the card is not JSON. {error}") from error
-    card = _standardize_card(card, array, str(path))
-    return project(array, card["epsilon"], card["norm"]), card
+    card, ball = _as_card(card, array, str(path))
+    return ball.project(array), card
 
 
 def import_perturbation(path, norm="linf"):
@@ -157,7 +143,7 @@ def import_perturbation(path, norm="linf"):
     Reference:
         - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
     """
-    norm = standardize_norm(norm)
+    norm = as_norm(norm)
     path = pathlib.Path(path)
     readers = {".mat": _read_mat, ".npy": _read_npy}
     if path.suffix not in readers:
@@ -186,7 +172,7 @@ def import_perturbation(path, norm="linf"):
             rounded = np.ascontiguousarray(array, "float32")
         if not np.array_equal(rounded, array):
             changes.append("rounded to float32")
-        array = _check_shape(standardize_perturbation(rounded))
+        array = _check_shape(as_perturbation(rounded))
     except Exception as error:
         raise ValueError(
             f"{path} is not a perturbation as the paper's authors published "
@@ -240,7 +226,7 @@ def _read_members(file):
         raise ValueError("card is not a text.")
     if array.dtype.kind not in "fiu":
         raise ValueError(f"perturbation has dtype {array.dtype}.")
-    return _check_shape(standardize_perturbation(array)), str(text)
+    return _check_shape(as_perturbation(array)), str(text)
 
 
 def _read_npy(content):
@@ -345,8 +331,8 @@ def _check_shape(array):
     return array
 
 
-def _standardize_card(card, array, where):
-    """Checks that the card is one, and that it tells the truth."""
+def _as_card(card, array, where):
+    """Returns the card and its ball, once it is found to tell the truth."""
     if not isinstance(card, dict):
         raise ValueError(f"{where}: the card must be a dictionary.")
     missing = {"epsilon", "norm", "value_range"} - card.keys()
@@ -364,79 +350,17 @@ def _standardize_card(card, array, where):
             f"{where}: the card has format {written}; this version of "
             f"keras_uap ({__version__}) reads formats 1 to {CARD_FORMAT}."
         )
-    try:
-        epsilon = standardize_epsilon(card["epsilon"])
-        norm = standardize_norm(card["norm"])
-        value_range = standardize_value_range(card["value_range"])
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{where}: {error}") from error
     if list(array.shape) != card.get("shape"):
         raise ValueError(
             f"{where}: the card says shape {card.get('shape')}, the "
             f"perturbation has {list(array.shape)}."
         )
-    found = lp_norm(array, norm)
-    if found > epsilon * (1 + ROUNDING):
-        raise ValueError(
-            f"{where}: the perturbation has {norm} norm {found:.6g}, more "
-            f"than epsilon={epsilon:.6g}."
-        )
-    return {
-        **card,
-        "epsilon": epsilon,
-        "norm": norm,
-        "value_range": value_range and list(value_range),
-    }
-
-
-class atomic_path:
-    """Context manager: a temporary path that replaces `path` on success.
-
-    Whoever reads `path` sees the old file or the new one, never half of one.
-    """
-
-    def __init__(self, path):
-        self.path = pathlib.Path(path)
-
-    def __enter__(self):
-        handle, name = tempfile.mkstemp(
-            prefix=TEMPORARY,
-            suffix="".join(self.path.suffixes[-2:]),  # Such as .weights.h5.
-            dir=self.path.parent,
-        )
-        os.close(handle)
-        self.temporary = pathlib.Path(name)
-        return self.temporary
-
-    def __exit__(self, error_type, *_):
-        try:
-            if error_type is None:
-                # On the disk before it takes the old one's place.
-                with open(self.temporary, "rb") as file:
-                    os.fsync(file.fileno())
-                os.chmod(self.temporary, 0o666 & ~_umask())
-                os.replace(self.temporary, self.path)
-        finally:
-            self.temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def weights_path(path, model):
-    """A temporary path for a model's weights that replaces `path` on success.
-
-    HDF5 brings the process down when the disk is full: it cannot close what it
-    cannot write. So the space is asked for first, and its lack is an OSError.
-    """
-    variables = [*model.variables, *getattr(model.optimizer, "variables", [])]
-    size = 2**20 + sum(8 * math.prod(v.shape) + 2**12 for v in variables)
-    with atomic_path(path) as temporary:
-        if hasattr(os, "posix_fallocate"):
-            with open(temporary, "wb") as file:
-                os.posix_fallocate(file.fileno(), 0, size)
-        yield temporary
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    try:
+        ball = LpBall(card["epsilon"], card["norm"])
+        value_range = as_value_range(card["value_range"])
+        ball.refuse_outside(array)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from error
+    card = {**card, **ball.get_config()}
+    card["value_range"] = value_range and list(value_range)
+    return card, ball

@@ -33,7 +33,7 @@ class ClippedCrossentropy(keras.losses.Loss):
         self, cap=9.0, targeted=False, name="clipped_crossentropy", **kwargs
     ):
         super().__init__(name=name, **kwargs)
-        _check_cap(cap)
+        check_number("cap", cap, above=0)
         self.cap = float(cap)
         self.targeted = bool(targeted)
 
@@ -65,7 +65,7 @@ class Margin(keras.losses.Loss):
 
     def __init__(self, cap=5.0, targeted=False, name="margin", **kwargs):
         super().__init__(name=name, **kwargs)
-        _check_cap(cap)
+        check_number("cap", cap, above=0)
         self.cap = float(cap)
         self.targeted = bool(targeted)
 
@@ -113,7 +113,3 @@ def get(loss, targeted=False):
             f"{sorted(_LOSSES)} or a keras.losses.Loss."
         )
     return _LOSSES[loss](targeted=targeted)
-
-
-def _check_cap(cap):
-    check_number("cap", cap, lambda n: n > 0, "above 0")

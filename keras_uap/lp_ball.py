@@ -1,8 +1,8 @@
-"""The lp ball that bounds a perturbation, and the projection on it.
+"""The lp ball that bounds a perturbation: the one place that knows norms.
 
-`project` is the operator P of Algorithm 1 in the paper: the point of the ball
-of radius `epsilon` that is nearest to `v`. For l-infinity that is clipping
-each value, for l2 it is scaling the whole array.
+`LpBall.project` is the operator P of Algorithm 1 in the paper: the point of
+the ball of radius `epsilon` that is nearest to `v`. For l-infinity that is
+clipping each value, for l2 it is scaling the whole array.
 
 Reference:
     - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
@@ -20,14 +20,12 @@ NORMS = ("linf", "l2")
 
 # The norm of a scaled array is off by rounding, either way. Scaling to just
 # inside the ball keeps `norm(v) <= epsilon` true however the norm is summed.
-_L2_MARGIN = 1e-6
-
-# How far, as a share, a norm of exactly epsilon can come out above it in
-# float32: such an array is taken for one inside the ball, and projected.
-ROUNDING = 1e-6
+# As far above epsilon can a norm of exactly epsilon come out in float32: such
+# an array is taken for one inside the ball, and projected.
+_ROUNDING = 1e-6
 
 
-def standardize_norm(norm):
+def as_norm(norm):
     """Returns `"linf"` or `"l2"` for any accepted spelling of the norm.
 
     Args:
@@ -49,7 +47,7 @@ def standardize_norm(norm):
     )
 
 
-def standardize_epsilon(epsilon):
+def as_epsilon(epsilon):
     """Returns `epsilon` as a float.
 
     Raises:
@@ -82,7 +80,7 @@ def lp_norm(perturbation, norm="linf"):
         perturbation: Array of any shape, in pixel units.
         norm: `"linf"`, `"l2"`, `np.inf` or `2`.
     """
-    norm = standardize_norm(norm)
+    norm = as_norm(norm)
     values = as_numbers("perturbation", perturbation).astype("float64")
     if norm == "linf":
         return float(np.max(np.abs(values), initial=0.0))
@@ -102,37 +100,15 @@ def project(perturbation, epsilon, norm="linf"):
         array and as tensor otherwise. A perturbation inside the ball comes
         back unchanged. Its norm is at most `epsilon`, also after rounding.
     """
-    norm = standardize_norm(norm)
-    epsilon = standardize_epsilon(epsilon)
-    if not (tf.is_tensor(perturbation) or keras.ops.is_tensor(perturbation)):
-        as_numbers("perturbation", perturbation)
-    value = tf.cast(tf.convert_to_tensor(perturbation), "float32")
-    if norm == "linf":
-        limit = np.float32(epsilon)
-        # Where float32 rounded up, step back inside the ball. (NumPy would
-        # compare a float32 with a Python float in float32.)
-        if float(limit) > epsilon:
-            limit = np.nextafter(limit, np.float32(0))
-        projected = tf.clip_by_value(value, -limit, limit)
-    else:
-        # Summed in float64: 150,000 float32 squares lose the last digits.
-        exact = tf.cast(value, "float64")
-        length = tf.sqrt(tf.reduce_sum(tf.square(exact)))
-        scale = epsilon * (1 - _L2_MARGIN) / tf.maximum(length, epsilon)
-        projected = tf.where(
-            length <= epsilon, value, tf.cast(exact * scale, "float32")
-        )
-    if isinstance(perturbation, np.ndarray):
-        return projected.numpy()
-    return projected
+    return LpBall(epsilon, norm).project(perturbation)
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")
 class LpBall(keras.constraints.Constraint):
-    """Keras constraint that keeps a weight inside an lp ball around zero.
+    """The lp ball around zero, and the Keras constraint that keeps in it.
 
     Args:
-        epsilon: Float above 0, the radius, in the units of the weight.
+        epsilon: Float above 0, the radius, in the units of what it bounds.
         norm: `"linf"`, `"l2"`, `np.inf` or `2`.
 
     Raises:
@@ -142,21 +118,144 @@ class LpBall(keras.constraints.Constraint):
     """
 
     def __init__(self, epsilon, norm="linf"):
-        self.epsilon = standardize_epsilon(epsilon)
-        self.norm = standardize_norm(norm)
+        self.epsilon = as_epsilon(epsilon)
+        self.norm = as_norm(norm)
 
     def __call__(self, w):
-        return project(keras.ops.convert_to_tensor(w), self.epsilon, self.norm)
+        return self.project(keras.ops.convert_to_tensor(w))
+
+    def project(self, perturbation):
+        """Returns the nearest point of the ball; see `keras_uap.project`."""
+        if not (
+            tf.is_tensor(perturbation) or keras.ops.is_tensor(perturbation)
+        ):
+            as_numbers("perturbation", perturbation)
+        value = tf.cast(tf.convert_to_tensor(perturbation), "float32")
+        projected = self._project(value)
+        if isinstance(perturbation, np.ndarray):
+            return projected.numpy()
+        return projected
+
+    def _project(self, value):
+        if self.norm == "linf":
+            limit = np.float32(self.epsilon)
+            # Where float32 rounded up, step back inside the ball. (NumPy would
+            # compare a float32 with a Python float in float32.)
+            if float(limit) > self.epsilon:
+                limit = np.nextafter(limit, np.float32(0))
+            return tf.clip_by_value(value, -limit, limit)
+        # Summed in float64: 150,000 float32 squares lose the last digits.
+        exact = tf.cast(value, "float64")
+        length = tf.sqrt(tf.reduce_sum(tf.square(exact)))
+        scale = self.epsilon * (1 - _ROUNDING)
+        scale = scale / tf.maximum(length, self.epsilon)
+        return tf.where(
+            length <= self.epsilon, value, tf.cast(exact * scale, "float32")
+        )
+
+    def norm_of(self, perturbation):
+        """Returns the ball's norm of a perturbation, a Python float."""
+        return lp_norm(perturbation, self.norm)
+
+    def refuse_outside(self, perturbation):
+        """Raises ValueError if a perturbation is outside the ball."""
+        norm = self.norm_of(perturbation)
+        if norm > self.epsilon * (1 + _ROUNDING):
+            raise ValueError(
+                "The perturbation is outside the ball. Received: "
+                f"{self.norm} norm {norm:.6g}, more than epsilon = "
+                f"{self.epsilon:.6g}. keras_uap.project brings it inside."
+            )
+
+    def noise(self, shape, rng):
+        """Returns random noise of the norm epsilon, float32.
+
+        Args:
+            shape: Tuple of integers.
+            rng: `numpy.random.Generator`. Random signs for l-infinity,
+                Gaussian noise for l2.
+        """
+        noise = rng.standard_normal(shape)
+        if self.norm == "linf":
+            return (self.epsilon * np.sign(noise)).astype("float32")
+        return (self.epsilon * noise / np.linalg.norm(noise)).astype("float32")
+
+    def scaled(self, perturbation):
+        """Returns a perturbation at the norm epsilon; zero stays zero."""
+        length = self.norm_of(perturbation)
+        if length == 0:
+            return np.asarray(perturbation, "float32")
+        # Just inside, so that rounding to float32 does not leave the ball.
+        factor = self.epsilon * (1 - _ROUNDING) / length
+        return (np.asarray(perturbation, "float64") * factor).astype("float32")
+
+    def free_values(self, shape):
+        """How many values of a perturbation of this shape are free to move."""
+        return float(math.prod(shape))
+
+    def pixel_step(self, shape):
+        """How far one pixel goes, on average, at the edge of the ball."""
+        if self.norm == "linf":
+            return self.epsilon
+        return self.epsilon / self.free_values(shape) ** 0.5
+
+    def steepest(self, gradient):
+        """The direction of norm 1 that goes up a gradient fastest.
+
+        Args:
+            gradient: Tensor `(n, ...)`, one gradient for each of `n`
+                perturbations. One with NaN or infinity gives no direction.
+        """
+        axes = list(range(1, gradient.shape.rank))
+        finite = tf.reduce_all(
+            tf.math.is_finite(gradient), axis=axes, keepdims=True
+        )
+        gradient = tf.where(finite, gradient, 0.0)
+        if self.norm == "linf":
+            return tf.sign(gradient)
+        # Divided by the largest value first: squares could leave float32.
+        gradient = tf.math.divide_no_nan(
+            gradient, tf.reduce_max(tf.abs(gradient), axis=axes, keepdims=True)
+        )
+        length = tf.sqrt(
+            tf.reduce_sum(tf.square(gradient), axis=axes, keepdims=True)
+        )
+        return tf.math.divide_no_nan(gradient, length)
+
+    def __repr__(self):
+        return f"LpBall(epsilon={self.epsilon:g}, norm={self.norm!r})"
 
     def get_config(self):
         return {"epsilon": self.epsilon, "norm": self.norm}
 
 
-class CallConstraint(keras.constraints.Constraint):
-    """Makes a constraint of a function, as Keras before 3.15 demands."""
+class MaskedBall(LpBall):
+    """The part of a ball where only the values of a mask differ from zero.
 
-    def __init__(self, function):
-        self.function = function
+    Args:
+        ball: `LpBall`.
+        mask: Variable of zeros and ones, of the perturbation's shape.
+    """
 
-    def __call__(self, w):
-        return self.function(w)
+    def __init__(self, ball, mask):
+        super().__init__(ball.epsilon, ball.norm)
+        self.mask = mask
+
+    def _project(self, value):
+        return super()._project(value * self.mask)
+
+    def free_values(self, shape):
+        return tf.reduce_sum(self.mask)
+
+
+class PoolBall(LpBall):
+    """A ball for each perturbation of a pool `(n, H, W, C)`."""
+
+    def _project(self, value):
+        if self.norm == "linf":
+            return super()._project(value)
+        members = [super(PoolBall, self)._project(v) for v in tf.unstack(value)]
+        return tf.stack(members)
+
+    def norm_of(self, perturbation):
+        return max(super(PoolBall, self).norm_of(v) for v in perturbation)

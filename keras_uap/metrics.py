@@ -58,3 +58,14 @@ def _labels(predictions):
             f"(n, num_classes). Received: shape {tuple(predictions.shape)}."
         )
     return tf.cast(predictions, "int64")
+
+
+def sparse_labels(labels):
+    """Integer labels `(n,)` from integer or one-hot labels."""
+    # A function that has seen both kinds knows nothing of their rank.
+    rows = tf.reshape(labels, [tf.shape(labels)[0], -1])
+    return tf.where(
+        tf.shape(rows)[1] == 1,
+        tf.cast(rows[:, 0], "int64"),
+        tf.argmax(rows, axis=-1),
+    )

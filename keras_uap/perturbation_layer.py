@@ -5,10 +5,7 @@ perturbation or a draw from a pool for each image, always or for a share `rate`
 of the training samples.
 
 With `epsilon` the perturbation trains along with the model it stands in
-(universal adversarial training): the weights go down the loss, and in the same
-step, from the same backward pass, the perturbation goes up:
-
-    v <- project(v + step_size * sign(d loss / d v))
+(universal adversarial training); see `keras_uap.ascent`.
 
 Reference:
     - [Shafahi et al., 2018](https://arxiv.org/abs/1811.11304)
@@ -18,76 +15,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_uap.checks import as_numbers, check_number, check_whole
-from keras_uap.lp_ball import (
-    CallConstraint,
-    lp_norm,
-    project,
-    standardize_epsilon,
-    standardize_norm,
+from keras_uap.ascent import climbing
+from keras_uap.checks import check_number, check_whole
+from keras_uap.lp_ball import PoolBall, as_norm
+from keras_uap.pixels import (
+    RESIZE_HINT,
+    as_pool,
+    as_value_range,
+    clip_to_range,
+    same_shape,
 )
-
-# The name of the state of the draws among the layer's saved variables.
-_DRAWS = "seed_generator_state"
-
-# What to do about a perturbation of the wrong size.
-RESIZE_HINT = "keras_uap.resize_perturbation makes another size of one."
-
-
-def standardize_value_range(value_range):
-    """Returns `value_range` as a pair of floats, or None.
-
-    Raises:
-        ValueError: if it is not a pair `(low, high)` with `low < high`.
-    """
-    if value_range is None:
-        return None
-    try:
-        low, high = (float(value) for value in value_range)
-    except (TypeError, ValueError, OverflowError):
-        low, high = np.nan, np.nan
-    if not (np.isfinite(low) and np.isfinite(high) and low < high):
-        raise ValueError(
-            "value_range must be a pair (low, high) of finite numbers with "
-            "low < high, the range of the pixels, or None for no clipping. "
-            f"Received: value_range={value_range!r}."
-        )
-    return low, high
-
-
-def standardize_perturbation(perturbation):
-    """Returns a perturbation as a float32 NumPy array.
-
-    Raises:
-        TypeError: if it is not an array of numbers.
-        ValueError: if it holds NaN or infinity.
-    """
-    # What float32 cannot hold becomes infinite, and is refused.
-    with np.errstate(over="ignore"):
-        array = as_numbers("perturbation", perturbation).astype("float32")
-    if not np.all(np.isfinite(array)):
-        raise ValueError(
-            "perturbation must be finite. Received: "
-            f"{np.sum(~np.isfinite(array))} values that are NaN or infinite."
-        )
-    return array
-
-
-def clip_to_range(images, value_range):
-    """Clips images to `(low, high)`; `None` leaves them as they are."""
-    if value_range is None:
-        return images
-    return tf.clip_by_value(images, *value_range)
-
-
-def apply_perturbation(images, perturbation, value_range):
-    """Returns `clip(images + perturbation)` as a float32 tensor."""
-    images = tf.cast(images, "float32")
-    return clip_to_range(images + tf.cast(perturbation, "float32"), value_range)
+from keras_uap.saving import SavedDraws
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")
-class PerturbationLayer(keras.layers.Layer):
+class PerturbationLayer(SavedDraws, keras.layers.Layer):
     """Adds a universal perturbation to images and clips them to their range.
 
     With `rate=None` every image is perturbed, in training and at inference:
@@ -184,25 +126,19 @@ class PerturbationLayer(keras.layers.Layer):
         # Under mixed_float16 a step of v would be 0.125 at pixel value 200.
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
-        self.value_range = standardize_value_range(value_range)
-        self.norm = standardize_norm(norm)
-        self.epsilon = None if epsilon is None else standardize_epsilon(epsilon)
-        self.step_size = self._standardize_step(step_size)
-        if rate is None and self.epsilon is not None:
+        self.value_range = as_value_range(value_range)
+        self.norm = as_norm(norm)
+        self.ball = None if epsilon is None else PoolBall(epsilon, norm)
+        self.epsilon = epsilon and self.ball.epsilon
+        self.step_size = self._as_step(step_size)
+        if rate is None and self.ball is not None:
             rate = 1.0
         if rate is not None:
-            check_number(
-                "rate",
-                rate,
-                lambda n: 0 <= n <= 1,
-                "between 0 and 1, the share of training samples to perturb, "
-                "or None",
-            )
+            check_number("rate", rate, least=0, most=1)
         self.rate = rate
         self._initial = None
         if perturbation is not None:
-            self._initial = _as_pool(perturbation, pool_size)
-            self._check_in_ball(self._initial)
+            self._initial = self._as_pool(perturbation, pool_size)
             pool_size = len(self._initial)
         self.pool_size = 1 if pool_size is None else pool_size
         check_whole("pool_size", self.pool_size, 1)
@@ -216,34 +152,26 @@ class PerturbationLayer(keras.layers.Layer):
         if self._initial is not None:
             self._build_for(self._initial.shape[1:])
 
-    def _standardize_step(self, step_size):
+    def _as_step(self, step_size):
         if step_size is None:
             return self.epsilon
-        if self.epsilon is None:
+        if self.ball is None:
             raise ValueError(
                 "step_size trains the perturbation inside a ball, and that "
                 "needs its radius. Received: "
                 f"step_size={step_size!r} without epsilon. Pass epsilon, in "
                 "pixel units."
             )
-        check_number(
-            "step_size",
-            step_size,
-            lambda n: 0 < n < np.inf,
-            "above 0 and finite, in pixel units",
-        )
+        check_number("step_size", step_size, above=0, below=np.inf)
         return float(step_size)
 
-    def _check_in_ball(self, pool):
-        if self.epsilon is None:
-            return
-        norm = max(lp_norm(v, self.norm) for v in pool)
-        if norm > self.epsilon:
-            raise ValueError(
-                "The perturbation is outside the ball. Received: "
-                f"{self.norm} norm {norm:.6g}. Expected: at most epsilon = "
-                f"{self.epsilon:.6g}. keras_uap.project brings it inside."
-            )
+    def _as_pool(self, perturbation, pool_size, rank=None):
+        """Returns a pool inside the ball, as an array."""
+        pool = as_pool(perturbation, pool_size, rank)
+        if self.ball is not None:
+            self.ball.refuse_outside(pool)
+            pool = self.ball.project(pool)
+        return pool
 
     def build(self, input_shape):
         if len(input_shape) not in (3, 4):
@@ -278,12 +206,8 @@ class PerturbationLayer(keras.layers.Layer):
         self.perturbations = self.add_weight(
             shape=(self.pool_size, *image_shape),
             initializer=initializer,
-            trainable=self.epsilon is not None,
-            constraint=(
-                None
-                if self.epsilon is None
-                else CallConstraint(self._constrain)
-            ),
+            trainable=self.ball is not None,
+            constraint=self.ball,
             # All replicas compute the same next value.
             aggregation="only_first_replica",
             dtype="float32",
@@ -306,7 +230,7 @@ class PerturbationLayer(keras.layers.Layer):
     @perturbation.setter
     def perturbation(self, value):
         rank = len(self.perturbations.shape) - 1 if self.built else None
-        pool = _as_pool(value, self.pool_size, rank)
+        pool = self._as_pool(value, self.pool_size, rank)
         if not self.built:
             self._build_for(pool.shape[1:])
         if pool.shape != tuple(self.perturbations.shape):
@@ -315,14 +239,13 @@ class PerturbationLayer(keras.layers.Layer):
                 f"{pool.shape}. Expected: {tuple(self.perturbations.shape)}. "
                 f"{RESIZE_HINT}"
             )
-        self._check_in_ball(pool)
         self.perturbations.assign(pool)
 
     def call(self, inputs, training=False):
         images = tf.cast(inputs, self.compute_dtype)
         if tf.distribute.has_strategy():
             self.check_scope(tf.distribute.get_strategy())
-        self._check_shape(images.shape)
+        same_shape(images.shape, self.perturbations.shape[1:])
         if self.rate == 0 or (self.rate is not None and not training):
             return images
         if images.shape.rank == len(self.perturbations.shape) - 1:
@@ -331,8 +254,8 @@ class PerturbationLayer(keras.layers.Layer):
 
     def _perturb(self, images):
         pool = tf.convert_to_tensor(self.perturbations)
-        if self.epsilon is not None and self.trainable:
-            pool = self._ascending(pool)
+        if self.ball is not None and self.trainable:
+            pool = climbing(self.perturbations, self.ball, self.step_size)
         pool = tf.cast(pool, images.dtype)
         count = tf.shape(images)[0]
         if self.pool_size == 1:
@@ -349,72 +272,6 @@ class PerturbationLayer(keras.layers.Layer):
         shape = [-1] + [1] * (images.shape.rank - 1)
         return tf.where(tf.reshape(draw < self.rate, shape), perturbed, images)
 
-    def _ascending(self, pool):
-        """The pool unchanged; its backward pass moves it up the loss.
-
-        The optimizer is told a gradient of zero. So the perturbation keeps a
-        step of its own whatever the optimizer does with gradients: Adam makes
-        1e-3 of any of them, some clip them, accumulate or average them.
-        """
-
-        @tf.custom_gradient
-        def identity(pool):
-            def ascend(gradient):
-                context = tf.distribute.get_replica_context()
-                if context is not None and context.num_replicas_in_sync > 1:
-                    # The sum over the replicas, so that all of them step in
-                    # one direction: that of the whole batch.
-                    gradient = context.all_reduce("sum", gradient)
-                step = self._step_up(gradient)
-                self.perturbations.assign(self._constrain(pool + step))
-                return tf.zeros_like(gradient)
-
-            return tf.identity(pool), ascend
-
-        return identity(pool)
-
-    def _step_up(self, gradient):
-        """A step of `step_size` up the loss for each perturbation."""
-        axes = list(range(1, gradient.shape.rank))
-        # A gradient with NaN or infinity (a float16 overflow) moves nothing.
-        finite = tf.reduce_all(
-            tf.math.is_finite(gradient), axis=axes, keepdims=True
-        )
-        gradient = tf.where(finite, gradient, 0.0)
-        # Signs and unit vectors: the scale of the loss plays no part.
-        if self.norm == "linf":
-            return self.step_size * tf.sign(gradient)
-        # Divided by the largest value first: squares could leave float32.
-        gradient = tf.math.divide_no_nan(
-            gradient, tf.reduce_max(tf.abs(gradient), axis=axes, keepdims=True)
-        )
-        length = tf.sqrt(
-            tf.reduce_sum(tf.square(gradient), axis=axes, keepdims=True)
-        )
-        return self.step_size * tf.math.divide_no_nan(gradient, length)
-
-    def _constrain(self, pool):
-        """Projects each perturbation of the pool on the ball."""
-        pool = tf.convert_to_tensor(pool)
-        if self.norm == "linf":
-            return project(pool, self.epsilon, self.norm)
-        return tf.stack(
-            [project(v, self.epsilon, self.norm) for v in tf.unstack(pool)]
-        )
-
-    def _check_shape(self, shape):
-        expected = tuple(self.perturbations.shape[1:])
-        shape = tf.TensorShape(shape)
-        rank = len(expected)
-        if shape.rank not in (rank, rank + 1) or not shape[
-            -rank:
-        ].is_compatible_with(expected):
-            raise ValueError(
-                "The images do not have the perturbation's shape. Received: "
-                f"images of shape {shape}. Expected: {expected}, or batches "
-                f"of that. {RESIZE_HINT}"
-            )
-
     def check_scope(self, strategy):
         """Raises a ValueError if built outside the scope of `strategy`."""
         # TensorFlow's own answer is an AssertionError without a text.
@@ -428,27 +285,12 @@ class PerturbationLayer(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         if self.built:
-            self._check_shape(input_shape)
+            same_shape(input_shape, self.perturbations.shape[1:])
         return input_shape
 
-    # Keras leaves the state of random draws out of its files. A resumed
-    # training goes on with the draws that an uninterrupted one would make.
-
-    def save_own_variables(self, store):
-        super().save_own_variables(store)
-        if self.seed_generator is not None:
-            store[_DRAWS] = keras.ops.convert_to_numpy(
-                self.seed_generator.state
-            )
-
-    def load_own_variables(self, store):
-        names = list(store.keys())
-        super().load_own_variables({n: store[n] for n in names if n != _DRAWS})
-        if self.built:
-            # A file may hold anything.
-            self._check_in_ball(standardize_perturbation(self.perturbations))
-        if self.seed_generator is not None and _DRAWS in names:
-            self.seed_generator.state.assign(store[_DRAWS])
+    def check_loaded(self):
+        # A file may hold anything.
+        self._as_pool(self.perturbations, self.pool_size)
 
     def get_build_config(self):
         if not self.built:
@@ -475,35 +317,3 @@ class PerturbationLayer(keras.layers.Layer):
             }
         )
         return config
-
-
-def _as_pool(perturbation, pool_size, rank=None):
-    """Returns `(pool_size, H, W, C)` from one perturbation or a pool.
-
-    Args:
-        perturbation: Array.
-        pool_size: Integer or None.
-        rank: Integer, the axes of one perturbation. `None` finds out: three,
-            or two for signals.
-    """
-    array = standardize_perturbation(perturbation)
-    if rank is None:
-        # Three axes are one image, unless they are said to be several signals.
-        several = (pool_size or 1) > 1 and len(array) == pool_size
-        rank = 2 if array.ndim == 2 or (array.ndim == 3 and several) else 3
-    if array.ndim == rank:
-        pool = array[np.newaxis]
-    elif array.ndim == rank + 1:
-        pool = array
-    else:
-        raise ValueError(
-            "perturbation must have shape (height, width, channels), or "
-            "(pool_size, height, width, channels) for a pool. Received: shape "
-            f"{array.shape}."
-        )
-    if pool_size is not None and pool_size != len(pool):
-        raise ValueError(
-            f"Received pool_size={pool_size} and {len(pool)} perturbations "
-            f"of shape {pool.shape[1:]}. Expected as many as pool_size."
-        )
-    return pool

@@ -10,8 +10,8 @@ many pixels follow from few, their l2 norm grows, and sharp methods such as
 import numpy as np
 import tensorflow as tf
 
-from keras_uap.lp_ball import lp_norm, project, standardize_norm
-from keras_uap.perturbation_layer import standardize_perturbation
+from keras_uap.lp_ball import as_norm, lp_norm, project
+from keras_uap.pixels import as_perturbation
 
 # Images resized in one go: a thousand of 224x224 are 600 MB.
 _AT_ONCE = 64
@@ -58,17 +58,17 @@ def resize_perturbation(
         ValueError: if it is not of shape `(H, W, C)`, or for a size, a method
             or a norm that does not exist.
     """
-    array = standardize_perturbation(perturbation)
+    array = as_perturbation(perturbation)
     if array.ndim != 3:
         raise ValueError(
             "Only perturbations of shape (height, width, channels) can be "
             f"resized. Received: shape {array.shape}."
         )
-    size = _standardize_size(size)
+    size = _as_size(size)
     if card is not None:
         norm = card.get("norm", norm)
         epsilon = card.get("epsilon") if epsilon is None else epsilon
-    norm = standardize_norm(norm)
+    norm = as_norm(norm)
     resized = resize_images(array[np.newaxis], size, method)[0]
     if epsilon is None:
         epsilon = lp_norm(array, norm)
@@ -111,7 +111,7 @@ def resize_images(images, size, method="bilinear"):
     return np.concatenate(parts).astype("float32")
 
 
-def _standardize_size(size):
+def _as_size(size):
     pair = (size, size) if np.ndim(size) == 0 else tuple(size)
     whole = all(
         isinstance(side, (int, np.integer)) and not isinstance(side, bool)

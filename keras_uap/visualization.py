@@ -8,11 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_uap.logits import logits_function
-from keras_uap.perturbation_layer import (
+from keras_uap.pixels import (
     RESIZE_HINT,
     apply_perturbation,
-    standardize_perturbation,
-    standardize_value_range,
+    as_perturbation,
+    as_value_range,
 )
 
 # Colour-blind safe (Okabe and Ito, 2008): blue for clean, vermilion for fooled.
@@ -48,7 +48,7 @@ def plot_perturbation(
     Raises:
         ValueError: if the images do not have the perturbation's shape.
     """
-    v = standardize_perturbation(perturbation)
+    v = as_perturbation(perturbation)
     images = np.asarray(images)[:8]
     if v.ndim != 3 or v.shape[-1] not in (1, 3):
         raise ValueError(
@@ -60,7 +60,7 @@ def plot_perturbation(
             "The images do not have the perturbation's shape. Received: "
             f"{images.shape}. Expected: (n, *{v.shape}). {RESIZE_HINT}"
         )
-    low, high = standardize_value_range(value_range) or (
+    low, high = as_value_range(value_range) or (
         float(images.min()),
         float(images.max()),
     )

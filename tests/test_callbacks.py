@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 import keras_uap
-from keras_uap.callbacks import UniversalAdversarialTraining
+from keras_uap import UniversalAdversarialTraining
 from keras_uap.lp_ball import lp_norm
 
 SHAPE = (6, 6, 1)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import keras_uap
-from keras_uap.lp_ball import lp_norm, standardize_epsilon, standardize_norm
+from keras_uap.lp_ball import lp_norm, as_epsilon, as_norm
 
 ARRAYS = hnp.arrays(
     "float32",
@@ -56,31 +56,31 @@ def test_bound_holds_for_many_values(norm):
     [("linf", "linf"), (np.inf, "linf"), ("l2", "l2"), (2, "l2"), (2.0, "l2")],
 )
 def test_spellings_of_the_norm(norm, expected):
-    assert standardize_norm(norm) == expected
+    assert as_norm(norm) == expected
     assert lp_norm([3.0, -4.0], norm) == (4.0 if expected == "linf" else 5.0)
 
 
 @pytest.mark.parametrize("norm", ["l1", "Linf", 1, True, None, np.nan])
 def test_unknown_norm(norm):
     with pytest.raises(ValueError, match="norm="):
-        standardize_norm(norm)
+        as_norm(norm)
 
 
 @pytest.mark.parametrize("epsilon", [0, -1.0, np.nan, np.inf])
 def test_epsilon_out_of_range(epsilon):
     with pytest.raises(ValueError, match="epsilon="):
-        standardize_epsilon(epsilon)
+        as_epsilon(epsilon)
 
 
 @pytest.mark.parametrize("epsilon", ["10", True, None, [1.0]])
 def test_epsilon_of_another_kind(epsilon):
     with pytest.raises(TypeError, match="epsilon="):
-        standardize_epsilon(epsilon)
+        as_epsilon(epsilon)
 
 
 @pytest.mark.parametrize("epsilon", [3, np.float32(3), np.int64(3)])
 def test_epsilon_becomes_a_float(epsilon):
-    assert type(standardize_epsilon(epsilon)) is float
+    assert type(as_epsilon(epsilon)) is float
 
 
 def test_constraint_round_trip():

@@ -21,10 +21,6 @@ from keras_uap.analysis.geometry import subspace_fooling as subspace_fooling
 from keras_uap.analysis.geometry import (
     subspace_perturbation as subspace_perturbation,
 )
-from keras_uap.analysis.interval import (
-    difference_interval as difference_interval,
-)
-from keras_uap.analysis.interval import rate_interval as rate_interval
 from keras_uap.analysis.labels import LabelFlow as LabelFlow
 from keras_uap.analysis.labels import TargetRates as TargetRates
 from keras_uap.analysis.labels import label_flow as label_flow
@@ -39,3 +35,7 @@ from keras_uap.analysis.sample_size import (
 )
 from keras_uap.analysis.transfer import TransferMatrix as TransferMatrix
 from keras_uap.analysis.transfer import transfer_matrix as transfer_matrix
+from keras_uap.interval import (
+    difference_interval as difference_interval,
+)
+from keras_uap.interval import rate_interval as rate_interval

@@ -10,14 +10,14 @@ import dataclasses
 import keras
 import numpy as np
 
-from keras_uap.checks import check_images, check_whole
+from keras_uap.checks import as_images, check_whole
 from keras_uap.logits import compile_logits, logits_function, predict_logits
 from keras_uap.lp_ball import lp_norm
-from keras_uap.perturbation_layer import (
+from keras_uap.pixels import (
     RESIZE_HINT,
     apply_perturbation,
-    standardize_perturbation,
-    standardize_value_range,
+    as_perturbation,
+    as_value_range,
 )
 from keras_uap.universal_perturbation import UniversalPerturbation
 
@@ -113,8 +113,8 @@ class Labeller:
         verbose=0,
     ):
         check_whole("batch_size", batch_size, 1)
-        self.images = check_images(images)
-        self.value_range = standardize_value_range(value_range)
+        self.images = as_images(images)
+        self.value_range = as_value_range(value_range)
         self.batch_size = batch_size
         function = logits_function(
             classifier, from_logits, self.images[:4].astype("float32")
@@ -124,7 +124,7 @@ class Labeller:
 
     def labels(self, perturbation, verbose=0, unit="perturbed image"):
         """Integer labels `(n,)` of the perturbed images."""
-        v = standardize_perturbation(perturbation)
+        v = as_perturbation(perturbation)
         if v.shape != self.images.shape[1:]:
             raise ValueError(
                 "The perturbation does not have the images' shape. Received: "
@@ -188,7 +188,7 @@ def fit_perturbation(
     Raises:
         TypeError, ValueError: as `UniversalPerturbation` and its `fit`.
     """
-    images = check_images(images)
+    images = as_images(images)
     check_whole("seed", seed, 0)
     check_whole("draws", draws, 1)
     check_whole("batch_size", batch_size, 1)

@@ -15,21 +15,21 @@ import numpy as np
 from keras_uap.analysis._tools import (
     Labeller,
     Result,
+    as_images,
     check_alike,
     check_groups,
-    check_images,
     count_groups,
     progress_bar,
     random_noise,
     scaled,
 )
-from keras_uap.analysis.interval import rate_interval
 from keras_uap.checks import as_sizes, check_whole
 from keras_uap.deepfool import deepfool
-from keras_uap.lp_ball import lp_norm, standardize_norm
-from keras_uap.perturbation_layer import (
+from keras_uap.interval import rate_interval
+from keras_uap.lp_ball import as_norm, lp_norm
+from keras_uap.pixels import (
     RESIZE_HINT,
-    standardize_perturbation,
+    as_perturbation,
 )
 
 
@@ -107,10 +107,10 @@ def baseline_rates(
     Reference:
         - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
     """
-    v = standardize_perturbation(perturbation)
+    v = as_perturbation(perturbation)
     check_whole("seed", seed, 0)
-    norm = standardize_norm(norm)
-    images = check_images(images)
+    norm = as_norm(norm)
+    images = as_images(images)
     if images.shape[1:] != v.shape:
         raise ValueError(
             "The images do not have the perturbation's shape. Received: "
@@ -119,7 +119,7 @@ def baseline_rates(
     if norms is None:
         norms = [lp_norm(v, norm) * factor for factor in (0.25, 0.5, 1, 2)]
     norms = np.array(as_sizes("norms", norms))
-    held_out = check_images(held_out, "held_out")
+    held_out = as_images(held_out, "held_out")
     check_alike(images, held_out)
     labeller = Labeller(
         classifier, held_out, value_range, batch_size, from_logits
@@ -134,7 +134,7 @@ def baseline_rates(
             from_logits=from_logits,
             verbose=verbose,
         ).perturbations
-    increments = check_images(increments, "increments")
+    increments = as_images(increments, "increments")
     rng = np.random.default_rng(seed)
     moved = np.flatnonzero(increments.reshape(len(increments), -1).any(axis=1))
     if len(moved) == 0:

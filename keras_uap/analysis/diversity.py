@@ -17,13 +17,13 @@ from keras_uap.analysis._tools import (
     PICTURES,
     Labeller,
     Result,
+    as_images,
     check_alike,
-    check_images,
     default_fit,
     progress_bar,
 )
 from keras_uap.checks import check_whole
-from keras_uap.perturbation_layer import standardize_perturbation
+from keras_uap.pixels import as_perturbation
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -99,11 +99,11 @@ def perturbation_diversity(
     check_whole("count", count, 2)
     check_whole("seed", seed, 0)
     check_whole("batch_size", batch_size, 1)
-    images = check_images(images)
+    images = as_images(images)
     fit = fit or default_fit(classifier, norm, value_range, draws, from_logits)
     labeller = None
     if held_out is not None:
-        held_out = check_images(held_out, "held_out")
+        held_out = as_images(held_out, "held_out")
         check_alike(images, held_out)
         labeller = Labeller(
             classifier, held_out, value_range, batch_size, from_logits
@@ -142,7 +142,7 @@ def inner_products(perturbations):
             "perturbations must be a sequence of arrays. Received: "
             f"perturbations={perturbations!r}."
         )
-    arrays = [standardize_perturbation(v) for v in perturbations]
+    arrays = [as_perturbation(v) for v in perturbations]
     shapes = sorted({v.shape for v in arrays})
     if len(shapes) != 1:
         raise ValueError(

@@ -25,25 +25,25 @@ from keras_uap.analysis._tools import (
     PICTURES,
     Labeller,
     Result,
+    as_images,
     check_groups,
-    check_images,
     count_groups,
     progress_bar,
     random_noise,
     scaled,
 )
-from keras_uap.analysis.interval import difference_interval, rate_interval
 from keras_uap.checks import as_wholes, check_whole
 from keras_uap.deepfool import deepfool
+from keras_uap.interval import difference_interval, rate_interval
 from keras_uap.logits import compile_logits, logits_function, predict_logits
 from keras_uap.losses import ClippedCrossentropy
 from keras_uap.lp_ball import (
-    standardize_epsilon,
-    standardize_norm,
+    as_epsilon,
+    as_norm,
 )
-from keras_uap.perturbation_layer import (
+from keras_uap.pixels import (
+    as_value_range,
     clip_to_range,
-    standardize_value_range,
 )
 
 # Columns of a random matrix that are held at a time.
@@ -170,7 +170,7 @@ def normal_spectrum(normals, seed=0):
     """
     check_whole("seed", seed, 0)
     normals = getattr(normals, "normals", normals)
-    normals = check_images(normals, "normals")
+    normals = as_images(normals, "normals")
     if len(normals) < 2:
         raise ValueError(
             f"A spectrum needs at least two normals. Received: {len(normals)}."
@@ -291,7 +291,7 @@ def subspace_fooling(
         - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
     """
     dims = _check_dims("dims", dims, spectrum)
-    epsilon, norm = standardize_epsilon(epsilon), standardize_norm(norm)
+    epsilon, norm = as_epsilon(epsilon), as_norm(norm)
     check_whole("num_random", num_random, 1)
     check_whole("seed", seed, 0)
     labeller = Labeller(
@@ -387,12 +387,12 @@ def subspace_perturbation(
         ValueError: for a dimension out of range.
     """
     (dim,) = _check_dims("dim", (dim,), spectrum)
-    epsilon, norm = standardize_epsilon(epsilon), standardize_norm(norm)
-    value_range = standardize_value_range(value_range)
+    epsilon, norm = as_epsilon(epsilon), as_norm(norm)
+    value_range = as_value_range(value_range)
     for name, value in {"steps": steps, "batch_size": batch_size}.items():
         check_whole(name, value, 1)
     check_whole("seed", seed, 0)
-    images = check_images(images)
+    images = as_images(images)
     shape = images.shape[1:]
     if shape != spectrum.directions.shape[1:]:
         raise ValueError(

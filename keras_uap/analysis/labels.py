@@ -19,16 +19,16 @@ from keras_uap.analysis._tools import (
     PICTURES,
     Labeller,
     Result,
+    as_images,
     check_alike,
     check_groups,
-    check_images,
     count_groups,
     fit_perturbation,
     progress_bar,
 )
-from keras_uap.analysis.interval import rate_interval
 from keras_uap.checks import as_wholes, check_whole
-from keras_uap.lp_ball import standardize_epsilon, standardize_norm
+from keras_uap.interval import rate_interval
+from keras_uap.lp_ball import as_epsilon, as_norm
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -273,9 +273,9 @@ def target_rates(
     check_whole("seed", seed, 0)
     check_whole("draws", draws, 1)
     targets = as_wholes("targets", targets, 0, np.inf)
-    norm, epsilon = standardize_norm(norm), standardize_epsilon(epsilon)
-    images = check_images(images)
-    held_out = check_images(held_out, "held_out")
+    norm, epsilon = as_norm(norm), as_epsilon(epsilon)
+    images = as_images(images)
+    held_out = as_images(held_out, "held_out")
     check_alike(images, held_out)
     groups = check_groups(groups, held_out)
     labeller = Labeller(

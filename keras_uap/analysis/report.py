@@ -15,20 +15,20 @@ import tensorflow as tf
 
 from keras_uap.analysis._tools import (
     Result,
+    as_images,
     check_groups,
-    check_images,
     count_groups,
     random_noise,
 )
-from keras_uap.analysis.interval import rate_interval
 from keras_uap.checks import as_numbers, check_whole
+from keras_uap.interval import rate_interval
 from keras_uap.logits import compile_logits, logits_function, predict_logits
-from keras_uap.lp_ball import lp_norm, standardize_norm
-from keras_uap.perturbation_layer import (
+from keras_uap.lp_ball import as_norm, lp_norm
+from keras_uap.pixels import (
     RESIZE_HINT,
     apply_perturbation,
-    standardize_perturbation,
-    standardize_value_range,
+    as_perturbation,
+    as_value_range,
 )
 
 
@@ -216,10 +216,10 @@ def fooling_report(
         ValueError: for images that are empty, not finite or of another shape
             than the perturbation, or labels or groups of another length.
     """
-    v = standardize_perturbation(perturbation)
-    images = check_images(images)
-    norm = standardize_norm(norm)
-    value_range = standardize_value_range(value_range)
+    v = as_perturbation(perturbation)
+    images = as_images(images)
+    norm = as_norm(norm)
+    value_range = as_value_range(value_range)
     if images.ndim != v.ndim + 1 or images.shape[1:] != v.shape:
         raise ValueError(
             "The images do not have the perturbation's shape. Received: "

@@ -17,17 +17,17 @@ import numpy as np
 from keras_uap.analysis._tools import (
     Labeller,
     Result,
+    as_images,
     check_alike,
     check_groups,
-    check_images,
     count_groups,
     default_fit,
     progress_bar,
     random_noise,
 )
-from keras_uap.analysis.interval import rate_interval
 from keras_uap.checks import as_sizes, as_wholes, check_whole
-from keras_uap.lp_ball import standardize_norm
+from keras_uap.interval import rate_interval
+from keras_uap.lp_ball import as_norm
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -104,8 +104,8 @@ def sample_size_curve(
     Reference:
         - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
     """
-    images = check_images(images)
-    check_alike(images, check_images(held_out, "held_out"))
+    images = as_images(images)
+    check_alike(images, as_images(held_out, "held_out"))
     sizes = as_wholes("sizes", sizes, 1, len(images))
 
     def subset(size, each):
@@ -171,7 +171,7 @@ def image_kinds(
             f"kinds={kinds!r}."
         )
     kinds = {
-        name: check_images(images, f"kinds[{name!r}]")
+        name: as_images(images, f"kinds[{name!r}]")
         for name, images in dict(kinds).items()
     }
     if not kinds:
@@ -229,7 +229,7 @@ def epsilon_curve(
     Raises:
         ValueError: for radii that are not above 0.
     """
-    images = check_images(images)
+    images = as_images(images)
     epsilons = as_sizes("epsilons", epsilons)
     return _curve(
         "epsilon, pixel units",
@@ -271,8 +271,8 @@ def _curve(
     check_whole("num_seeds", num_seeds, 1)
     check_whole("seed", seed, 0)
     check_whole("draws", draws, 1)
-    norm = standardize_norm(norm)
-    held_out = check_images(held_out, "held_out")
+    norm = as_norm(norm)
+    held_out = as_images(held_out, "held_out")
     groups = check_groups(groups, held_out)
     for value in values:
         check_alike(choose(value, seed)[0], held_out)

@@ -21,17 +21,17 @@ import numpy as np
 from keras_uap.analysis._tools import (
     Labeller,
     Result,
+    as_images,
     check_groups,
-    check_images,
     count_groups,
     random_noise,
 )
-from keras_uap.analysis.interval import rate_interval
 from keras_uap.checks import check_whole
-from keras_uap.lp_ball import lp_norm, standardize_norm
-from keras_uap.perturbation_layer import (
-    standardize_perturbation,
-    standardize_value_range,
+from keras_uap.interval import rate_interval
+from keras_uap.lp_ball import as_norm, lp_norm
+from keras_uap.pixels import (
+    as_perturbation,
+    as_value_range,
 )
 from keras_uap.resizing import resize_images, resize_perturbation
 
@@ -117,10 +117,10 @@ def transfer_matrix(
     """
     classifiers = _named(classifiers, "classifiers")
     perturbations = _named(perturbations, "perturbations", list(classifiers))
-    images = check_images(images)
+    images = as_images(images)
     groups = check_groups(groups, images)
-    norm = standardize_norm(norm)
-    low, high = standardize_value_range(value_range) or (0.0, 1.0)
+    norm = as_norm(norm)
+    low, high = as_value_range(value_range) or (0.0, 1.0)
     check_whole("seed", seed, 0)
     value_ranges = {} if value_ranges is None else value_ranges
     if not isinstance(value_ranges, collections.abc.Mapping):
@@ -136,7 +136,7 @@ def transfer_matrix(
         )
     arrays = {}
     for name, perturbation in perturbations.items():
-        array = standardize_perturbation(perturbation)
+        array = as_perturbation(perturbation)
         if array.ndim != images.ndim - 1 or array.shape[-1] != images.shape[-1]:
             raise ValueError(
                 "A perturbation must have as many channels as the images. "
@@ -151,7 +151,7 @@ def transfer_matrix(
     for column, (name, classifier) in enumerate(classifiers.items()):
         size = _input_size(classifier) or images.shape[1:3]
         own = value_ranges.get(name, value_range)
-        own = standardize_value_range(own)
+        own = as_value_range(own)
         scale, shift = 1.0, 0.0
         if own is not None and own != (low, high):
             scale = (own[1] - own[0]) / (high - low)

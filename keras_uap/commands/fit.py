@@ -6,7 +6,8 @@ import keras
 
 from keras_uap import analysis, datasets, visualization
 from keras_uap.commands import _tools
-from keras_uap.interchange import atomic_path, save_perturbation
+from keras_uap.interchange import save_perturbation
+from keras_uap.saving import atomic_path
 
 HELP = "Find a perturbation of your own classifier on your own pictures."
 EXAMPLE = """\

@@ -15,7 +15,7 @@ import numpy as np
 import keras_uap
 from keras_uap import analysis
 from keras_uap.commands import _tools
-from keras_uap.interchange import atomic_path
+from keras_uap.saving import atomic_path
 
 HELP = "Fine-tune a classifier so that perturbations fool it less."
 EXAMPLE = """\

@@ -1,7 +1,7 @@
 """`report`: a page about a saved perturbation."""
 
 from keras_uap.commands import _tools, evaluate
-from keras_uap.interchange import atomic_path
+from keras_uap.saving import atomic_path
 
 HELP = "Write a page about a saved perturbation."
 EXAMPLE = """\

@@ -5,7 +5,7 @@ import pathlib
 
 from keras_uap import analysis
 from keras_uap.commands import _tools
-from keras_uap.interchange import atomic_path
+from keras_uap.saving import atomic_path
 
 HELP = "Measure several perturbations on several classifiers."
 EXAMPLE = """\

@@ -85,7 +85,7 @@ def _check_values(name, values, level):
             f"{name} must be a one-dimensional array of at least one value, "
             f"all of them finite. Received: {name}={values!r}."
         )
-    check_number("level", level, lambda n: 0 < n < 1, "in (0, 1)")
+    check_number("level", level, above=0, below=1)
     return values
 
 

@@ -1,0 +1,338 @@
+"""What `fit` takes, and what becomes of it: batches for Keras.
+
+Arrays and data sets become a *source*. All that can be checked before any work
+is checked when it is made, and `first` are images to build a model for. A
+source of arrays knows the clean predictions of its images; a data set may
+change from epoch to epoch (augmentation), so there they are found with every
+batch.
+"""
+
+import math
+import re
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_uap.checks import as_images, as_numbers
+
+# Images and their clean predictions travel together under these names, so that
+# labels of the caller's data set are never taken for clean predictions.
+_IMAGES = "keras_uap_images"
+_CLEAN = "keras_uap_clean_predictions"
+
+# What is found in the middle of a data set, and must not be.
+_NOT_FINITE = "keras_uap: NaN or infinity in batch"
+_OTHER_SHAPE = "keras_uap: images of another shape in batch"
+
+
+def source(x, y=None, name="x", steps=None, steps_name="steps_per_epoch"):
+    """Returns what `fit` takes as an `ArraySource` or a `DataSource`.
+
+    Args:
+        x: Array, tensor or list of images; a `tf.data.Dataset`, a
+            `keras.utils.PyDataset`; or a source, which passes through.
+        y: Labels `(n,)` of an array, or `None`.
+        name: String, what the argument is called.
+        steps: Integer, the batches to take of a data set; `None` for all.
+        steps_name: String, what that argument is called.
+
+    Raises:
+        TypeError: if it is neither, or does not hold numbers.
+        ValueError: if it is empty, without an end or not finite, or the labels
+            are not those of the images.
+    """
+    if isinstance(x, (ArraySource, DataSource)):
+        return x
+    if x is None:
+        raise ValueError(
+            f"{name} is missing. Pass images, or a data set of images."
+        )
+    if isinstance(x, (tf.data.Dataset, keras.utils.PyDataset)):
+        return DataSource(x, y, name, steps, steps_name)
+    if is_array(x) or isinstance(x, (list, tuple)):
+        return ArraySource(x, y, name)
+    raise TypeError(
+        f"{name} must be an array of images, a tf.data.Dataset or a "
+        f"keras.utils.PyDataset. Received: {type(x).__name__}."
+    )
+
+
+def pair_source(data, name, steps, steps_name):
+    """A source of validation data in any of the forms that Keras takes."""
+    x, y = data, None
+    # A longer list is one of images.
+    if isinstance(data, (list, tuple)) and 1 <= len(data) <= 3:
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        _refuse_weights(sample_weight)
+    return source(x, y, name, steps, steps_name)
+
+
+class ArraySource:
+    """Images and labels as arrays. See `source`."""
+
+    def __init__(self, images, labels, name):
+        try:
+            self.images = np.asarray(images)
+        except ValueError as error:  # Parts of different shapes.
+            raise ValueError(
+                f"{name} must be one array of images of one size. Labels go "
+                f"to `y`. Received: a {type(images).__name__} of "
+                f"{len(images)}. {error}"
+            ) from error
+        self.labels = labels
+        self.name = name
+        self.steps = None
+        self._clean = None
+        if not self.images.size:
+            raise _empty(name)
+        if labels is not None and self.images.ndim:
+            _check_labels(labels, len(self.images))
+        self.first = _check_first(self.images, name)
+
+    def split(self, share):
+        """Splits the last `share` of the images off, as Keras does."""
+        count = len(self.images)
+        at = math.floor(count * (1 - share)) if 0 < share < 1 else 0
+        if not 0 < at < count:
+            raise ValueError(
+                "validation_split must be in (0, 1) and leave images on both "
+                f"sides. Received: {share} of {count} images."
+            )
+        labels = self.labels
+        return [
+            ArraySource(
+                self.images[part],
+                None if labels is None else labels[part],
+                self.name,
+            )
+            for part in (slice(at), slice(at, None))
+        ]
+
+    def batches(self, size, labeller=None, order=None, verbose=0):
+        """Returns a data set of batches.
+
+        Args:
+            size: Integer, the images in a batch.
+            labeller: `Labeller`, to put clean predictions beside the images;
+                they are computed once. `None` leaves them out.
+            order: `Order` of the images. `None` takes them as they come.
+            verbose: `"auto"`, 0, 1 or 2, whether to show progress.
+        """
+        parts = self.images
+        if labeller is not None:
+            if self._clean is None:
+                self._clean = labeller.labels(
+                    self.images, verbose=verbose, unit="clean prediction"
+                )
+            parts = {_IMAGES: self.images, _CLEAN: self._clean}
+        if self.labels is not None:
+            parts = (parts, self.labels)
+        return _gathered(parts, len(self.images), size, order)
+
+
+class DataSource:
+    """Images, or pairs of images and labels, as a data set. See `source`."""
+
+    def __init__(self, data, labels, name, steps, steps_name):
+        if labels is not None:
+            raise ValueError(
+                f"{name} is a data set, which brings its labels along: pairs "
+                "(images, labels). Received: labels beside it."
+            )
+        if isinstance(data, tf.data.Dataset):
+            data = without_tuner(data)
+            endless = data.cardinality() == tf.data.INFINITE_CARDINALITY
+            first = next(iter(data.take(1)), None)
+        else:
+            endless = data.num_batches is None
+            first = data[0] if data.num_batches != 0 else None
+        if first is None:
+            raise _empty(name)
+        self.data = data
+        self.name = name
+        self.steps = steps
+        images, _, sample_weight = keras.utils.unpack_x_y_sample_weight(first)
+        _refuse_weights(sample_weight)
+        self.first = _check_first(np.asarray(images), name)
+        if endless and steps is None:
+            raise ValueError(
+                f"{name} is a data set without an end. Received: "
+                f"{steps_name}=None. Pass {steps_name}, the batches to take."
+            )
+
+    def split(self, share):
+        raise ValueError(
+            "validation_split needs an array of images. Received: "
+            f"{type(self.data).__name__}. Pass validation_data instead."
+        )
+
+    def batches(self, size, labeller=None, order=None, verbose=0):
+        """Returns the data set as it is."""
+        return self.data
+
+
+class Order:
+    """In what order an epoch takes the images: that of a seed.
+
+    Keras shuffles arrays too, but a resumed run would begin again with the
+    order of the first epoch. Here each epoch's seed comes from a generator
+    whose state is saved and restored with the weights.
+    """
+
+    def __init__(self):
+        self._seed = None
+
+    def renew(self, seed_generator):
+        """Draws the seed of the next epoch."""
+        seed = keras.ops.convert_to_numpy(seed_generator.next())
+        self._seed = seed.tolist()
+
+    def of(self, count):
+        return np.random.default_rng(self._seed).permutation(count)
+
+
+def without_tuner(data):
+    """Returns a `tf.data.Dataset` that is not tuned while it runs.
+
+    In TensorFlow 2.21, whoever drops an iterator waits for the tuner's next
+    turn. Its period doubles up to a minute, so that an epoch of 3.6 s ends
+    with 1.5 s of waiting. `num_parallel_calls=tf.data.AUTOTUNE` still runs on
+    all cores without it.
+
+    Args:
+        data: A `tf.data.Dataset`. One whose options say whether to tune it,
+            `autotune.enabled`, keeps its will.
+
+    Returns:
+        The same data with another option.
+    """
+    if data.options().autotune.enabled is not None:
+        return data
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return data.with_options(options)
+
+
+def unpack(data):
+    """Returns images, clean predictions or None, and labels or None."""
+    x, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    _refuse_weights(sample_weight)
+    if isinstance(x, dict) and _IMAGES in x:
+        return x[_IMAGES], x[_CLEAN], labels
+    return x, None, labels
+
+
+def checked(images, shape, number):
+    """Refuses, in a graph, a batch that is not finite or of another shape.
+
+    Args:
+        images: Tensor of a batch.
+        shape: Tuple `(H, W, C)` that it must have, or it might broadcast.
+        number: Float tensor, the batch's place in the epoch.
+
+    Returns:
+        The batch, float32, of a known shape.
+    """
+    number = tf.cast(number, "int32")
+    images = tf.cast(images, "float32")
+    if images.shape[1:].is_fully_defined():
+        right = images.shape[1:] == tuple(shape)
+    else:
+        right = tf.cond(
+            tf.rank(images) == len(shape) + 1,
+            lambda: tf.reduce_all(tf.shape(images)[1:] == shape),
+            lambda: False,
+        )
+    if right is not True:
+        check = tf.debugging.Assert(right, [_OTHER_SHAPE, number])
+        with tf.control_dependencies([] if check is None else [check]):
+            images = tf.ensure_shape(images, (None, *shape))
+    finite = tf.reduce_all(tf.math.is_finite(images))
+    tf.debugging.Assert(finite, [_NOT_FINITE, number])
+    return images
+
+
+def raise_if_bad_batch(error, name):
+    """Raises a ValueError that says which batch of a data set is bad."""
+    if not isinstance(error, tf.errors.InvalidArgumentError):
+        return
+    for mark, must in {
+        _NOT_FINITE: "be finite",
+        _OTHER_SHAPE: "hold images of the perturbation's shape",
+    }.items():
+        # TensorFlow words it differently in graphs and eagerly.
+        found = re.search(rf"{mark}\W+(\d+)", str(error))
+        if found:
+            raise ValueError(
+                f"{name} must {must}. Received: "
+                f"{mark.removeprefix('keras_uap: ')} {found.group(1)} of an "
+                "epoch, counted from 0."
+            ) from None
+
+
+def is_array(x):
+    return isinstance(x, np.ndarray) or tf.is_tensor(x)
+
+
+def _gathered(parts, count, size, order):
+    """A data set of batches out of arrays, in an order of the epoch's own."""
+
+    # What TensorFlow keeps of this function, it keeps for ever: no arrays.
+    def indices():
+        yield np.arange(count) if order is None else order.of(count)
+
+    # On a machine with a GPU the whole array would go there.
+    with tf.device("CPU"):
+        parts = tf.nest.map_structure(tf.convert_to_tensor, parts)
+
+    @tf.autograph.experimental.do_not_convert
+    def gather(index):
+        return tf.nest.map_structure(lambda t: tf.gather(t, index), parts)
+
+    data = (
+        tf.data.Dataset.from_generator(
+            indices, output_signature=tf.TensorSpec((count,), "int64")
+        )
+        .unbatch()
+        .apply(tf.data.experimental.assert_cardinality(count))
+        .batch(size)
+        .map(gather)
+        .prefetch(2)
+    )
+    # Several workers share each batch: there are no files to share out.
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.DATA
+    )
+    return without_tuner(data.with_options(options))
+
+
+def _check_first(images, name):
+    """Checks the images that are at hand; returns them."""
+    if images.dtype.kind not in "fiu":
+        raise TypeError(
+            f"{name} must hold numbers. Received: dtype {images.dtype}."
+        )
+    return as_images(images, name)
+
+
+def _check_labels(y, count):
+    labels = as_numbers("y, the labels,", y)
+    if labels.ndim == 0 or len(labels) != count:
+        raise ValueError(
+            f"There must be one label per image. Received: {count} images and "
+            f"labels of shape {labels.shape}."
+        )
+
+
+def _refuse_weights(sample_weight):
+    if sample_weight is not None:
+        raise ValueError(
+            "A perturbation counts every image once: sample_weight is not "
+            "supported. Pass images, or (images, labels)."
+        )
+
+
+def _empty(name):
+    return ValueError(f"{name} is empty: it holds no images.")

@@ -1,0 +1,61 @@
+"""The private names of Keras that the package touches, each of them once.
+
+Keras may rename or drop them in any release without a word. An override of a
+method that no longer exists is then silently never called. So they stand here
+and nowhere else, and `tests/test_keras_private.py` says which one is gone.
+"""
+
+import tensorflow as tf
+
+
+class TrainerHooks:
+    """Mixin for a `keras.Model` that is built before it is given data."""
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Keras would take a batch and run it through the model, averaged over
+        # the workers, which fails for a batch of several parts.
+        if not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+
+    def _get_metrics_result_or_logs(self, logs):
+        # Keras reads results off the metrics only if all of them are in the
+        # logs. Ours depend on the update, the target and the labels.
+        results = {m.name: m.result() for m in self.metrics if m.name in logs}
+        return results or logs
+
+    def for_workers(self, logs):
+        """Gives logs the shape in which Keras averages them over workers."""
+        # Keras 3.15 takes the mean over axis 0 there, which scalars lack.
+        if isinstance(
+            self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy
+        ):
+            return {name: value[tf.newaxis] for name, value in logs.items()}
+        return logs
+
+
+def is_validation(evaluate_arguments):
+    """Whether `fit` calls `evaluate`, on data that it has looked at before."""
+    return bool(evaluate_arguments.get("_use_cached_eval_dataset"))
+
+
+def start_at(model, epoch):
+    """Makes the `fit` that has just begun go on at an epoch."""
+    # As Keras' own BackupAndRestore does it; `fit` has no other way in.
+    model._initial_epoch = epoch
+
+
+def all_layers(model):
+    """The layers of a model and of those inside it, in a flat sequence."""
+    return model._flatten_layers()
+
+
+def last_operation(tensor):
+    """The layer or operation that made a symbolic tensor, and its node there.
+
+    Returns:
+        A pair: the operation, and the node, with `arguments` and
+        `input_tensors`.
+    """
+    operation, node_index, _ = tensor._keras_history
+    return operation, operation._inbound_nodes[node_index]

@@ -1,0 +1,143 @@
+"""Images in, logits and labels out.
+
+`Labeller` is a classifier as the package uses it: traced once, run batch by
+batch over arrays. `LabelledImages` are images whose clean labels are known, so
+that a perturbation can be measured on them.
+"""
+
+from keras_uap.checks import as_groups, as_images, check_whole
+from keras_uap.logits import compile_logits, logits_function, predict_logits
+from keras_uap.pixels import (
+    apply_perturbation,
+    as_perturbation,
+    as_value_range,
+    same_shape,
+)
+
+
+class Labeller:
+    """Logits and labels from a classifier.
+
+    Args:
+        classifier: Keras model that maps images to class scores.
+        image_shape: Tuple `(H, W, C)`.
+        from_logits: Boolean, whether the classifier returns logits; `None`
+            finds out.
+        images: Array of a few images, to try an opaque classifier on.
+
+    Raises:
+        TypeError, ValueError: as `logits_function`.
+    """
+
+    def __init__(self, classifier, image_shape, from_logits=None, images=None):
+        # From a tensor of images to logits, to be differentiated or compiled.
+        self.logits = logits_function(classifier, from_logits, images)
+        self._compiled = compile_logits(self.logits, image_shape)
+
+    @property
+    def num_classes(self):
+        """Of how many classes there are scores. The first time, it traces."""
+        return self._compiled.get_concrete_function().outputs[0].shape[-1]
+
+    def predict(
+        self, images, transform=None, batch_size=32, verbose=0, unit="image"
+    ):
+        """Logits `(n, num_classes)` of an array; see `predict_logits`."""
+        return predict_logits(
+            self._compiled, images, transform, batch_size, verbose, unit
+        )
+
+    def labels(self, images, *args, **kwargs):
+        """Integer labels `(n,)` of an array, else as `predict`."""
+        return self.predict(images, *args, **kwargs).argmax(axis=-1)
+
+
+class LabelledImages:
+    """Images and their clean labels, to measure perturbations on.
+
+    Args:
+        classifier: Keras model that maps images to class scores.
+        images: Array `(n, H, W, C)`.
+        value_range: Pair of floats, the pixel range, or `None`.
+        groups: Array `(n,)`, the photograph of each image, or `None`.
+        batch_size: Integer.
+        from_logits: Boolean, whether the classifier returns logits; `None`
+            finds out.
+        verbose: `"auto"`, 0 or 1, whether to show progress.
+
+    Raises:
+        TypeError: if `classifier` is not a Keras model.
+        ValueError: for images that are empty or not finite, or groups that
+            are not theirs.
+    """
+
+    def __init__(
+        self,
+        classifier,
+        images,
+        value_range=(0, 255),
+        groups=None,
+        batch_size=32,
+        from_logits=None,
+        verbose=0,
+    ):
+        check_whole("batch_size", batch_size, 1)
+        self.images = as_images(images)
+        self.groups = as_groups(groups, self.images)
+        self.value_range = as_value_range(value_range)
+        self.batch_size = batch_size
+        self.labeller = Labeller(
+            classifier,
+            self.images.shape[1:],
+            from_logits,
+            self.images[:4].astype("float32"),
+        )
+        self.clean_logits = self.logits(None, verbose, "clean image")
+        self.clean = self.clean_logits.argmax(axis=-1)
+        self.num_classes = self.clean_logits.shape[-1]
+
+    def logits(self, perturbation, verbose=0, unit="perturbed image"):
+        """Logits `(n, num_classes)` of the images with a perturbation."""
+        transform = None
+        if perturbation is not None:
+            v = as_perturbation(perturbation)
+            same_shape(self.images.shape[1:], v.shape)
+
+            def transform(batch):
+                return apply_perturbation(batch, v, self.value_range)
+
+        return self.labeller.predict(
+            self.images, transform, self.batch_size, verbose, unit
+        )
+
+    def labels(self, perturbation, verbose=0, unit="perturbed image"):
+        """Integer labels `(n,)` of the images with a perturbation."""
+        return self.logits(perturbation, verbose, unit).argmax(axis=-1)
+
+    def fooled(self, perturbation, verbose=0, unit="perturbed image"):
+        """Boolean array `(n,)`, whose label differs from the clean one."""
+        return self.labels(perturbation, verbose, unit) != self.clean
+
+    def rate(self, perturbation, verbose=0, unit="perturbed image"):
+        """The fooling rate and its interval, which counts photographs."""
+        # SciPy takes half a second to import.
+        from keras_uap.interval import rate_interval
+
+        fooled = self.fooled(perturbation, verbose, unit)
+        return float(fooled.mean()), rate_interval(fooled, self.groups)
+
+    @property
+    def num_groups(self):
+        """The number of photographs behind the images."""
+        if self.groups is None:
+            return len(self.images)
+        return len(set(self.groups.tolist()))
+
+
+def stated_shape(classifier):
+    """The image shape that a classifier states, or None."""
+    shape = getattr(classifier, "input_shape", None)
+    if not isinstance(shape, tuple) or len(shape) < 2:
+        return None
+    known = all(isinstance(size, int) for size in shape[1:])
+    return shape[1:] if known else None

@@ -1,0 +1,320 @@
+"""Updates: what one batch of images does to a perturbation.
+
+An update looks at a batch, moves `v`, and says what the classifier made of the
+batch before:
+
+    update(model, images, clean) -> Step(predicted, passes)
+
+- `GradientUpdate`: a step of a Keras optimizer down a loss.
+- `WholeBatchDeepFool`: a step of fixed length along the sum of the images'
+  DeepFool increments.
+- `OneByOneDeepFool`: Algorithm 1 of the paper to the letter. Each image's
+  increment is added whole, and the next image starts from there.
+
+A new one is a subclass of `Update`, handed to `compile`. It owns its metrics
+and says what it can: run on several devices, with XLA, towards a target.
+"""
+
+import collections
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_uap import losses
+from keras_uap.deepfool import DeepFool
+from keras_uap.pixels import apply_perturbation, clip_to_range
+
+# The labels `(n,)` of the perturbed images before the update, and the forwards
+# and backwards of one image that it took.
+Step = collections.namedtuple("Step", ["predicted", "passes"])
+
+# A named optimizer's step, as a share of epsilon.
+STEP = 0.1
+
+
+class Update:
+    """What one batch does to a perturbation. Base of all updates.
+
+    Args:
+        optimizer: Keras optimizer that moves `v`. One that moves `v` by itself
+            may leave it out.
+
+    Attributes:
+        metrics: List of `keras.metrics.Metric`, reported with each batch.
+        on_several_devices, with_xla, with_target: Booleans, what it can.
+    """
+
+    on_several_devices = True
+    with_xla = True
+    with_target = True
+
+    def __init__(self, optimizer=None):
+        self.optimizer = optimizer or keras.optimizers.SGD()
+        self.metrics = []
+
+    def __call__(self, model, images, clean):
+        """Moves `model.v`.
+
+        Args:
+            model: `UniversalPerturbation`, with `v`, `ball`, `value_range`,
+                `target` and `labeller`.
+            images: Float32 tensor `(n, H, W, C)`, clean.
+            clean: Integer tensor `(n,)`, their clean predictions.
+
+        Returns:
+            A `Step`.
+        """
+        raise NotImplementedError
+
+    def build(self, model):
+        """Called when the size of the images is known."""
+
+    def config_of(self, optimizer):
+        """What goes into a file for what `compile` got."""
+        return optimizer
+
+    def refuse(self, target=None, jit_compile=False, replicas=1):
+        """Raises ValueError for what the update cannot do."""
+        hint = "Use a gradient update instead: compile('lion')."
+        if target is not None and not self.with_target:
+            raise ValueError(
+                f"{self} leaves a class, it cannot reach a target. Received: "
+                f"target={target}. {hint}"
+            )
+        if jit_compile is True and not self.with_xla:
+            raise ValueError(
+                f"{self} has batches that become smaller from step to step, "
+                f"which XLA cannot do. Received: jit_compile=True. {hint}"
+            )
+        if replicas > 1 and not self.on_several_devices:
+            raise ValueError(
+                f"{self} takes one image after another, which cannot run on "
+                f"several devices. Received: {replicas} replicas. Use whole "
+                "batches, or one device."
+            )
+
+    def apply(self, model, gradient, scale=1.0):
+        """A step of the optimizer against `gradient`, then the constraint.
+
+        A mean absolute value of 1 where `v` may live makes learning rates
+        pixels, whatever the loss, the classifier and the batch size.
+        """
+        if model.mask is not None:
+            gradient = gradient * model.mask
+        # On several devices the images of all of them make one batch. The
+        # optimizer adds the replicas' directions up, so each hands in a share.
+        replicas = model.distribute_strategy.num_replicas_in_sync
+        if replicas > 1:
+            context = tf.distribute.get_replica_context()
+            gradient = context.all_reduce("sum", gradient)
+            scale = scale / replicas
+        mean = tf.reduce_sum(tf.abs(gradient))
+        mean = mean / model.ball.free_values(model.v.shape)
+        gradient = tf.math.divide_no_nan(scale * gradient, mean)
+        model.optimizer.apply([gradient], [model.v])
+
+    def __repr__(self):
+        return type(self).__name__
+
+
+class GradientUpdate(Update):
+    """A step of a Keras optimizer down a loss.
+
+    Args:
+        optimizer: Keras optimizer, or the name of one, which gets a learning
+            rate of a tenth of the ball's pixel step.
+        loss: `keras.losses.Loss`; see `keras_uap.losses`.
+    """
+
+    def __init__(self, optimizer, loss):
+        super().__init__(get_optimizer(optimizer))
+        self._step_is_default = isinstance(optimizer, str)
+        self._loss = loss
+        self._loss_mean = keras.metrics.Mean(name="loss")
+        self._no_gradient = keras.metrics.Sum(name="no_gradient")
+        self.metrics = [self._loss_mean, self._no_gradient]
+
+    def build(self, model):
+        if self._step_is_default:
+            step = STEP * model.ball.pixel_step(model.v.shape)
+            model.optimizer.learning_rate = step
+
+    def __call__(self, model, images, clean):
+        perturbed = images + model.v
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(perturbed)
+            scores = model.labeller.logits(
+                clip_to_range(perturbed, model.value_range)
+            )
+            goal = clean
+            if model.target is not None:
+                goal = tf.fill(tf.shape(clean), np.int64(model.target))
+            loss = self._loss.call(goal, scores)
+        gradients = tape.gradient(loss, perturbed)
+        if gradients is None:
+            raise ValueError(
+                "The classifier's scores have no gradient with respect to the "
+                f"images. Received: classifier {model.classifier.name!r}. "
+                "Something in it cannot be differentiated: a cast to "
+                "integers, an argmax, or NumPy code."
+            )
+        predicted = tf.argmax(scores, axis=-1)
+
+        axes = list(range(1, images.shape.rank))
+        finite = tf.reduce_all(tf.math.is_finite(gradients), axis=axes)
+        silent = tf.reduce_all(tf.equal(gradients, 0.0), axis=axes)
+        # An image whose loss is capped is fooled, and silent on purpose.
+        missing = ~finite | (silent & tf.equal(predicted, clean))
+        self._no_gradient.update_state(tf.cast(missing, "float32"))
+        self._loss_mean.update_state(loss)
+        self.apply(model, _sum_where(finite, gradients))
+        return Step(predicted, 2 * tf.size(clean))
+
+
+class _DeepFoolUpdate(Update):
+    """Base of the updates that are made of DeepFool.
+
+    Args:
+        rule: `keras_uap.DeepFool`.
+    """
+
+    # XLA pads what is left of a batch, and DeepFool would count the padding
+    # as images: other results, without an error.
+    with_xla = False
+    with_target = False
+
+    def __init__(self, rule):
+        super().__init__(keras.optimizers.SGD(rule.step_size, rule.momentum))
+        self._rule = rule
+        self._not_converged = keras.metrics.Sum(name="not_converged")
+        self.metrics = [self._not_converged]
+
+    def config_of(self, optimizer):
+        return self._rule
+
+    def _minimal_perturbations(self, model, images, v, clean):
+        perturbed = apply_perturbation(images, v, model.value_range)
+        return self._rule.minimal_perturbations(
+            model.labeller.logits, perturbed, clean
+        )
+
+
+class WholeBatchDeepFool(_DeepFoolUpdate):
+    """One step along the sum of the batch's DeepFool increments."""
+
+    def __call__(self, model, images, clean):
+        batch = self._minimal_perturbations(model, images, model.v, clean)
+        self._not_converged.update_state(tf.cast(~batch.converged, "float32"))
+        self.apply(
+            model,
+            -_sum_where(batch.converged, batch.increments),
+            scale=model.ball.pixel_step(model.v.shape)
+            * (1.0 - self._rule.momentum),
+        )
+        return Step(batch.first_labels, batch.passes)
+
+
+class OneByOneDeepFool(_DeepFoolUpdate):
+    """Algorithm 1 to the letter: every image starts from the last v."""
+
+    on_several_devices = False
+
+    def __call__(self, model, images, clean):
+        def add_increment(i, v, predicted, failed, passes):
+            single = self._minimal_perturbations(
+                model, images[i : i + 1], v, clean[i : i + 1]
+            )
+            increment = _sum_where(single.converged, single.increments)
+            v = tf.where(
+                tf.reduce_any(increment != 0),
+                model.ball.project(v + increment),
+                v,
+            )
+            return (
+                i + 1,
+                v,
+                predicted.write(i, single.first_labels[0]),
+                failed + tf.cast(~single.converged[0], "int32"),
+                passes + single.passes,
+            )
+
+        count = tf.shape(images)[0]
+        start = (
+            tf.constant(0),
+            tf.convert_to_tensor(model.v),
+            tf.TensorArray("int64", size=count),
+            tf.constant(0),
+            tf.constant(0),
+        )
+        _, v, predicted, failed, passes = tf.while_loop(
+            lambda i, *_: i < count,
+            add_increment,
+            start,
+            parallel_iterations=1,
+        )
+        model.v.assign(v)
+        self._not_converged.update_state(failed)
+        return Step(predicted.stack(), passes)
+
+
+def get(optimizer, loss="crossentropy", targeted=False):
+    """Returns the update for what `compile` got.
+
+    Args:
+        optimizer: `"deepfool"`, a `DeepFool`, a Keras optimizer or its name,
+            or an `Update`.
+        loss: What `keras_uap.losses.get` takes, for gradient updates.
+        targeted: Boolean, whether the loss is to reach the class.
+
+    Raises:
+        TypeError: if one of them is of another kind.
+        ValueError: for an unknown name.
+    """
+    loss = losses.get(loss, targeted)
+    if isinstance(optimizer, Update):
+        return optimizer
+    found = get_optimizer(optimizer)
+    if not isinstance(found, DeepFool):
+        return GradientUpdate(optimizer, loss)
+    if found.one_by_one:
+        return OneByOneDeepFool(found)
+    return WholeBatchDeepFool(found)
+
+
+def decaying_lion(step, batches):
+    """Sign steps that begin at `step` and fall in a line to a hundredth."""
+    return keras.optimizers.Lion(
+        keras.optimizers.schedules.PolynomialDecay(step, batches, step / 100)
+    )
+
+
+def get_optimizer(optimizer):
+    """Returns the `DeepFool` or the Keras optimizer that `compile` got.
+
+    Raises:
+        TypeError: if it is neither, nor the name of one.
+        ValueError: for an unknown name.
+    """
+    if isinstance(optimizer, (DeepFool, keras.optimizers.Optimizer)):
+        return optimizer
+    if not isinstance(optimizer, str):
+        raise TypeError(
+            "optimizer must be 'deepfool', a keras_uap.DeepFool, or a "
+            f"Keras optimizer or its name. Received: optimizer={optimizer!r}."
+        )
+    if optimizer.lower() == "deepfool":
+        return DeepFool()
+    try:
+        return keras.optimizers.get(optimizer)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"Unknown optimizer. Received: optimizer={optimizer!r}. Expected "
+            "'deepfool' or the name of a Keras optimizer, such as 'lion'."
+        ) from None
+
+
+def _sum_where(keep, values):
+    """Sums over the batch the entries to keep, whatever the others hold."""
+    shape = [-1] + [1] * (values.shape.rank - 1)
+    return tf.reduce_sum(tf.where(tf.reshape(keep, shape), values, 0.0), axis=0)
