@@ -1,22 +1,53 @@
 """Universal adversarial perturbations for Keras classifiers."""
 
-from keras_uap.attach import attach as attach
-from keras_uap.callbacks import BackupAndRestore as BackupAndRestore
-from keras_uap.callbacks import StopAtFoolingRate as StopAtFoolingRate
-from keras_uap.data_free import noise_images as noise_images
-from keras_uap.deepfool import DeepFool as DeepFool
-from keras_uap.deepfool import deepfool as deepfool
-from keras_uap.ensemble import Ensemble as Ensemble
-from keras_uap.logits import logits_function as logits_function
-from keras_uap.lp_ball import LpBall as LpBall
-from keras_uap.lp_ball import project as project
-from keras_uap.metrics import FoolingRate as FoolingRate
-from keras_uap.perturbation_layer import PerturbationLayer as PerturbationLayer
-from keras_uap.resizing import resize_perturbation as resize_perturbation
+import importlib
+
+from keras_uap.attach import attach
+from keras_uap.callbacks import BackupAndRestore, StopAtFoolingRate
+from keras_uap.data_free import noise_images
+from keras_uap.deepfool import DeepFool, deepfool
+from keras_uap.ensemble import Ensemble
+from keras_uap.logits import logits_function
+from keras_uap.lp_ball import LpBall, project
+from keras_uap.metrics import FoolingRate
+from keras_uap.perturbation_layer import PerturbationLayer
+from keras_uap.resizing import resize_perturbation
 from keras_uap.universal_adversarial_training import (
-    UniversalAdversarialTraining as UniversalAdversarialTraining,
+    UniversalAdversarialTraining,
 )
-from keras_uap.universal_perturbation import (
-    UniversalPerturbation as UniversalPerturbation,
-)
-from keras_uap.version import __version__ as __version__
+from keras_uap.universal_perturbation import UniversalPerturbation
+from keras_uap.version import __version__
+
+# Modules of their own names, imported on first use: pictures and measurements
+# need libraries that a fit does not.
+_MODULES = ("analysis", "datasets", "interchange", "samples", "visualization")
+
+__all__ = [
+    "BackupAndRestore",
+    "DeepFool",
+    "Ensemble",
+    "FoolingRate",
+    "LpBall",
+    "PerturbationLayer",
+    "StopAtFoolingRate",
+    "UniversalAdversarialTraining",
+    "UniversalPerturbation",
+    "__version__",
+    "attach",
+    "deepfool",
+    "logits_function",
+    "noise_images",
+    "project",
+    "resize_perturbation",
+    *_MODULES,
+]
+
+
+def __getattr__(name):
+    if name in _MODULES:
+        return importlib.import_module(f"keras_uap.{name}")
+    raise AttributeError(f"module 'keras_uap' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)

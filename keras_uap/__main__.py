@@ -10,7 +10,7 @@ import sys
 import warnings
 
 from keras_uap.commands import (
-    _tools,
+    console,
     demo,
     evaluate,
     fit,
@@ -31,7 +31,7 @@ class _Parser(argparse.ArgumentParser):
     """Mistakes in the arguments are told in one line, as all others are."""
 
     def error(self, message):
-        raise _tools.UsageError(f"{message}. See {self.prog} --help.")
+        raise console.UsageError(f"{message}. See {self.prog} --help.")
 
 
 def main(arguments=None):
@@ -47,7 +47,7 @@ def main(arguments=None):
         print(json.dumps(values, indent=2) if options.json else f"\n{table}")
         return 0
     except (
-        _tools.UsageError,
+        console.UsageError,
         ValueError,
         TypeError,
         OSError,
@@ -56,7 +56,7 @@ def main(arguments=None):
         text = " ".join(str(error).split())
         print(f"keras-uap: error: {text}", file=sys.stderr)
         return 2
-    except _tools.Interrupted as error:
+    except console.Interrupted as error:
         print(f"\nkeras-uap: {error}", file=sys.stderr)
         return 130
     except KeyboardInterrupt:

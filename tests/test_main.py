@@ -11,7 +11,7 @@ from PIL import Image
 import keras_uap
 from keras_uap import __main__ as command_line
 from keras_uap import interchange, samples
-from keras_uap.commands import _tools, demo, harden
+from keras_uap.commands import console, demo, harden, inputs
 
 SIZE = (8, 8, 3)
 
@@ -499,7 +499,7 @@ def test_interrupted_fit_leaves_its_best(run, tmp_path, monkeypatch):
             if epoch == 1:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(_tools, "Progress", Interrupt)
+    monkeypatch.setattr(console, "Progress", Interrupt)
     status, _, err = run(*words("fit", FIT, {"--output": tmp_path}))
     assert status == 130
     assert "keeping the best perturbation so far" in err
@@ -516,7 +516,7 @@ def test_interrupted_before_the_fit(run, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_tools, "load_model", interrupt)
+    monkeypatch.setattr(inputs, "load_model", interrupt)
     status, _, err = run(*words("fit", FIT, {"--output": tmp_path}))
     assert status == 130
     assert "nothing written" in err

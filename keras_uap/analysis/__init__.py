@@ -4,7 +4,6 @@ Each function returns a small frozen result: arrays under field names, `plot()`
 for a matplotlib figure, `to_dict()` for JSON.
 """
 
-from keras_uap.analysis._tools import fit_perturbation as fit_perturbation
 from keras_uap.analysis.baselines import Baselines as Baselines
 from keras_uap.analysis.baselines import baseline_rates as baseline_rates
 from keras_uap.analysis.diversity import Diversity as Diversity
@@ -12,6 +11,7 @@ from keras_uap.analysis.diversity import inner_products as inner_products
 from keras_uap.analysis.diversity import (
     perturbation_diversity as perturbation_diversity,
 )
+from keras_uap.analysis.fitting import fit_perturbation as fit_perturbation
 from keras_uap.analysis.geometry import BoundaryNormals as BoundaryNormals
 from keras_uap.analysis.geometry import NormalSpectrum as NormalSpectrum
 from keras_uap.analysis.geometry import SubspaceFooling as SubspaceFooling

@@ -12,18 +12,16 @@ import dataclasses
 
 import numpy as np
 
-from keras_uap.analysis._tools import (
+from keras_uap import visualization
+from keras_uap.analysis.fitting import check_alike
+from keras_uap.analysis.labelling import (
     Labeller,
-    Result,
-    as_images,
-    check_alike,
     check_groups,
-    count_groups,
-    progress_bar,
     random_noise,
     scaled,
 )
-from keras_uap.checks import as_sizes, check_whole
+from keras_uap.analysis.result import Result, count_groups, progress_bar
+from keras_uap.checks import as_images, as_sizes, check_whole
 from keras_uap.deepfool import deepfool
 from keras_uap.interval import rate_interval
 from keras_uap.lp_ball import as_norm, lp_norm
@@ -56,8 +54,6 @@ class Baselines(Result):
 
     def plot(self):
         """Draws the rates against the norm; returns the figure."""
-        from keras_uap import visualization
-
         return visualization.plot_baselines(self)
 
 

@@ -13,16 +13,11 @@ import dataclasses
 
 import numpy as np
 
-from keras_uap.analysis._tools import (
-    PICTURES,
-    Labeller,
-    Result,
-    as_images,
-    check_alike,
-    default_fit,
-    progress_bar,
-)
-from keras_uap.checks import check_whole
+from keras_uap import visualization
+from keras_uap.analysis.fitting import check_alike, default_fit
+from keras_uap.analysis.labelling import Labeller
+from keras_uap.analysis.result import PICTURES, Result, progress_bar
+from keras_uap.checks import as_images, check_whole
 from keras_uap.pixels import as_perturbation
 
 
@@ -52,8 +47,6 @@ class Diversity(Result):
 
     def plot(self):
         """Draws perturbations and matrix; returns the matplotlib figure."""
-        from keras_uap import visualization
-
         return visualization.plot_diversity(self)
 
 

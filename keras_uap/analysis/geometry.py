@@ -21,18 +21,20 @@ import numpy as np
 import scipy.linalg
 import tensorflow as tf
 
-from keras_uap.analysis._tools import (
-    PICTURES,
+from keras_uap import visualization
+from keras_uap.analysis.labelling import (
     Labeller,
-    Result,
-    as_images,
     check_groups,
-    count_groups,
-    progress_bar,
     random_noise,
     scaled,
 )
-from keras_uap.checks import as_wholes, check_whole
+from keras_uap.analysis.result import (
+    PICTURES,
+    Result,
+    count_groups,
+    progress_bar,
+)
+from keras_uap.checks import as_images, as_wholes, check_whole
 from keras_uap.deepfool import deepfool
 from keras_uap.interval import difference_interval, rate_interval
 from keras_uap.logits import compile_logits, logits_function, predict_logits
@@ -145,8 +147,6 @@ class NormalSpectrum(Result):
 
     def plot(self):
         """Draws both spectra; returns the matplotlib figure."""
-        from keras_uap import visualization
-
         return visualization.plot_spectrum(self)
 
 
@@ -241,8 +241,6 @@ class SubspaceFooling(Result):
 
     def plot(self):
         """Draws the rates against the dimension; returns the figure."""
-        from keras_uap import visualization
-
         return visualization.plot_subspace(self)
 
 

@@ -15,18 +15,16 @@ import dataclasses
 
 import numpy as np
 
-from keras_uap.analysis._tools import (
+from keras_uap import visualization
+from keras_uap.analysis.fitting import check_alike, fit_perturbation
+from keras_uap.analysis.labelling import Labeller, check_groups
+from keras_uap.analysis.result import (
     PICTURES,
-    Labeller,
     Result,
-    as_images,
-    check_alike,
-    check_groups,
     count_groups,
-    fit_perturbation,
     progress_bar,
 )
-from keras_uap.checks import as_wholes, check_whole
+from keras_uap.checks import as_images, as_wholes, check_whole
 from keras_uap.interval import rate_interval
 from keras_uap.lp_ball import as_epsilon, as_norm
 
@@ -126,14 +124,10 @@ class LabelFlow(Result):
 
     def plot(self, class_names=None):
         """Draws dominant labels and their share; returns the figure."""
-        from keras_uap import visualization
-
         return visualization.plot_label_flow(self, class_names)
 
     def plot_graph(self, class_names=None, least_share=0.5, most=4):
         """Draws the largest parts of the graph; returns the figure."""
-        from keras_uap import visualization
-
         return visualization.plot_label_graph(
             self, class_names, least_share, most
         )
@@ -231,8 +225,6 @@ class TargetRates(Result):
 
     def plot(self, class_names=None):
         """Draws the rates as bars; returns the matplotlib figure."""
-        from keras_uap import visualization
-
         return visualization.plot_targets(self, class_names)
 
 

@@ -13,14 +13,10 @@ import json
 import numpy as np
 import tensorflow as tf
 
-from keras_uap.analysis._tools import (
-    Result,
-    as_images,
-    check_groups,
-    count_groups,
-    random_noise,
-)
-from keras_uap.checks import as_numbers, check_whole
+from keras_uap import visualization
+from keras_uap.analysis.labelling import check_groups, random_noise
+from keras_uap.analysis.result import Result, count_groups
+from keras_uap.checks import as_images, as_numbers, check_whole
 from keras_uap.interval import rate_interval
 from keras_uap.logits import compile_logits, logits_function, predict_logits
 from keras_uap.lp_ball import as_norm, lp_norm
@@ -124,8 +120,6 @@ class FoolingReport(Result):
 
     def plot(self, class_names=None):
         """Draws the report on one page; returns the matplotlib figure."""
-        from keras_uap import visualization
-
         return visualization.plot_report(self, class_names)
 
     def table(self, class_names=None):

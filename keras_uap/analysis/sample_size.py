@@ -14,18 +14,11 @@ import dataclasses
 
 import numpy as np
 
-from keras_uap.analysis._tools import (
-    Labeller,
-    Result,
-    as_images,
-    check_alike,
-    check_groups,
-    count_groups,
-    default_fit,
-    progress_bar,
-    random_noise,
-)
-from keras_uap.checks import as_sizes, as_wholes, check_whole
+from keras_uap import visualization
+from keras_uap.analysis.fitting import check_alike, default_fit
+from keras_uap.analysis.labelling import Labeller, check_groups, random_noise
+from keras_uap.analysis.result import Result, count_groups, progress_bar
+from keras_uap.checks import as_images, as_sizes, as_wholes, check_whole
 from keras_uap.interval import rate_interval
 from keras_uap.lp_ball import as_norm
 
@@ -56,8 +49,6 @@ class FoolingCurve(Result):
 
     def plot(self):
         """Draws the curve, or bars for names; returns the figure."""
-        from keras_uap import visualization
-
         return visualization.plot_curve(self)
 
 

@@ -18,15 +18,10 @@ import dataclasses
 
 import numpy as np
 
-from keras_uap.analysis._tools import (
-    Labeller,
-    Result,
-    as_images,
-    check_groups,
-    count_groups,
-    random_noise,
-)
-from keras_uap.checks import check_whole
+from keras_uap import visualization
+from keras_uap.analysis.labelling import Labeller, check_groups, random_noise
+from keras_uap.analysis.result import Result, count_groups
+from keras_uap.checks import as_images, check_whole
 from keras_uap.interval import rate_interval
 from keras_uap.lp_ball import as_norm, lp_norm
 from keras_uap.pixels import (
@@ -65,8 +60,6 @@ class TransferMatrix(Result):
 
     def plot(self):
         """Draws the matrix as a heat map; returns the matplotlib figure."""
-        from keras_uap import visualization
-
         return visualization.plot_transfer(self)
 
 

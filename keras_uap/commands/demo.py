@@ -3,7 +3,8 @@
 import keras
 
 from keras_uap import datasets, samples
-from keras_uap.commands import _tools, fit
+from keras_uap.commands import console, fit, inputs
+from keras_uap.commands.options import add_ball, add_output
 
 HELP = "Find a perturbation of the embedded ImageNet classifier."
 EXAMPLE = "python -m keras_uap demo --output demo"
@@ -13,27 +14,27 @@ DRAWS = 1600
 
 
 def add_arguments(parser):
-    _tools.add_ball(parser)
-    _tools.add_output(parser)
+    add_ball(parser)
+    add_output(parser)
 
 
 def run(options):
-    _tools.make_folder(options.output)
+    console.make_folder(options.output)
     keras.utils.set_random_seed(options.seed)
-    _tools.say("1/4", "loading EfficientNet-Lite0 and the photographs")
+    console.say("1/4", "loading EfficientNet-Lite0 and the photographs")
     classifier = samples.load_classifier()
     photos = samples.load_photos("fit")
-    uap = _tools.make_uap(options, classifier)
-    _tools.say(
+    uap = inputs.make_uap(options, classifier)
+    console.say(
         "2/4",
         f"fitting one perturbation to {DRAWS} varied views of "
         f"{len(set(samples.photo_groups('fit')))} photographs",
     )
-    views = datasets.augmented(photos, _tools.BATCH, seed=options.seed)
+    views = datasets.augmented(photos, inputs.BATCH, seed=options.seed)
     epochs = -(-DRAWS // len(photos))
     uap.compile(uap.decaying_lion(epochs * len(views)))
     interrupted = fit.fit_or_interrupt(uap, views, epochs=epochs)
-    _tools.say("3/4", "measuring it on photographs that it was not fitted on")
+    console.say("3/4", "measuring it on photographs that it was not fitted on")
     return fit.finish(
         options,
         uap,

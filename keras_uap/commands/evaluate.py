@@ -1,7 +1,14 @@
 """`evaluate`: how often a saved perturbation fools a classifier."""
 
 from keras_uap import analysis
-from keras_uap.commands import _tools
+from keras_uap.commands import inputs
+from keras_uap.commands.options import (
+    add_class_names,
+    add_images,
+    add_model,
+    add_perturbation,
+    add_seed,
+)
 
 HELP = "Measure a saved perturbation."
 EXAMPLE = """\
@@ -10,20 +17,15 @@ python -m keras_uap evaluate --model classifier.keras \\
 
 
 def add_arguments(parser):
-    _tools.add_model(parser)
-    parser.add_argument(
-        "--perturbation",
-        required=True,
-        metavar="UAP.npz",
-        help="a file that demo or fit wrote",
-    )
-    _tools.add_images(
+    add_model(parser)
+    add_perturbation(parser)
+    add_images(
         parser,
         labels="give error rates too: the classes of the pictures are those "
         "of the model (a folder for each, in sorted order)",
     )
-    _tools.add_seed(parser)
-    _tools.add_class_names(parser)
+    add_seed(parser)
+    add_class_names(parser)
 
 
 def run(options):
@@ -33,19 +35,19 @@ def run(options):
 
 def measure(options):
     """Returns the report that the options ask for, and names of classes."""
-    classifier = _tools.attach(_tools.load_model(options.model), options)
+    classifier = inputs.attach(inputs.load_model(options.model), options)
     shape = classifier.input_shape[1:]
-    perturbation, card = _tools.load_perturbation(options.perturbation, shape)
-    class_names = _tools.load_class_names(options, classifier)
-    images, labels, names = _tools.load_images(options, "images", shape)
-    _tools.check_labels(options, names, classifier)
+    perturbation, card = inputs.load_perturbation(options.perturbation, shape)
+    class_names = inputs.load_class_names(options, classifier)
+    images, labels, names = inputs.load_images(options, "images", shape)
+    inputs.check_labels(options, names, classifier)
     report = analysis.fooling_report(
         classifier,
         perturbation,
         images,
         labels,
         norm=card["norm"],
-        value_range=_tools.PIXELS,
+        value_range=inputs.PIXELS,
         seed=options.seed,
         verbose=0,
     )

@@ -5,7 +5,16 @@ import pathlib
 import keras
 
 from keras_uap import analysis, datasets, visualization
-from keras_uap.commands import _tools
+from keras_uap.commands import console, inputs
+from keras_uap.commands.options import (
+    add_ball,
+    add_class_names,
+    add_held_out,
+    add_images,
+    add_model,
+    add_output,
+    whole,
+)
 from keras_uap.interchange import save_perturbation
 from keras_uap.saving import atomic_path
 
@@ -16,10 +25,10 @@ python -m keras_uap fit --model classifier.keras --images photos/ \\
 
 
 def add_arguments(parser):
-    _tools.add_model(parser)
-    _tools.add_images(parser)
-    _tools.add_held_out(parser)
-    _tools.add_ball(parser)
+    add_model(parser)
+    add_images(parser)
+    add_held_out(parser)
+    add_ball(parser)
     parser.add_argument(
         "--update",
         default="lion",
@@ -28,7 +37,7 @@ def add_arguments(parser):
     )
     parser.add_argument(
         "--epochs",
-        type=_tools.whole,
+        type=whole,
         default=5,
         metavar="N",
         help="passes over the pictures (default: 5)",
@@ -44,39 +53,39 @@ def add_arguments(parser):
         action="store_true",
         help="vary the pictures: better from few, a third slower",
     )
-    _tools.add_class_names(parser)
-    _tools.add_output(parser)
+    add_class_names(parser)
+    add_output(parser)
 
 
 def run(options):
-    _tools.make_folder(options.output)
+    console.make_folder(options.output)
     keras.utils.set_random_seed(options.seed)
-    classifier = _tools.attach(_tools.load_model(options.model), options)
-    class_names = _tools.load_class_names(options, classifier)
-    uap = _tools.make_uap(options, classifier, options.target)
+    classifier = inputs.attach(inputs.load_model(options.model), options)
+    class_names = inputs.load_class_names(options, classifier)
+    uap = inputs.make_uap(options, classifier, options.target)
     uap.compile(options.update)
     shape = classifier.input_shape[1:]
-    images, _, _ = _tools.load_images(options, "images", shape)
+    images, _, _ = inputs.load_images(options, "images", shape)
     if options.held_out is None:
-        (images, _), (held_out, _) = _tools.split_off(images)
+        (images, _), (held_out, _) = inputs.split_off(images)
     else:
-        held_out, _, _ = _tools.load_images(options, "held_out", shape)
-    _tools.say(
+        held_out, _, _ = inputs.load_images(options, "held_out", shape)
+    console.say(
         "1/3",
         f"finding one perturbation on {len(images)} pictures, "
         f"measuring on {len(held_out)} others",
     )
     if options.update == "lion":
-        batches = -(-len(images) // _tools.BATCH)
+        batches = -(-len(images) // inputs.BATCH)
         uap.compile(uap.decaying_lion(batches * options.epochs))
-    data = {"x": images, "batch_size": _tools.BATCH}
+    data = {"x": images, "batch_size": inputs.BATCH}
     if options.augment:
-        views = datasets.augmented(images, _tools.BATCH, seed=options.seed)
+        views = datasets.augmented(images, inputs.BATCH, seed=options.seed)
         data = {"x": views}
     interrupted = fit_or_interrupt(
         uap, **data, epochs=options.epochs, validation_data=held_out
     )
-    _tools.say("2/3", "measuring")
+    console.say("2/3", "measuring")
     return finish(
         options,
         uap,
@@ -91,7 +100,7 @@ def run(options):
 def fit_or_interrupt(uap, x, **arguments):
     """Fits; returns whether Ctrl-C ended it, with the best v so far kept."""
     try:
-        uap.fit(x, **arguments, verbose=0, callbacks=[_tools.Progress()])
+        uap.fit(x, **arguments, verbose=0, callbacks=[console.Progress()])
     except KeyboardInterrupt:
         return True
     return False
@@ -123,7 +132,7 @@ def finish(
         uap.save(path)
     save_perturbation(folder / "uap.npz", uap.perturbation, card)
     if interrupted:
-        raise _tools.Interrupted(
+        raise console.Interrupted(
             "interrupted: keeping the best perturbation so far, in "
             f"{folder / 'uap.keras'} and {folder / 'uap.npz'}"
         )
@@ -145,10 +154,9 @@ def finish(
         "num_photographs": report.num_groups,
     }
     save_perturbation(folder / "uap.npz", uap.perturbation, card)
-    _tools.say(step, f"writing to {folder.resolve()}")
+    console.say(step, f"writing to {folder.resolve()}")
     text = report.table(class_names)
-    with atomic_path(folder / "report.txt") as path:
-        path.write_text(text + "\n", encoding="utf-8")
+    console.write_text(folder / "report.txt", text)
     # Photographs of one scene look alike: show them from all over.
     shown = images[:: max(1, len(images) // 6)][:6]
     figure = visualization.plot_perturbation(
@@ -161,7 +169,6 @@ def finish(
         f"{report.fooling_rate:.0%} of {report.num_images} held-out images "
         f"fooled, {report.random_rate:.0%} by random noise of the same norm",
     )
-    with atomic_path(folder / "uap.png") as path:
-        figure.savefig(path)
+    console.write_figure(folder / "uap.png", figure)
     files = "files: uap.png (look at it), uap.keras, uap.npz, report.txt"
     return f"{text}\n\n{files}", report.to_dict()

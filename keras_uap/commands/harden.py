@@ -14,7 +14,15 @@ import numpy as np
 
 import keras_uap
 from keras_uap import analysis
-from keras_uap.commands import _tools
+from keras_uap.commands import console, inputs
+from keras_uap.commands.options import (
+    add_ball,
+    add_held_out,
+    add_images,
+    add_model,
+    add_output,
+    whole,
+)
 from keras_uap.saving import atomic_path
 
 HELP = "Fine-tune a classifier so that perturbations fool it less."
@@ -27,18 +35,18 @@ DRAWS = 1000
 
 
 def add_arguments(parser):
-    _tools.add_model(parser)
-    _tools.add_images(
+    add_model(parser)
+    add_images(
         parser,
         labels="the classes of the pictures are those of the model (a folder "
         "for each, in sorted order); default: the model's own answers on clean "
         "pictures",
     )
-    _tools.add_held_out(parser)
-    _tools.add_ball(parser)
+    add_held_out(parser)
+    add_ball(parser)
     parser.add_argument(
         "--epochs",
-        type=_tools.whole,
+        type=whole,
         default=5,
         metavar="N",
         help="passes of the fine-tuning (default: 5)",
@@ -50,42 +58,44 @@ def add_arguments(parser):
         metavar="RATE",
         help="of Adam, falling to 0 (default: 0.0002)",
     )
-    _tools.add_output(parser)
+    add_output(parser)
 
 
 def run(options):
-    _tools.make_folder(options.output)
+    console.make_folder(options.output)
     if not options.learning_rate > 0:
-        raise _tools.UsageError(
+        raise console.UsageError(
             "--learning-rate must be above 0. Received: "
             f"{options.learning_rate}."
         )
     keras.utils.set_random_seed(options.seed)
-    model = _tools.load_model(options.model)
+    model = inputs.load_model(options.model)
     if isinstance(model, pathlib.Path):
-        raise _tools.UsageError(
+        raise console.UsageError(
             f"--model {model}: a SavedModel cannot be trained any more. "
             "Expected: a .keras file."
         )
-    classifier = _tools.attach(model, options)
-    epsilon = _tools.make_uap(options, classifier).epsilon
+    classifier = inputs.attach(model, options)
+    epsilon = inputs.make_uap(options, classifier).epsilon
     images, labels, held_out, held_out_labels = _load(options, classifier)
     original, kept = (
         _predict(classifier, images),
         _predict(classifier, held_out),
     )
-    _tools.say("1/4", f"a perturbation of the model, on {len(images)} pictures")
+    console.say(
+        "1/4", f"a perturbation of the model, on {len(images)} pictures"
+    )
     before = _fresh_report(
         options, classifier, images, held_out, held_out_labels
     )
-    _tools.say("2/4", f"fine-tuning, {options.epochs} epochs")
+    console.say("2/4", f"fine-tuning, {options.epochs} epochs")
     labels = original if labels is None else labels
     _harden(options, classifier, images, labels, epsilon)
-    _tools.say("3/4", "a fresh perturbation of the hardened model")
+    console.say("3/4", "a fresh perturbation of the hardened model")
     after = _fresh_report(
         options, classifier, images, held_out, held_out_labels
     )
-    _tools.say("4/4", f"writing to {options.output.resolve()}")
+    console.say("4/4", f"writing to {options.output.resolve()}")
     with atomic_path(options.output / "hardened.keras") as path:
         model.save(path)
     agreement = float(np.mean(_predict(classifier, held_out) == kept))
@@ -104,22 +114,22 @@ def _load(options, classifier):
     """Pictures and labels to train on, pictures and labels held out."""
     shape = classifier.input_shape[1:]
     # In sorted order the last fifth would be other classes.
-    images, labels, names = _tools.load_images(
+    images, labels, names = inputs.load_images(
         options, "images", shape, shuffle=options.labels
     )
-    _tools.check_labels(options, names, classifier)
+    inputs.check_labels(options, names, classifier)
     if options.held_out is None:
-        train, held_out = _tools.split_off(images, labels)
+        train, held_out = inputs.split_off(images, labels)
         return *train, *held_out
-    held_out, held_out_labels, names = _tools.load_images(
+    held_out, held_out_labels, names = inputs.load_images(
         options, "held_out", shape
     )
-    _tools.check_labels(options, names, classifier)
+    inputs.check_labels(options, names, classifier)
     return images, labels, held_out, held_out_labels
 
 
 def _predict(classifier, images):
-    scores = classifier.predict(images, batch_size=_tools.BATCH, verbose=0)
+    scores = classifier.predict(images, batch_size=inputs.BATCH, verbose=0)
     if scores.shape[-1] > 1:
         return scores.argmax(-1)
     return (scores[:, 0] > (0.5 if _probabilities(scores) else 0)).astype(int)
@@ -132,18 +142,18 @@ def _probabilities(scores):
 def _fresh_report(options, classifier, images, held_out, labels):
     """Measures a perturbation that is found anew, always in the same way."""
     keras.utils.set_random_seed(options.seed)
-    uap = _tools.make_uap(options, classifier)
+    uap = inputs.make_uap(options, classifier)
     epochs = max(2, -(-DRAWS // len(images)))
-    batches = epochs * -(-len(images) // _tools.BATCH)
+    batches = epochs * -(-len(images) // inputs.BATCH)
     uap.compile(uap.decaying_lion(batches))
-    uap.fit(images, batch_size=_tools.BATCH, epochs=epochs, verbose=0)
+    uap.fit(images, batch_size=inputs.BATCH, epochs=epochs, verbose=0)
     return analysis.fooling_report(
         classifier,
         uap.perturbation,
         held_out,
         labels,
         norm=uap.norm,
-        value_range=_tools.PIXELS,
+        value_range=inputs.PIXELS,
         seed=options.seed,
         verbose=0,
     )
@@ -162,7 +172,7 @@ def _harden(options, classifier, images, labels, epsilon):
     loss = losses.SparseCategoricalCrossentropy
     if scores.shape[-1] == 1:
         loss = losses.BinaryCrossentropy
-    steps = options.epochs * -(-len(images) // _tools.BATCH)
+    steps = options.epochs * -(-len(images) // inputs.BATCH)
     rate = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps)
     frozen = [
         part
@@ -179,7 +189,7 @@ def _harden(options, classifier, images, labels, epsilon):
     training.fit(
         images,
         labels,
-        batch_size=_tools.BATCH,
+        batch_size=inputs.BATCH,
         epochs=options.epochs,
         verbose=0,
         callbacks=[_Progress()],

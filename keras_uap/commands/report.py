@@ -1,7 +1,7 @@
 """`report`: a page about a saved perturbation."""
 
-from keras_uap.commands import _tools, evaluate
-from keras_uap.saving import atomic_path
+from keras_uap.commands import console, evaluate
+from keras_uap.commands.options import add_output
 
 HELP = "Write a page about a saved perturbation."
 EXAMPLE = """\
@@ -11,17 +11,16 @@ python -m keras_uap report --model classifier.keras \\
 
 def add_arguments(parser):
     evaluate.add_arguments(parser)
-    _tools.add_output(parser)
+    add_output(parser)
 
 
 def run(options):
-    _tools.make_folder(options.output)
+    console.make_folder(options.output)
     report, class_names = evaluate.measure(options)
     text = report.table(class_names)
-    with atomic_path(options.output / "report.png") as path:
-        report.plot(class_names).savefig(path)
-    for name, content in (("txt", text), ("json", report.to_json())):
-        with atomic_path(options.output / f"report.{name}") as path:
-            path.write_text(content + "\n", encoding="utf-8")
+    folder = options.output
+    console.write_figure(folder / "report.png", report.plot(class_names))
+    console.write_text(folder / "report.txt", text)
+    console.write_text(folder / "report.json", report.to_json())
     files = "files: report.png (look at it), report.txt, report.json"
     return f"{text}\n\n{files}", report.to_dict()

@@ -4,8 +4,14 @@ import json
 import pathlib
 
 from keras_uap import analysis
-from keras_uap.commands import _tools
-from keras_uap.saving import atomic_path
+from keras_uap.commands import console, inputs
+from keras_uap.commands.options import (
+    add_images,
+    add_model,
+    add_output,
+    add_perturbation,
+    add_seed,
+)
 
 HELP = "Measure several perturbations on several classifiers."
 EXAMPLE = """\
@@ -17,32 +23,26 @@ _COLUMNS = 4
 
 
 def add_arguments(parser):
-    _tools.add_model(parser, several=True)
-    parser.add_argument(
-        "--perturbation",
-        required=True,
-        nargs="+",
-        metavar="UAP.npz",
-        help="files that demo or fit wrote",
-    )
-    _tools.add_images(parser)
-    _tools.add_seed(parser)
-    _tools.add_output(parser)
+    add_model(parser, several=True)
+    add_perturbation(parser, several=True)
+    add_images(parser)
+    add_seed(parser)
+    add_output(parser)
 
 
 def run(options):
-    _tools.make_folder(options.output)
+    console.make_folder(options.output)
     perturbations, norms = {}, set()
     for name, path in zip(_names(options.perturbation), options.perturbation):
-        perturbations[name], card = _tools.load_perturbation(path)
+        perturbations[name], card = inputs.load_perturbation(path)
         norms.add(card["norm"])
     if len(norms) > 1:
-        raise _tools.UsageError(
+        raise console.UsageError(
             "--perturbation must name files of one norm, or their rates "
             f"cannot be compared. Received: {' and '.join(sorted(norms))}."
         )
     classifiers = {
-        name: _tools.attach(_tools.load_model(path), options, number)
+        name: inputs.attach(inputs.load_model(path), options, number)
         for number, (name, path) in enumerate(
             zip(_names(options.model), options.model)
         )
@@ -50,25 +50,23 @@ def run(options):
     shape = next(iter(perturbations.values())).shape
     shapes = {model.input_shape[-1] for model in classifiers.values()}
     if shapes != {shape[-1]}:
-        raise _tools.UsageError(
+        raise console.UsageError(
             f"The perturbations have {shape[-1]} channel(s), the models take "
             f"{' and '.join(map(str, sorted(shapes)))}. Expected: the same."
         )
-    images, _, _ = _tools.load_images(options, "images", shape)
+    images, _, _ = inputs.load_images(options, "images", shape)
     matrix = analysis.transfer_matrix(
         classifiers,
         perturbations,
         images,
         norm=norms.pop(),
-        value_range=_tools.PIXELS,
+        value_range=inputs.PIXELS,
         seed=options.seed,
         verbose=0,
     )
-    with atomic_path(options.output / "transfer.png") as path:
-        matrix.plot().savefig(path)
-    with atomic_path(options.output / "transfer.json") as path:
-        text = json.dumps(matrix.to_dict(), indent=2)
-        path.write_text(text + "\n", encoding="utf-8")
+    console.write_figure(options.output / "transfer.png", matrix.plot())
+    text = json.dumps(matrix.to_dict(), indent=2)
+    console.write_text(options.output / "transfer.json", text)
     return _table(matrix), matrix.to_dict()
 
 
@@ -79,7 +77,7 @@ def _names(paths):
         if len(set(names)) == len(names):
             return names
     if len(set(paths)) < len(paths):
-        raise _tools.UsageError(
+        raise console.UsageError(
             f"A file is named twice. Received: {' '.join(paths)}."
         )
     return list(paths)
@@ -106,12 +104,12 @@ def _table(matrix):
                 for i in block
             ]
             lines.append(
-                f"{_tools.short(name, 23):<24}"
+                f"{console.short(name, 23):<24}"
                 + "".join(f"{cell:>14}" for cell in cells)
             )
         lines.append("")
     lines += [
-        f"model {i + 1}: {_tools.short(name, 70)}"
+        f"model {i + 1}: {console.short(name, 70)}"
         for i, name in enumerate(matrix.classifiers)
     ]
     if matrix.resized.any():

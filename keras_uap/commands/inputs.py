@@ -1,6 +1,5 @@
-"""What the commands share: options, loading, fitting, progress."""
+"""What the options name: classifiers, pictures, perturbations, loaded."""
 
-import argparse
 import pathlib
 
 import keras
@@ -9,157 +8,11 @@ import tensorflow as tf
 
 import keras_uap
 from keras_uap import datasets, interchange
+from keras_uap.commands.console import UsageError
 
 BATCH = 16
 # Perturbations and pictures are in grey levels, whatever the model takes.
 PIXELS = (0.0, 255.0)
-
-
-class UsageError(Exception):
-    """A mistake in the arguments that the user can mend."""
-
-
-class Interrupted(Exception):
-    """Ctrl-C, after something was written."""
-
-
-# Options --------------------------------------------------------------------
-
-
-def add_model(parser, several=False):
-    parser.add_argument(
-        "--model",
-        required=True,
-        nargs="+" if several else None,
-        metavar="MODEL",
-        help="the classifier: a .keras file, or the folder of a SavedModel",
-    )
-    parser.add_argument(
-        "--value-range",
-        nargs="+",
-        action="append",
-        metavar="WORD",
-        help="what the classifier takes: LOW HIGH (default: 0 255), or caffe, "
-        "tf or torch, as in keras.applications"
-        + ("; once for all, or once for each model" if several else ""),
-    )
-    parser.add_argument(
-        "--channel-order",
-        choices=("rgb", "bgr"),
-        help="(default: that of --value-range)",
-    )
-    parser.add_argument(
-        "--size",
-        type=whole,
-        nargs=2,
-        metavar=("HEIGHT", "WIDTH"),
-        help="of the pictures, where the classifier does not state it",
-    )
-    parser.add_argument(
-        "--model-output",
-        metavar="NAME",
-        help="the class scores, where the classifier has several outputs",
-    )
-
-
-def add_images(parser, labels=None):
-    parser.add_argument(
-        "--images",
-        required=True,
-        metavar="IMAGES",
-        help="a folder of pictures, or the name of a TFDS data set",
-    )
-    parser.add_argument(
-        "--split",
-        default="train",
-        metavar="SPLIT",
-        help="split of a TFDS data set (default: train)",
-    )
-    parser.add_argument(
-        "--limit",
-        type=whole,
-        default=1000,
-        metavar="N",
-        help="the most pictures to take, from all over a folder (default: "
-        "1000)",
-    )
-    if labels:
-        parser.add_argument("--labels", action="store_true", help=labels)
-
-
-def add_held_out(parser):
-    parser.add_argument(
-        "--held-out",
-        metavar="IMAGES",
-        help="pictures to measure on (default: the last fifth of --images)",
-    )
-    parser.add_argument(
-        "--held-out-split",
-        metavar="SPLIT",
-        help="split of --held-out (default: that of --split)",
-    )
-
-
-def add_class_names(parser):
-    parser.add_argument(
-        "--class-names",
-        metavar="FILE",
-        help="text file with the names of the classes, one a line",
-    )
-
-
-def add_ball(parser):
-    parser.add_argument(
-        "--epsilon",
-        type=float,
-        metavar="E",
-        help="radius of the ball, in grey levels of 0 to 255 (default: 10 for "
-        "linf, 2000 for l2)",
-    )
-    parser.add_argument(
-        "--norm",
-        default="linf",
-        metavar="NORM",
-        help="linf or l2 (default: linf)",
-    )
-    add_seed(parser)
-
-
-def add_seed(parser):
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="(default: 0)"
-    )
-
-
-def add_output(parser):
-    parser.add_argument(
-        "--output",
-        type=pathlib.Path,
-        default=pathlib.Path("."),
-        metavar="FOLDER",
-        help="where files are written (default: here)",
-    )
-
-
-def whole(text):
-    """Parses a whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(
-            f"must be a whole number of at least 1, not {text!r}"
-        )
-    return int(text)
-
-
-# Loading --------------------------------------------------------------------
-
-
-def make_folder(folder):
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"--output {folder} cannot be made: {error.strerror}."
-        ) from error
 
 
 def load_model(path):
@@ -348,9 +201,6 @@ def load_class_names(options, classifier):
     return names
 
 
-# Fitting and telling of it --------------------------------------------------
-
-
 def make_uap(options, classifier, target=None):
     """Makes a perturbation of the ball in the options."""
     epsilon = options.epsilon
@@ -359,28 +209,3 @@ def make_uap(options, classifier, target=None):
     return keras_uap.UniversalPerturbation(
         classifier, epsilon, options.norm, value_range=PIXELS, target=target
     )
-
-
-def say(step, text):
-    print(f"[{step}] {text}", flush=True)
-
-
-class Progress(keras.callbacks.Callback):
-    """Tells of each epoch of a perturbation in 80 columns."""
-
-    def on_epoch_end(self, epoch, logs=None):
-        name = "target_rate" if "target_rate" in logs else "fooling_rate"
-        verb = "sent to the target" if "target_rate" in logs else "fooled"
-        text = f"  epoch {epoch + 1} of {self.params['epochs']}: "
-        text += f"{logs[name]:.1%} {verb}"
-        if f"val_{name}" in logs:
-            text += f", {logs[f'val_{name}']:.1%} of the held-out pictures"
-        print(text, flush=True)
-
-
-def short(text, most):
-    """Shortens a text in its middle."""
-    if len(text) <= most:
-        return text
-    end = (most - 2) // 2
-    return f"{text[: most - 2 - end]}..{text[-end:]}"

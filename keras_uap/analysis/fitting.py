@@ -1,0 +1,107 @@
+"""Perturbations for the measurements that need several of them."""
+
+import numpy as np
+
+from keras_uap.checks import as_images, check_whole
+from keras_uap.universal_perturbation import UniversalPerturbation
+
+
+def fit_perturbation(
+    classifier,
+    images,
+    epsilon=10.0,
+    norm="linf",
+    value_range=(0, 255),
+    target=None,
+    seed=0,
+    draws=1024,
+    batch_size=16,
+    optimizer=None,
+    from_logits=None,
+    verbose=0,
+):
+    """Finds a universal perturbation with a given amount of work.
+
+    The measurements that need several perturbations find them with this. Few
+    images are shown several times and of many only some are taken, so that
+    perturbations from sets of different sizes cost the same.
+
+    Args:
+        classifier: Keras model that maps images to class scores.
+        images: Array `(n, H, W, C)` to fit on.
+        epsilon: Float above 0, the radius of the ball, in pixel units.
+        norm: `"linf"` or `"l2"`.
+        value_range: Pair of floats, the pixel range, or `None`.
+        target: Integer, the class to send images to, or `None`.
+        seed: Integer; the order of the images follows from it.
+        draws: Integer, how many images are shown, rounded up to whole passes.
+        batch_size: Integer.
+        optimizer: What `UniversalPerturbation.compile` takes; `None` for sign
+            steps that become smaller (`decaying_lion`).
+        from_logits: Boolean, whether the classifier returns logits; `None`
+            finds out.
+        verbose: `"auto"`, 0, 1 or 2, as in Keras.
+
+    Returns:
+        NumPy array `(H, W, C)`, in pixel units.
+
+    Raises:
+        TypeError, ValueError: as `UniversalPerturbation` and its `fit`.
+    """
+    images = as_images(images)
+    check_whole("seed", seed, 0)
+    check_whole("draws", draws, 1)
+    check_whole("batch_size", batch_size, 1)
+    if len(images) > draws:
+        rng = np.random.default_rng(seed)
+        images = images[rng.permutation(len(images))[:draws]]
+    uap = UniversalPerturbation(
+        classifier,
+        epsilon,
+        norm,
+        value_range=value_range,
+        target=target,
+        from_logits=from_logits,
+    )
+    if not uap.built:
+        uap.build((None, *images.shape[1:]))
+    # The order comes from this generator alone; the global state stays.
+    uap.seed_generator.state.assign([seed, 0])
+    epochs = -(-draws // len(images))
+    if optimizer is None:
+        optimizer = uap.decaying_lion(epochs * -(-len(images) // batch_size))
+    uap.compile(optimizer)
+    uap.fit(images, batch_size=batch_size, epochs=epochs, verbose=verbose)
+    return uap.perturbation
+
+
+def default_fit(classifier, norm, value_range, draws, from_logits):
+    """Returns `fit(images, epsilon, seed)` made of `fit_perturbation`."""
+
+    def fit(images, epsilon, seed):
+        return fit_perturbation(
+            classifier,
+            images,
+            epsilon=epsilon,
+            norm=norm,
+            value_range=value_range,
+            seed=seed,
+            draws=draws,
+            from_logits=from_logits,
+        )
+
+    return fit
+
+
+def check_alike(images, held_out):
+    """Checks that images to fit on and images to measure on have one shape.
+
+    Raises:
+        ValueError: if they do not.
+    """
+    if images.shape[1:] != held_out.shape[1:]:
+        raise ValueError(
+            "The held-out images do not have the shape of those to fit on. "
+            f"Received: {held_out.shape}. Expected: (n, "
+            f"{', '.join(map(str, images.shape[1:]))})."
+        )

@@ -1,0 +1,45 @@
+"""What every measurement returns: a small frozen result.
+
+Its `to_dict` gives what JSON can hold; arrays of pictures, which would make it
+hundreds of megabytes, are left out, and stay under their field names.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+# Metadata of a dataclass field of pictures: left out of `to_dict`.
+PICTURES = {"keras_uap_pictures": True}
+
+
+class Result:
+    """Base of the results: `to_dict` from the fields of the dataclass."""
+
+    def to_dict(self):
+        """The result as plain Python values, for JSON, without pictures."""
+        return {
+            field.name: _plain(getattr(self, field.name))
+            for field in dataclasses.fields(self)
+            if not field.metadata
+        }
+
+
+def _plain(value):
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return value
+
+
+def count_groups(groups, images):
+    """The number of photographs behind the images."""
+    return len(images) if groups is None else len(np.unique(groups))
+
+
+def progress_bar(total, verbose, unit):
+    """A Keras progress bar; `verbose="auto"` shows it."""
+    return keras.utils.Progbar(
+        total, verbose=1 if verbose == "auto" else verbose, unit_name=unit
+    )

@@ -1,0 +1,22 @@
+"""Pictures of perturbations, drawn with matplotlib; one file a measurement.
+
+matplotlib is imported when a picture is drawn, not before, and figures are
+made without pyplot: nothing appears on a screen unless the caller shows it.
+"""
+
+from keras_uap.visualization.baselines import plot_baselines as plot_baselines
+from keras_uap.visualization.diversity import plot_diversity as plot_diversity
+from keras_uap.visualization.geometry import plot_spectrum as plot_spectrum
+from keras_uap.visualization.geometry import plot_subspace as plot_subspace
+from keras_uap.visualization.ink import CLEAN as CLEAN
+from keras_uap.visualization.ink import FOOLED as FOOLED
+from keras_uap.visualization.ink import NEUTRAL as NEUTRAL
+from keras_uap.visualization.labels import plot_label_flow as plot_label_flow
+from keras_uap.visualization.labels import plot_label_graph as plot_label_graph
+from keras_uap.visualization.labels import plot_targets as plot_targets
+from keras_uap.visualization.perturbation import (
+    plot_perturbation as plot_perturbation,
+)
+from keras_uap.visualization.report import plot_report as plot_report
+from keras_uap.visualization.sample_size import plot_curve as plot_curve
+from keras_uap.visualization.transfer import plot_transfer as plot_transfer

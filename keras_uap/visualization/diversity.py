@@ -1,0 +1,44 @@
+"""Perturbations of one classifier, and how alike they are."""
+
+import numpy as np
+
+from keras_uap.visualization import ink
+
+
+def plot_diversity(result):
+    """Draws a `Diversity`: its perturbations and their inner products."""
+    count = len(result.inner_products)
+    figure = ink.figure(max(7.5, 1.8 * count), 6.6)
+    grid = figure.add_gridspec(2, count, height_ratios=[1, 2.2])
+    for i, v in enumerate(result.perturbations):
+        axes = figure.add_subplot(grid[0, i])
+        title = f"seed {result.seeds[i]}"
+        if result.fooling_rates is not None:
+            title += f"\nfools {result.fooling_rates[i]:.0%}"
+        axes.set_title(title, fontsize=9)
+        if v.ndim == 3 and v.shape[-1] in (1, 3):
+            ink.show(axes, ink.stretch(v))
+        else:
+            axes.set_axis_off()
+    axes = figure.add_subplot(grid[1, :])
+    ink.heat_map(
+        axes,
+        np.abs(result.inner_products),
+        [[f"{value:.2f}" for value in row] for row in result.inner_products],
+        "normalised inner product, absolute",
+    )
+    axes.set_xticks(range(count), result.seeds)
+    axes.set_yticks(range(count), result.seeds)
+    axes.set_xlabel("seed")
+    axes.set_ylabel("seed")
+    measured = (
+        f"; fooling rates on n = {result.num_images} held-out images"
+        if result.num_images
+        else ""
+    )
+    figure.suptitle(
+        f"{count} perturbations of one classifier, normalised inner products"
+        f"{measured}",
+        fontsize=11,
+    )
+    return figure

@@ -1,0 +1,85 @@
+"""The normals of decision boundaries, and their subspace."""
+
+import numpy as np
+
+from keras_uap.visualization import ink
+
+
+def plot_spectrum(result):
+    """Draws a `NormalSpectrum` beside that of random vectors."""
+    axes = ink.axes(8, 4.8)
+    index = np.arange(1, result.num_normals + 1)
+    axes.plot(
+        index,
+        result.singular_values,
+        color=ink.FOOLED,
+        label="boundary normals",
+    )
+    axes.plot(
+        index,
+        result.random_singular_values,
+        color=ink.NEUTRAL,
+        linestyle="--",
+        label="random unit vectors",
+    )
+    axes.set_xscale("log")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("index of the singular value")
+    axes.set_ylabel("singular value (unit vectors, no unit)")
+    dim = min(100, max(1, result.num_normals // 5))
+    random_share = np.square(result.random_singular_values)
+    axes.set_title(
+        f"Singular values of n = {result.num_normals} unit normals in "
+        f"{result.dimension:,} dimensions\nthe first {dim} hold "
+        f"{result.share(dim):.0%} of the squared length; of random vectors "
+        f"{random_share[:dim].sum() / random_share.sum():.0%}",
+        fontsize=10,
+    )
+    ink.legend(axes)
+    ink.tidy(axes)
+    return axes.figure
+
+
+def plot_subspace(result):
+    """Draws a `SubspaceFooling`; returns the figure."""
+    axes = ink.axes(8, 4.6)
+    names = [f"span of the\nfirst {dim}" for dim in result.dims]
+    names.append("whole space")
+    rates = [*result.fooling_rates, result.random_rate]
+    intervals = [*result.intervals, result.random_interval]
+    places = np.arange(len(rates))
+    axes.bar(
+        places,
+        rates,
+        color=[ink.FOOLED] * len(result.dims) + [ink.NEUTRAL],
+        width=0.6,
+    )
+    for place, rate, (low, high) in zip(places, rates, intervals):
+        ink.whisker(axes, place, rate, low, high)
+        axes.text(place + 0.06, rate + 0.01, f"{rate:.0%}", fontsize=10)
+    axes.plot(
+        places[:-1],
+        result.best_rates,
+        "D",
+        color=ink.CLEAN,
+        label=f"best of {result.num_random}",
+    )
+    axes.set_xticks(places, names, fontsize=9)
+    ink.percent(axes.yaxis)
+    axes.set_ylim(
+        0, min(1.05, 1.25 * max(*result.best_rates, *np.ravel(intervals)))
+    )
+    axes.set_ylabel("fooling rate")
+    gain = result.fooling_rates[-1] - result.random_rate
+    low, high = result.difference_intervals[-1]
+    axes.set_title(
+        f"Random vectors of {result.norm} norm {result.epsilon:g}, in the span "
+        f"of singular vectors and anywhere\n{ink.sample(result)}, mean of "
+        f"{result.num_random} vectors; bars: 95 %\nspan of "
+        f"{result.dims[-1]} minus whole space, paired: {gain:+.0%} "
+        f"(95 %: {low:+.0%} to {high:+.0%})",
+        fontsize=10,
+    )
+    ink.legend(axes)
+    ink.tidy(axes)
+    return axes.figure

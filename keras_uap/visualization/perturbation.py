@@ -1,0 +1,103 @@
+"""A perturbation, and images without and with it."""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_uap.logits import logits_function
+from keras_uap.pixels import (
+    RESIZE_HINT,
+    apply_perturbation,
+    as_perturbation,
+    as_value_range,
+)
+from keras_uap.visualization import ink
+
+
+def plot_perturbation(
+    classifier,
+    perturbation,
+    images,
+    value_range=(0, 255),
+    class_names=None,
+    from_logits=None,
+    title=None,
+):
+    """Draws a perturbation, and images without and with it.
+
+    Args:
+        classifier: Keras model that maps images to class scores.
+        perturbation: Array `(H, W, C)` with 1 or 3 channels, in the pixel
+            units of `value_range`.
+        images: Array `(n, H, W, C)`, the images to ink.show, up to eight.
+        value_range: Pair of floats, the pixel range.
+        class_names: Sequence of strings, the names of the classes.
+        from_logits: Boolean, whether the classifier returns logits; `None`
+            finds out.
+        title: String, over the whole figure.
+
+    Returns:
+        A `matplotlib.figure.Figure`; `figure.savefig(path)` writes it.
+
+    Raises:
+        ValueError: if the images do not have the perturbation's shape.
+    """
+    v = as_perturbation(perturbation)
+    images = np.asarray(images)[:8]
+    if v.ndim != 3 or v.shape[-1] not in (1, 3):
+        raise ValueError(
+            "A picture needs a perturbation of shape (height, width, 1 or 3). "
+            f"Received: {v.shape}."
+        )
+    if images.shape[1:] != v.shape or len(images) == 0:
+        raise ValueError(
+            "The images do not have the perturbation's shape. Received: "
+            f"{images.shape}. Expected: (n, *{v.shape}). {RESIZE_HINT}"
+        )
+    low, high = as_value_range(value_range) or (
+        float(images.min()),
+        float(images.max()),
+    )
+    images = images.astype("float32")
+    perturbed = apply_perturbation(images, v, value_range).numpy()
+    logits = logits_function(classifier, from_logits, images[:4])
+    clean_names, clean_labels = _describe(logits, images, class_names)
+    names, labels = _describe(logits, perturbed, class_names)
+
+    count = len(images)
+    figure = ink.figure(2.3 * (count + 1), 5.8)
+    if title is not None:
+        figure.suptitle(title, fontsize=12)
+    axes = figure.subplots(2, count + 1)
+    largest = np.abs(v).max() or 1.0
+    ink.show(axes[0, 0], ink.stretch(v))
+    axes[0, 0].set_title(
+        f"perturbation\nlargest value {largest:.4g}\nstretched to full range",
+        fontsize=9,
+    )
+    axes[1, 0].hist(v.ravel(), bins=41, color=ink.NEUTRAL)
+    axes[1, 0].set_title("its values", fontsize=9)
+    axes[1, 0].set_xlabel("change of a pixel value", fontsize=8)
+    axes[1, 0].set_yticks([])
+    axes[1, 0].tick_params(labelsize=8)
+    for i in range(count):
+        ink.show(axes[0, i + 1], (images[i] - low) / (high - low))
+        axes[0, i + 1].set_title(clean_names[i], fontsize=9, color=ink.CLEAN)
+        ink.show(axes[1, i + 1], (perturbed[i] - low) / (high - low))
+        fooled = labels[i] != clean_labels[i]
+        axes[1, i + 1].set_title(
+            names[i] + ("\nfooled" if fooled else "\nnot fooled"),
+            fontsize=9,
+            color=ink.FOOLED if fooled else ink.NEUTRAL,
+        )
+    return figure
+
+
+def _describe(logits, images, class_names):
+    """Returns `name, confidence` texts and labels."""
+    probabilities = np.asarray(tf.nn.softmax(logits(tf.constant(images))))
+    labels = probabilities.argmax(axis=-1)
+    texts = [
+        f"{ink.class_name(label, class_names)}\n{confidence:.0%} sure"
+        for label, confidence in zip(labels, probabilities.max(axis=-1))
+    ]
+    return texts, labels

@@ -1,0 +1,89 @@
+"""A page about one perturbation."""
+
+import numpy as np
+
+from keras_uap.visualization import ink
+
+
+def plot_report(report, class_names=None):
+    """Draws a `FoolingReport` on one page.
+
+    Args:
+        report: A `keras_uap.analysis.FoolingReport`.
+        class_names: Sequence of strings, the names of the classes.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+    """
+    figure = ink.figure(11, 8)
+    (rates_at, labels_at), (sure_at, classes_at) = figure.subplots(2, 2)
+    epsilon = f"{report.norm} norm {report.epsilon:.4g}"
+    figure.suptitle(
+        f"One perturbation, {epsilon}: {ink.sample(report)}", fontsize=12
+    )
+    rates = [report.fooling_rate, report.rounded_rate, report.random_rate]
+    rates_at.bar(
+        ["perturbation", "rounded to\ngrey levels", "random noise,\nsame norm"],
+        rates,
+        color=[ink.FOOLED, ink.FOOLED, ink.NEUTRAL],
+        width=0.6,
+    )
+    for x, (low, high) in (
+        (0, report.fooling_interval),
+        (2, report.random_interval),
+    ):
+        ink.whisker(rates_at, x, rates[x], low, high)
+    for x, rate in enumerate(rates):
+        rates_at.text(x + 0.06, rate + 0.01, f"{rate:.0%}", fontsize=10)
+    ink.percent(rates_at.yaxis)
+    rates_at.set_ylim(0, 1.05)
+    rates_at.set_ylabel("images with another label than clean")
+    rates_at.set_title("Fooling rate, bars: 95 % interval", fontsize=10)
+
+    labels = report.dominant_labels(8)[::-1]
+    labels_at.barh(
+        [ink.short_name(c, class_names) for c, _ in labels],
+        [share for _, share in labels],
+        color=ink.CLEAN,
+    )
+    ink.percent(labels_at.xaxis)
+    labels_at.set_xlabel("share of the fooled images")
+    labels_at.set_title("Labels that fooled images are sent to", fontsize=10)
+
+    fooled = report.clean_labels != report.perturbed_labels
+    bins = np.linspace(0, 1, 21)
+    sure_at.hist(
+        report.clean_confidences,
+        bins,
+        color=ink.CLEAN,
+        histtype="step",
+        linewidth=2,
+        label=f"clean, mean {report.clean_confidence:.2f}",
+    )
+    sure_at.hist(
+        report.perturbed_confidences[fooled],
+        bins,
+        color=ink.FOOLED,
+        alpha=0.6,
+        label=f"fooled, mean {report.fooled_confidence:.2f}",
+    )
+    sure_at.set_xlabel("probability of the top label")
+    sure_at.set_ylabel("images")
+    ink.legend(sure_at)
+    sure_at.set_title("How sure the classifier is", fontsize=10)
+
+    classes = list(report.per_class().items())[:8][::-1]
+    classes_at.barh(
+        [f"{ink.short_name(c, class_names)} ({n})" for c, (_, n) in classes],
+        [rate for _, (rate, _) in classes],
+        color=ink.FOOLED,
+    )
+    classes_at.set_xlim(0, 1.02)
+    ink.percent(classes_at.xaxis)
+    classes_at.set_xlabel("fooled")
+    classes_at.set_title(
+        "Most common clean labels (images) and how many are fooled",
+        fontsize=10,
+    )
+    ink.tidy(rates_at, labels_at, sure_at, classes_at)
+    return figure

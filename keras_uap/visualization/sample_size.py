@@ -1,0 +1,77 @@
+"""Fooling rates against what a perturbation was fitted on."""
+
+import numpy as np
+
+from keras_uap.visualization import ink
+
+
+def plot_curve(result):
+    """Draws a `FoolingCurve`: a line over numbers, bars over names."""
+    axes = ink.axes(8, 4.8)
+    means = result.fooling_rates.mean(axis=1)
+    seeds = result.fooling_rates.shape[1]
+    named = isinstance(result.values[0], str)
+    places = np.arange(len(means)) if named else np.asarray(result.values)
+    if named:
+        axes.bar(
+            places, means, color=ink.FOOLED, width=0.5, label="perturbation"
+        )
+        axes.bar(
+            places + 0.33,
+            result.random_rates,
+            color=ink.NEUTRAL,
+            width=0.16,
+            label="random noise, same norm",
+        )
+        axes.set_xticks(places, result.values, fontsize=9)
+    else:
+        axes.plot(
+            places,
+            means,
+            color=ink.FOOLED,
+            marker="o",
+            label="perturbation, mean",
+        )
+        axes.plot(
+            places,
+            result.random_rates,
+            color=ink.NEUTRAL,
+            linestyle="--",
+            label="random noise, same norm",
+        )
+        if max(places) > 20 * min(places):
+            axes.set_xscale("log")
+            axes.minorticks_off()
+        axes.set_xticks(places, [f"{value:g}" for value in result.values])
+    for i, place in enumerate(places):
+        low, high = result.intervals[i]
+        ink.whisker(axes, place, means[i], low, high)
+        if seeds > 1:
+            axes.plot(
+                [place] * seeds,
+                result.fooling_rates[i],
+                linestyle="none",
+                marker="_",
+                markersize=12,
+                color=ink.CLEAN,
+                label="each seed" if i == 0 else None,
+            )
+        axes.annotate(
+            f"{means[i]:.0%}",
+            (place, means[i]),
+            (6, 5),
+            textcoords="offset points",
+            fontsize=9,
+        )
+    ink.percent(axes.yaxis)
+    axes.set_ylim(0, 1.05)
+    axes.set_xlabel(result.name)
+    axes.set_ylabel("held-out fooling rate")
+    axes.set_title(
+        f"Held-out fooling rate against {result.name}\n{result.norm} ball, "
+        f"{ink.sample(result)}, {seeds} seed{'s'[: seeds > 1]}; bars: 95 %",
+        fontsize=10,
+    )
+    ink.legend(axes)
+    ink.tidy(axes)
+    return axes.figure

@@ -1,0 +1,32 @@
+"""Perturbations found on some classifiers, measured on others."""
+
+from keras_uap.visualization import ink
+
+
+def plot_transfer(result):
+    """Draws a `TransferMatrix` as a heat map; returns the figure."""
+    rows, columns = result.fooling_rates.shape
+    axes = ink.axes(3.2 + 1.7 * columns, 2.6 + 0.9 * rows)
+
+    def text(i, j):
+        low, high = result.intervals[i, j]
+        star = " *" if result.resized[i, j] else ""
+        return (
+            f"{result.fooling_rates[i, j]:.0%}{star}\n{low:.0%} to {high:.0%}\n"
+            f"noise {result.random_rates[i, j]:.0%}"
+        )
+
+    texts = [[text(i, j) for j in range(columns)] for i in range(rows)]
+    ink.heat_map(axes, result.fooling_rates, texts, "fooling rate")
+    axes.set_xticks(range(columns), result.classifiers, fontsize=9)
+    axes.set_yticks(range(rows), result.perturbations, fontsize=9)
+    axes.set_xlabel("measured on")
+    axes.set_ylabel("found on")
+    note = "\n* resized" if result.resized.any() else ""
+    axes.set_title(
+        f"Transfer, {result.norm} norm {result.epsilons.max():.4g}\n"
+        f"{ink.sample(result)}; rate, 95 % interval,\n"
+        f"random noise of the same norm{note}",
+        fontsize=10,
+    )
+    return axes.figure
