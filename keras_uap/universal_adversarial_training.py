@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_uap import updates
+from keras_uap import losses, updates
 from keras_uap.checks import as_images, check_whole
 from keras_uap.keras_private import all_layers
 from keras_uap.lp_ball import LpBall
@@ -126,7 +126,9 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
         _check_images(images, "images")
         if validation_images is not None:
             _check_images(validation_images, "validation_images")
-        updates.get("deepfool" if optimizer is None else optimizer, loss)
+        losses.get(loss)
+        if optimizer is not None:
+            updates.get_optimizer(optimizer)
         if not (from_logits is None or isinstance(from_logits, bool)):
             raise ValueError(
                 "from_logits must be None, True or False. Received: "

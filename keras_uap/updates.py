@@ -41,6 +41,7 @@ class Update:
             may leave it out.
 
     Attributes:
+        name: String, what errors call it.
         metrics: List of `keras.metrics.Metric`, reported with each batch.
         on_several_devices, with_xla, with_target: Booleans, what it can.
     """
@@ -50,7 +51,10 @@ class Update:
     with_target = True
 
     def __init__(self, optimizer=None):
-        self.optimizer = optimizer or keras.optimizers.SGD()
+        if optimizer is None:
+            optimizer = keras.optimizers.SGD()
+        self.optimizer = optimizer
+        self.name = type(self).__name__
         self.metrics = []
 
     def __call__(self, model, images, clean):
@@ -79,19 +83,18 @@ class Update:
         hint = "Use a gradient update instead: compile('lion')."
         if target is not None and not self.with_target:
             raise ValueError(
-                f"{self} leaves a class, it cannot reach a target. Received: "
-                f"target={target}. {hint}"
+                f"{self.name} leaves a class, it cannot reach a target. "
+                f"Received: target={target}. {hint}"
             )
         if jit_compile is True and not self.with_xla:
             raise ValueError(
-                f"{self} has batches that become smaller from step to step, "
-                f"which XLA cannot do. Received: jit_compile=True. {hint}"
+                f"{self.name} cannot be compiled by XLA. Received: "
+                f"jit_compile=True. Pass False. {hint}"
             )
         if replicas > 1 and not self.on_several_devices:
             raise ValueError(
-                f"{self} takes one image after another, which cannot run on "
-                f"several devices. Received: {replicas} replicas. Use whole "
-                "batches, or one device."
+                f"{self.name} cannot run on several devices. Received: "
+                f"{replicas} replicas. Use whole batches, or one device."
             )
 
     def apply(self, model, gradient, scale=1.0):
@@ -114,29 +117,27 @@ class Update:
         gradient = tf.math.divide_no_nan(scale * gradient, mean)
         model.optimizer.apply([gradient], [model.v])
 
-    def __repr__(self):
-        return type(self).__name__
-
 
 class GradientUpdate(Update):
     """A step of a Keras optimizer down a loss.
 
     Args:
-        optimizer: Keras optimizer, or the name of one, which gets a learning
-            rate of a tenth of the ball's pixel step.
+        optimizer: Keras optimizer.
         loss: `keras.losses.Loss`; see `keras_uap.losses`.
+        default_step: Boolean, whether the optimizer gets a learning rate of a
+            tenth of the ball's pixel step.
     """
 
-    def __init__(self, optimizer, loss):
-        super().__init__(get_optimizer(optimizer))
-        self._step_is_default = isinstance(optimizer, str)
+    def __init__(self, optimizer, loss, default_step=False):
+        super().__init__(optimizer)
+        self._default_step = default_step
         self._loss = loss
         self._loss_mean = keras.metrics.Mean(name="loss")
         self._no_gradient = keras.metrics.Sum(name="no_gradient")
         self.metrics = [self._loss_mean, self._no_gradient]
 
     def build(self, model):
-        if self._step_is_default:
+        if self._default_step:
             step = STEP * model.ball.pixel_step(model.v.shape)
             model.optimizer.learning_rate = step
 
@@ -179,13 +180,14 @@ class _DeepFoolUpdate(Update):
         rule: `keras_uap.DeepFool`.
     """
 
-    # XLA pads what is left of a batch, and DeepFool would count the padding
-    # as images: other results, without an error.
+    # DeepFool's batches become smaller from step to step. XLA pads what is left
+    # of them, and the padding would count as images, without an error.
     with_xla = False
     with_target = False
 
     def __init__(self, rule):
         super().__init__(keras.optimizers.SGD(rule.step_size, rule.momentum))
+        self.name = "One image after another" if rule.one_by_one else "DeepFool"
         self._rule = rule
         self._not_converged = keras.metrics.Sum(name="not_converged")
         self.metrics = [self._not_converged]
@@ -276,7 +278,7 @@ def get(optimizer, loss="crossentropy", targeted=False):
         return optimizer
     found = get_optimizer(optimizer)
     if not isinstance(found, DeepFool):
-        return GradientUpdate(optimizer, loss)
+        return GradientUpdate(found, loss, isinstance(optimizer, str))
     if found.one_by_one:
         return OneByOneDeepFool(found)
     return WholeBatchDeepFool(found)
