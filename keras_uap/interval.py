@@ -2,15 +2,25 @@
 
 Crops of one photograph are alike. Fifty crops of five photographs tell less
 about a fooling rate than fifty photographs do, and an interval that treats
-them as independent is too narrow. `rate_interval` estimates from the spread
-between groups how many independent images the sample is worth, and gives
-Wilson's interval for that number, with Student's quantile for the number of
-groups. `difference_interval` is for two perturbations measured on the same
-images: what the photographs have in common then cancels out.
+them as independent is too narrow. `rate_interval` estimates how alike the
+images of a group are, and from that how many independent images the sample is
+worth; it gives Wilson's interval for that number, with Student's quantile.
+
+Photographs may give unequal numbers of crops. Where one gives most of them,
+the mean follows that one, whose own deviation from the mean then hides how far
+off it is. So the likeness is estimated from all groups (analysis of variance
+between and within them), and the degrees of freedom are Satterthwaite's for
+that estimate, at most the number of groups or of independent images, less one.
+
+`difference_interval` is for two perturbations measured on the same images:
+what the photographs have in common then cancels out.
 
 Reference:
     - Wilson, 1927, Journal of the American Statistical Association 22
+    - Satterthwaite, 1946, Biometrics Bulletin 2 (degrees of freedom)
+    - Donner, 1986, International Statistical Review 54 (likeness in groups)
     - Korn and Graubard, 1998, Survey Methodology 24 (effective sample size)
+    - Brown, Cai and DasGupta, 2001, Statistical Science 16 (few hits)
 """
 
 import numpy as np
@@ -37,18 +47,23 @@ def rate_interval(hits, groups=None, level=0.95):
     """
     hits = _check_values("hits", hits, level)
     count, share = len(hits), hits.mean()
-    effective = float(count)
-    quantile = stats.norm.ppf((1 + level) / 2)
-    if groups is not None:
-        index, number = _index(groups, hits)
-        quantile = stats.t.ppf((1 + level) / 2, df=number - 1)
-        variance = _variance(hits - share, index, number)
-        if variance > 0:
-            # Never more than the images that there are.
-            effective = min(count, share * (1 - share) / variance)
-        else:
-            effective = float(number)
-    return _wilson(share, effective, quantile)
+    if groups is None:
+        return _wilson(share, count, level)
+    index, number = _index(groups, hits)
+    spread = share * (1 - share)
+    rare = min(hits.sum(), count - hits.sum())
+    if rare <= 0:
+        # No image differs from another: how alike they are is not known, and
+        # each group is one image in the worst case.
+        effective, freedom = number, number - 1
+    else:
+        variance, freedom = _variance(hits, index, spread, rare)
+        effective = spread / variance
+    # Wilson's interval with Student's quantile is that of fewer images.
+    ratio = stats.norm.ppf((1 + level) / 2) / stats.t.ppf(
+        (1 + level) / 2, freedom
+    )
+    return _wilson(share, effective * ratio**2, level)
 
 
 def difference_interval(differences, groups=None, level=0.95):
@@ -69,12 +84,16 @@ def difference_interval(differences, groups=None, level=0.95):
             only one group, or `level` is out of range.
     """
     differences = _check_values("differences", differences, level)
-    count, mean = len(differences), differences.mean()
-    index, number = _index(
-        np.arange(count) if groups is None else groups, differences
+    mean = differences.mean()
+    groups = np.arange(len(differences)) if groups is None else groups
+    index, _ = _index(groups, differences)
+    variance, freedom = _variance(
+        differences,
+        index,
+        spread=differences.var(ddof=1),
+        rare=np.count_nonzero(differences),
     )
-    error = np.sqrt(_variance(differences - mean, index, number))
-    half = stats.t.ppf((1 + level) / 2, df=number - 1) * error
+    half = stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(variance)
     return float(mean - half), float(mean + half)
 
 
@@ -107,14 +126,53 @@ def _index(groups, values):
     return index, number
 
 
-def _variance(residuals, index, number):
-    """The variance of a mean, from the totals of the groups."""
-    totals = np.bincount(index, weights=residuals)
-    return number / (number - 1) * np.sum(np.square(totals)) / len(index) ** 2
+def _variance(values, index, spread, rare):
+    """The variance of a mean of groups, and its degrees of freedom.
+
+    Args:
+        values: Array `(n,)`.
+        index: Integer array `(n,)`, the group of each value, from 0.
+        spread: Float, the variance of one value.
+        rare: Float, how many values differ from the usual one.
+    """
+    sizes = np.bincount(index)
+    count, number = len(values), len(sizes)
+    means = np.bincount(index, weights=values) / sizes
+    left = max(1, count - number)
+    between = np.sum(sizes * np.square(means - values.mean())) / (number - 1)
+    within = np.sum(np.square(values - means[index])) / left
+    # How many images are of the group of an image, and the size of a group
+    # for which `between` would stand: equal if all groups are equal, and the
+    # variance is then `between / count`.
+    own = np.sum(np.square(sizes)) / count
+    size = (count - own) / (number - 1)
+    between *= own / size / count
+    within *= (1 - own / size) / count
+    # Images of one photograph are not less alike than others.
+    variance = max(between + within, spread / count)
+    # From few hits, no likeness can be read: the worst case, that each group
+    # is one image, counts as one hit more.
+    worst = max(variance, spread / number)
+    variance = (rare * variance + worst) / (rare + 1)
+    if variance == 0:
+        return 0.0, number - 1
+    error = between**2 / (number - 1) + within**2 / left
+    freedom = min(
+        number - 1, spread / variance - 1, variance**2 / max(error, 1e-300)
+    )
+    return variance, max(1.0, freedom)
 
 
-def _wilson(share, count, quantile):
+def _wilson(share, count, level):
+    quantile = stats.norm.ppf((1 + level) / 2)
     square = quantile**2 / count
     middle = (share + square / 2) / (1 + square)
     half = np.sqrt(square * (share * (1 - share) + square / 4)) / (1 + square)
-    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+    low, high = middle - half, middle + half
+    # One to three hits are too many too often for Wilson's lower end.
+    if 0 < share * count <= 3:
+        low = min(low, stats.gamma.ppf(1 - level, share * count) / count)
+    if 0 < (1 - share) * count <= 3:
+        misses = stats.gamma.ppf(1 - level, (1 - share) * count) / count
+        high = max(high, 1 - misses)
+    return max(0.0, float(low)), min(1.0, float(high))

@@ -3,8 +3,10 @@
 DeepFool and the losses need the scores *before* the softmax: a saturated
 softmax has no gradient. Where the classifier's head can be read (Functional
 and Sequential models), it is rebuilt without its activation on the same
-weights, and the result is exact. Elsewhere the logarithm of the probabilities
-stands in: its differences equal the differences of the logits.
+weights, and the result is exact. Only a head of Keras' own is rebuilt: a
+subclass of `Dense`, or an activation of one's own, may do anything. Elsewhere
+the logarithm of the probabilities stands in: its differences equal the
+differences of the logits.
 
 A model with one output is a two-class classifier. Its logit `z` becomes
 `(0, z)`, so that class 1 wins where `z > 0`.
@@ -24,6 +26,12 @@ class UndecidedError(ValueError):
 # log(p) for p = 0 must stay finite; this is near float32's smallest number.
 _TINY = 1e-37
 
+_ACTIVATIONS = (
+    keras.activations.linear,
+    keras.activations.sigmoid,
+    keras.activations.softmax,
+)
+
 
 def logits_function(classifier, from_logits=None, images=None):
     """Returns a function from images to float32 logits.
@@ -34,9 +42,10 @@ def logits_function(classifier, from_logits=None, images=None):
         from_logits: Boolean, whether the classifier returns logits (`True`)
             or probabilities (`False`). `None` finds out: from the last
             layer's activation, or else from the scores of `images`.
-        images: Array `(n, ...)`, a few images to try an opaque classifier on.
-            Needed only where `from_logits` is `None` and the last layer does
-            not tell.
+        images: Array `(n, ...)`, a few images to try the classifier on.
+            Needed where `from_logits` is `None` and the last layer does not
+            tell. Where given, a rebuilt head that gives other labels than the
+            classifier is not used.
 
     Returns:
         A function from a float tensor `(n, ...)` to a float32 tensor
@@ -44,8 +53,9 @@ def logits_function(classifier, from_logits=None, images=None):
 
     Raises:
         TypeError: if `classifier` is not a Keras model or layer.
-        ValueError: if it does not return class scores, or if it cannot be
-            told whether they are logits.
+        ValueError: if it does not return class scores, if it cannot be told
+            whether they are logits, or if they are no probabilities on
+            `images` for `from_logits=False`.
     """
     if not isinstance(classifier, keras.Layer):
         raise TypeError(
@@ -58,20 +68,33 @@ def logits_function(classifier, from_logits=None, images=None):
             "from_logits must be None, True or False. "
             f"Received: from_logits={from_logits!r}."
         )
-    head = None if from_logits else _rebuilt_head(classifier)
-    if head is not None:
-        return _checked(head)
-    if from_logits is None:
-        from_logits = _tell_from_scores(classifier, images)
 
     def scores(images):
-        outputs = classifier(images, training=False)
+        outputs = _only(classifier(images, training=False))
         check_scores(outputs)
-        return tf.cast(outputs, "float32")
+        return outputs
 
+    def float32_scores(images):
+        return tf.cast(scores(images), "float32")
+
+    if images is not None:
+        images = tf.cast(images, "float32")
+    activation, head = (None, None) if from_logits else _head(classifier)
+    if head is not None:
+        head = _checked(head)
+        # What the classifier says is right, whatever its layers look like.
+        if images is None or _same_labels(head, scores, images):
+            return head
+    if from_logits is None:
+        is_linear = activation is keras.activations.linear
+        from_logits = is_linear or _tell_from_scores(float32_scores, images)
+    elif not from_logits and images is not None:
+        _check_probabilities(float32_scores(images))
     if from_logits:
-        return _checked(scores)
-    return _checked(lambda images: _probabilities_to_logits(scores(images)))
+        return _checked(float32_scores)
+    return _checked(
+        lambda images: _probabilities_to_logits(float32_scores(images))
+    )
 
 
 def compile_logits(logits, image_shape):
@@ -155,56 +178,11 @@ def _probabilities_to_logits(p):
     return tf.math.log(tf.maximum(p, _TINY))
 
 
-def _rebuilt_head(model):
-    """Returns `model` up to its logits as a function, or None if opaque."""
-    tensor = _output_tensor(model)
-    if tensor is None:
-        return None
-    history = tensor._keras_history
-    layer = history.operation
-    activation = getattr(layer, "activation", None)
-    activation_name = getattr(activation, "__name__", None)
-    is_softmax = isinstance(layer, keras.layers.Softmax)
-
-    if isinstance(layer, keras.layers.Dense):
-        if activation_name == "linear":
-            return lambda images: tf.cast(
-                model(images, training=False), "float32"
-            )
-        quantized = getattr(layer, "quantization_mode", None) is not None
-        if activation_name not in ("softmax", "sigmoid") or quantized:
-            return None
-        if activation_name == "softmax" and layer.units == 1:
-            raise ValueError(
-                "The classifier must have at least two classes. Received: a "
-                "softmax over one output, which is always 1. Where it stands "
-                "for two classes, its activation is the sigmoid."
-            )
-        features = _up_to_layer(model, history)
-
-        def dense_logits(images):
-            x = tf.cast(features(images, training=False), "float32")
-            x = tf.matmul(x, tf.cast(layer.kernel, "float32"))
-            if layer.use_bias:
-                x = x + tf.cast(layer.bias, "float32")
-            return x
-
-        return dense_logits
-    if is_softmax or (
-        isinstance(layer, keras.layers.Activation)
-        and activation_name in ("softmax", "sigmoid")
-    ):
-        features = _up_to_layer(model, history)
-        return lambda images: tf.cast(
-            features(images, training=False), "float32"
-        )
-    if isinstance(layer, keras.Model):  # A model used as the last layer.
-        inner = _rebuilt_head(layer)
-        if inner is None:
-            return None
-        features = _up_to_layer(model, history)
-        return lambda images: inner(features(images, training=False))
-    return None
+def _only(outputs):
+    """The output of a model that has but one, in a list or a dictionary."""
+    if isinstance(outputs, (dict, list, tuple)) and len(outputs) == 1:
+        return keras.tree.flatten(outputs)[0]
+    return outputs
 
 
 def has_layer_graph(model):
@@ -215,13 +193,65 @@ def has_layer_graph(model):
     return graph and bool(getattr(model, "outputs", None))
 
 
-def _output_tensor(model):
-    """The symbolic output of a Functional or Sequential model, or None."""
+def _head(model):
+    """Reads the last layer of a Functional or Sequential model.
+
+    Returns:
+        Its activation, and the model without that activation as a function
+        from images to scores. One of Keras' own heads has both, a linear one
+        the activation alone. What may do anything has neither.
+    """
     if not has_layer_graph(model):
-        return None
+        return None, None
     outputs = model.outputs
     check_scores(outputs[0] if len(outputs) == 1 else outputs)
-    return outputs[0]
+    path, index, layer = [], 0, model
+    while has_layer_graph(layer):  # A model may be the last layer of another.
+        history = layer.outputs[index]._keras_history
+        path.append((layer, history))
+        layer, index = history.operation, history.tensor_index
+    if type(layer) is keras.layers.Softmax and layer.axis in (-1, 1):
+        return keras.activations.softmax, _features(path)
+    if type(layer) not in (keras.layers.Dense, keras.layers.Activation):
+        return None, None
+    # Not by its name: a function of one's own may be called `softmax`.
+    known = {id(each): each for each in _ACTIVATIONS}
+    activation = known.get(id(layer.activation))
+    if type(layer) is keras.layers.Activation:
+        if activation in (None, keras.activations.linear):
+            return None, None
+        return activation, _features(path)
+    if activation is None or activation is keras.activations.linear:
+        return activation, None
+    if getattr(layer, "quantization_mode", None) is not None:
+        return None, None
+    if activation is keras.activations.softmax and layer.units == 1:
+        raise ValueError(
+            "The classifier must have at least two classes. Received: a "
+            "softmax over one output, which is always 1. Where it stands "
+            "for two classes, its activation is the sigmoid."
+        )
+    features = _features(path)
+
+    def dense_logits(images):
+        x = tf.matmul(features(images), tf.cast(layer.kernel, "float32"))
+        if layer.use_bias:
+            x = x + tf.cast(layer.bias, "float32")
+        return x
+
+    return activation, dense_logits
+
+
+def _features(path):
+    """The function from images to the input of the last layer."""
+    parts = [_up_to_layer(model, history) for model, history in path]
+
+    def features(x):
+        for part in parts:
+            x = part(x, training=False)
+        return tf.cast(x, "float32")
+
+    return features
 
 
 def _up_to_layer(model, history):
@@ -234,7 +264,22 @@ def _up_to_layer(model, history):
     return keras.Model(inputs, arguments[0])
 
 
-def _tell_from_scores(classifier, images):
+def _same_labels(head, scores, images):
+    """Whether a rebuilt head gives the labels of its classifier on images."""
+    given = scores(images)
+    # Two labels may be equally good: where an activation is saturated, and
+    # where their logits differ by less than the rounding of a 16-bit model.
+    least = 0.999 if given.dtype == "float32" else 0.9
+    given = np.asarray(tf.cast(given, "float32"))
+    if given.shape[-1] == 1:
+        given = np.concatenate([1 - given, given], axis=-1)
+    labels = np.argmax(head(images), axis=-1)
+    chosen = given[np.arange(len(given)), labels]
+    # A score that is not finite tells nothing.
+    return not np.any(chosen < least * given.max(axis=-1))
+
+
+def _tell_from_scores(scores, images):
     """Whether an opaque classifier returns logits, told from its scores."""
     if images is None:
         raise UndecidedError(
@@ -242,9 +287,19 @@ def _tell_from_scores(classifier, images):
             "logits or probabilities. Pass from_logits=True or "
             "from_logits=False."
         )
-    scores = classifier(images, training=False)
-    check_scores(scores)
-    scores = np.asarray(tf.cast(scores, "float32"))
+    return not are_probabilities(scores(images))
+
+
+def are_probabilities(scores):
+    """Whether scores of images are probabilities, and not logits.
+
+    Args:
+        scores: Array `(n, num_classes)`.
+
+    Raises:
+        ValueError: for a single output, if its scores can be either.
+    """
+    scores = np.asarray(scores, "float32")
     inside = np.all((scores >= 0) & (scores <= 1))
     if scores.shape[-1] == 1 and inside:
         raise ValueError(
@@ -253,4 +308,15 @@ def _tell_from_scores(classifier, images):
             "from_logits=True or from_logits=False."
         )
     sums_to_one = np.allclose(scores.sum(axis=-1), 1.0, atol=1e-2)
-    return not (inside and sums_to_one)
+    return bool(inside and sums_to_one)
+
+
+def _check_probabilities(scores):
+    low, high = np.min(scores), np.max(scores)
+    # Rounding in 16 bits may go a little above one.
+    if low < -1e-2 or high > 1 + 1e-2:
+        raise ValueError(
+            "The classifier must return probabilities, from 0 to 1, for "
+            f"from_logits=False. Received: scores from {low:.4g} to "
+            f"{high:.4g} on the first images. Pass from_logits=True for logits."
+        )

@@ -258,3 +258,172 @@ def test_predict_in_batches(batch_size, linear, images):
         scores, exact_logits(model, 1 - images), atol=1e-4
     )
     assert logits.experimental_get_tracing_count() == 1
+
+
+# Heads of one's own ---------------------------------------------------------
+
+
+class Cosine(layers.Dense):
+    """A head of directions, as in CosFace and ArcFace."""
+
+    def call(self, inputs):
+        x = tf.linalg.l2_normalize(inputs - 0.5, axis=-1)
+        kernel = tf.linalg.l2_normalize(tf.convert_to_tensor(self.kernel), 0)
+        return self.activation(8.0 * x @ kernel)
+
+
+class Reverse(layers.Softmax):
+    """Turns the order of the classes round."""
+
+    def call(self, inputs, mask=None):
+        return super().call(-inputs)
+
+
+def softmax(x):
+    return tf.nn.softmax(-x)
+
+
+def sigmoid(x):
+    return tf.nn.sigmoid(-x)
+
+
+def with_head(*parts):
+    return keras.Sequential([keras.Input((8, 8, 3)), layers.Flatten(), *parts])
+
+
+def by_its_class(linear):
+    return with_head(Cosine(4, activation="softmax"))
+
+
+def by_its_class_without_activation(linear):
+    return with_head(Cosine(4))
+
+
+def own_softmax(linear):
+    return with_head(layers.Dense(4, activation=softmax))
+
+
+def own_sigmoid(linear):
+    return with_head(layers.Dense(4, activation=sigmoid))
+
+
+def own_softmax_layer(linear):
+    return keras.Sequential([linear(), Reverse()])
+
+
+def own_activation_layer(linear):
+    return keras.Sequential([linear(), layers.Activation(softmax)])
+
+
+def own_head_within(linear):
+    return keras.Sequential([layers.Identity(), own_softmax(linear)])
+
+
+def softmax_over_the_batch(linear):
+    return keras.Sequential([linear(), layers.Softmax(axis=0)])
+
+
+OWN_HEADS = [
+    by_its_class,
+    by_its_class_without_activation,
+    own_softmax,
+    own_sigmoid,
+    own_softmax_layer,
+    own_activation_layer,
+    own_head_within,
+    softmax_over_the_batch,
+]
+
+
+@pytest.mark.parametrize("make", OWN_HEADS)
+def test_head_of_ones_own_is_not_rebuilt(make, linear, images):
+    model = make(linear)
+    answers = model.predict(images, batch_size=40, verbose=0).argmax(-1)
+    assert len(np.unique(answers)) > 1
+    logits = keras_uap.logits_function(model, images=images)(images)
+    np.testing.assert_array_equal(np.argmax(logits, -1), answers)
+
+
+def test_head_is_rebuilt_after_loading(linear, images, tmp_path):
+    """Keras' own activations are known again in a loaded model."""
+    for activation in ("softmax", "sigmoid"):
+        model = linear(activation=activation, scale=300.0)
+        model.save(tmp_path / "model.keras")
+        model = keras.saving.load_model(tmp_path / "model.keras")
+        logits = keras_uap.logits_function(model, images=images)(images)
+        np.testing.assert_allclose(
+            logits, exact_logits(model, images), rtol=1e-3
+        )
+
+
+def test_model_that_does_more_than_its_graph(linear, images):
+    """What the graph does not show is seen on the first images."""
+
+    class Upside(keras.Sequential):
+        def __call__(self, inputs, **kwargs):
+            return 1.0 - super().__call__(inputs, **kwargs)
+
+    model = Upside(linear(activation="sigmoid").layers)
+    answers = np.argmax(model(images, training=False), -1)
+    logits = keras_uap.logits_function(model, images=images)(images)
+    np.testing.assert_array_equal(np.argmax(logits, -1), answers)
+
+
+@pytest.mark.parametrize("dtype", [None, "mixed_float16", "mixed_bfloat16"])
+def test_check_on_images_knows_rounding(dtype, cnn, images):
+    """A head is not given up for the last digits of a 16-bit model."""
+    model = cnn(dtype=dtype)
+    logits = keras_uap.logits_function(model, images=images)(images)
+    # Logarithms of probabilities sum to one, logits do not.
+    assert np.all(np.abs(np.exp(logits).sum(-1) - 1) > 1e-3)
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_linear_head_of_probabilities(classes, images):
+    """`from_logits=False` is believed of a Dense layer, too."""
+    model = with_head(layers.Dense(classes, kernel_initializer="zeros"))
+    model.layers[-1].kernel.assign(
+        np.random.default_rng(0).uniform(0, 2 / 192, (192, classes))
+    )
+    p = np.asarray(model(images))
+    assert np.all((p > 0) & (p < 1))
+    logits = keras_uap.logits_function(model, from_logits=False)(images)
+    expected = np.log(p) - (np.log(1 - p) if classes == 1 else 0)
+    if classes == 1:
+        assert 0 < np.mean(p > 0.5) < 1
+    np.testing.assert_allclose(
+        np.asarray(logits)[:, -classes:], expected, atol=1e-4
+    )
+
+
+def test_probabilities_that_are_none(linear, images):
+    with pytest.raises(ValueError, match=r"from_logits=False.*from -"):
+        keras_uap.logits_function(linear(), False, images)
+
+
+def test_one_named_output(linear, images):
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, {"scores": linear()(inputs)})
+    for from_logits in (None, True):
+        logits = keras_uap.logits_function(model, from_logits, images)(images)
+        np.testing.assert_allclose(
+            logits, exact_logits(model, images), atol=1e-4
+        )
+    inputs = keras.Input((8, 8, 3))
+    flat = layers.Flatten()(inputs)
+    head = layers.Dense(4, "softmax")
+    model = keras.Model(inputs, {"scores": head(flat)})
+    logits = keras_uap.logits_function(model)(images)
+    np.testing.assert_allclose(logits, exact_logits(model, images), atol=1e-4)
+
+
+def test_one_output_of_several_of_an_inner_model(linear, images):
+    inputs = keras.Input((8, 8, 3))
+    flat = layers.Flatten()(inputs)
+    heads = [layers.Dense(n, "softmax") for n in (2, 4)]
+    inner = keras.Model(inputs, [head(flat) for head in heads])
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, inner(inputs)[1])
+    logits = keras_uap.logits_function(model, images=images)(images)
+    exact = images.reshape(len(images), -1) @ np.asarray(heads[1].kernel)
+    np.testing.assert_allclose(logits, exact, atol=1e-4)
