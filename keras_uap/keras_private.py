@@ -51,11 +51,11 @@ def all_layers(model):
 
 
 def last_operation(tensor):
-    """The layer or operation that made a symbolic tensor, and its node there.
+    """What made a symbolic tensor.
 
     Returns:
-        A pair: the operation, and the node, with `arguments` and
-        `input_tensors`.
+        The layer or operation; its node, with `arguments` and `input_tensors`;
+        and which of its outputs the tensor is.
     """
-    operation, node_index, _ = tensor._keras_history
-    return operation, operation._inbound_nodes[node_index]
+    operation, node_index, tensor_index = tensor._keras_history
+    return operation, operation._inbound_nodes[node_index], tensor_index

@@ -6,7 +6,12 @@ that a perturbation can be measured on them.
 """
 
 from keras_uap.checks import as_groups, as_images, check_whole
-from keras_uap.logits import compile_logits, logits_function, predict_logits
+from keras_uap.logits import (
+    compile_logits,
+    features_function,
+    logits_function,
+    predict_logits,
+)
 from keras_uap.pixels import (
     apply_perturbation,
     as_perturbation,
@@ -30,6 +35,8 @@ class Labeller:
     """
 
     def __init__(self, classifier, image_shape, from_logits=None, images=None):
+        self._classifier = classifier
+        self._features_functions = {}
         # From a tensor of images to logits, to be differentiated or compiled.
         self.logits = logits_function(classifier, from_logits, images)
         self._compiled = compile_logits(self.logits, image_shape)
@@ -38,6 +45,14 @@ class Labeller:
     def num_classes(self):
         """Of how many classes there are scores. The first time, it traces."""
         return self._compiled.get_concrete_function().outputs[0].shape[-1]
+
+    def features_function(self, layer=None):
+        """From a tensor of images to features and logits."""
+        if layer not in self._features_functions:
+            self._features_functions[layer] = features_function(
+                self._classifier, layer
+            )
+        return self._features_functions[layer]
 
     def predict(
         self, images, transform=None, batch_size=32, verbose=0, unit="image"

@@ -18,6 +18,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_uap.keras_private import last_operation
+
 
 class UndecidedError(ValueError):
     """The classifier must be tried on images to tell what it returns."""
@@ -97,6 +99,79 @@ def logits_function(classifier, from_logits=None, images=None):
     )
 
 
+def features_function(classifier, layer=None):
+    """Returns a function from images to features and logits, in one forward.
+
+    The features of an image are what the classifier's head, its last dense
+    layer, is given.
+
+    Args:
+        classifier: Functional or Sequential Keras model.
+        layer: String, the layer whose output is taken instead.
+
+    Returns:
+        A function from a float tensor `(n, ...)` to a pair of float32 tensors:
+        features `(n, d)` and logits `(n, num_classes)`.
+
+    Raises:
+        ValueError: if the layers of the classifier cannot be seen, its last
+            layers are none of Keras' own, or there is no such layer.
+    """
+    path = _path(classifier)
+    if not path:
+        raise ValueError(
+            "The inputs of the classifier's head are needed, and its layers "
+            "cannot be seen. Expected: a Functional or Sequential model. "
+            f"Received: {classifier.name!r} of type "
+            f"{type(classifier).__name__}. Use a loss of the logits."
+        )
+    *outer, (model, output) = path
+    activation, logits_of_head = _head(model)
+    before = [_part(each, _input_of(tensor)) for each, tensor in outer]
+    # The logits as a tensor of the model, or its dense layer's input.
+    scores = output
+    if logits_of_head is not None:
+        scores = _input_of(output)
+    elif activation is not keras.activations.linear:
+        raise ValueError(
+            "The classifier's logits are needed, and its last layer is none "
+            f"of Keras' own heads. Received: {last_operation(output)[0]!r}."
+        )
+    if layer is None:
+        features = _input_of_dense(output)
+        if features is None:
+            raise ValueError(
+                "The classifier has no dense layer at its end whose inputs "
+                "could be taken. Name the layer whose output is: layer=, one "
+                f"of {[each.name for each in model.layers][-8:]}."
+            )
+    else:
+        try:
+            features = model.get_layer(layer).output
+        except ValueError as error:
+            raise ValueError(
+                f"The classifier has no layer {layer!r}. The last are "
+                f"{[each.name for each in model.layers][-8:]}."
+            ) from error
+    both = _part(model, [features, scores])
+    dense = last_operation(output)[0]
+    is_dense = logits_of_head is not None and hasattr(dense, "kernel")
+
+    def features_and_logits(images):
+        x = images
+        for part in before:
+            x = part(x, training=False)
+        features, scores = both(x, training=False)
+        scores = tf.cast(scores, "float32")
+        if is_dense:
+            scores = _dense(dense, scores)
+        features = tf.cast(features, "float32")
+        features = tf.reshape(features, (tf.shape(features)[0], -1))
+        return features, _two_classes(scores)
+
+    return features_and_logits
+
+
 def compile_logits(logits, image_shape):
     """Compiles a logits function, traced once for all batch sizes.
 
@@ -143,13 +218,16 @@ def _checked(function):
     """Wraps a logits function: checks its shape, makes one logit two."""
 
     def logits(images):
-        scores = function(images)
-        check_scores(scores)
-        if scores.shape[-1] == 1:
-            return tf.concat([tf.zeros_like(scores), scores], axis=-1)
-        return scores
+        return _two_classes(function(images))
 
     return logits
+
+
+def _two_classes(scores):
+    check_scores(scores)
+    if scores.shape[-1] == 1:
+        return tf.concat([tf.zeros_like(scores), scores], axis=-1)
+    return scores
 
 
 def check_scores(scores):
@@ -205,11 +283,8 @@ def _head(model):
         return None, None
     outputs = model.outputs
     check_scores(outputs[0] if len(outputs) == 1 else outputs)
-    path, index, layer = [], 0, model
-    while has_layer_graph(layer):  # A model may be the last layer of another.
-        history = layer.outputs[index]._keras_history
-        path.append((layer, history))
-        layer, index = history.operation, history.tensor_index
+    path = _path(model)
+    layer = last_operation(path[-1][1])[0]
     if type(layer) is keras.layers.Softmax and layer.axis in (-1, 1):
         return keras.activations.softmax, _features(path)
     if type(layer) not in (keras.layers.Dense, keras.layers.Activation):
@@ -233,18 +308,53 @@ def _head(model):
         )
     features = _features(path)
 
-    def dense_logits(images):
-        x = tf.matmul(features(images), tf.cast(layer.kernel, "float32"))
-        if layer.use_bias:
-            x = x + tf.cast(layer.bias, "float32")
-        return x
+    return activation, lambda images: _dense(layer, features(images))
 
-    return activation, dense_logits
+
+def _dense(layer, x):
+    """What a dense layer makes of its input before its activation."""
+    x = tf.matmul(x, tf.cast(layer.kernel, "float32"))
+    if layer.use_bias:
+        x = x + tf.cast(layer.bias, "float32")
+    return x
+
+
+def _input_of_dense(tensor):
+    """The input of the last dense layer before an output, or None."""
+    while True:
+        layer = last_operation(tensor)[0]
+        if isinstance(layer, keras.layers.Dense):
+            return _input_of(tensor)
+        # What may follow a dense layer without being a layer of its own.
+        if not isinstance(
+            layer,
+            (
+                keras.layers.Activation,
+                keras.layers.Softmax,
+                keras.layers.Dropout,
+            ),
+        ):
+            return None
+        tensor = _input_of(tensor)
+
+
+def _path(model):
+    """The models that are each the last layer of the one before.
+
+    Returns:
+        List of pairs of a model and its output tensor.
+    """
+    path, index = [], 0
+    while has_layer_graph(model):
+        tensor = model.outputs[index]
+        path.append((model, tensor))
+        model, _, index = last_operation(tensor)
+    return path
 
 
 def _features(path):
     """The function from images to the input of the last layer."""
-    parts = [_up_to_layer(model, history) for model, history in path]
+    parts = [_part(model, _input_of(tensor)) for model, tensor in path]
 
     def features(x):
         for part in parts:
@@ -254,14 +364,18 @@ def _features(path):
     return features
 
 
-def _up_to_layer(model, history):
-    """The part of `model` that ends where its last layer begins."""
-    node = history.operation._inbound_nodes[history.node_index]
+def _input_of(tensor):
+    """The tensor that the layer of an output tensor takes."""
+    node = last_operation(tensor)[1]
+    # A model as the last layer may take several tensors.
+    return (node.arguments.args or node.input_tensors)[0]
+
+
+def _part(model, outputs):
+    """The part of `model` that ends at some of its tensors."""
     # Keras warns where one image tensor meets a list of one input.
     inputs = model.inputs if len(model.inputs) > 1 else model.inputs[0]
-    # A model as the last layer may take several tensors.
-    arguments = node.arguments.args or node.input_tensors
-    return keras.Model(inputs, arguments[0])
+    return keras.Model(inputs, outputs)
 
 
 def _same_labels(head, scores, images):

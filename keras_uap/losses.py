@@ -11,10 +11,45 @@ Reference:
     - [Shafahi et al., 2018](https://arxiv.org/abs/1811.11304)
 """
 
+import collections
+
 import keras
 import tensorflow as tf
 
 from keras_uap.checks import check_number
+
+# What a `BatchLoss` sees beside labels and logits: the features `(n, d)` of the
+# perturbed and of the clean images, or None; and its own `summary`.
+Seen = collections.namedtuple("Seen", ["features", "clean_features", "summary"])
+
+
+class BatchLoss(keras.losses.Loss):
+    """Base of losses that see more than the labels and logits of an image.
+
+    Subclasses implement `call(y_true, y_pred, seen)`, with a `Seen`, and
+    return one value per image.
+
+    Attributes:
+        needs_features: Boolean, whether features are wanted: the inputs of
+            the classifier's head. The clean ones cost a forward an image.
+        layer: String, the layer whose output is taken for the features, or
+            `None` for the head's inputs.
+    """
+
+    needs_features = False
+    layer = None
+
+    def summary(self, y_true, y_pred):
+        """What the loss must know of the whole batch, or None.
+
+        Args:
+            y_true, y_pred: As in `call`, of the images of one device.
+
+        Returns:
+            A tensor that is added up over the devices. It is given back in
+            `seen` and has no gradient.
+        """
+        return None
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")

@@ -142,16 +142,16 @@ class GradientUpdate(Update):
             model.optimizer.learning_rate = step
 
     def __call__(self, model, images, clean):
+        goal = clean
+        if model.target is not None:
+            goal = tf.fill(tf.shape(clean), np.int64(model.target))
+        see = self._see(model, images)
         perturbed = images + model.v
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(perturbed)
-            scores = model.labeller.logits(
-                clip_to_range(perturbed, model.value_range)
+            scores, loss = see(
+                clip_to_range(perturbed, model.value_range), goal
             )
-            goal = clean
-            if model.target is not None:
-                goal = tf.fill(tf.shape(clean), np.int64(model.target))
-            loss = self._loss.call(goal, scores)
         gradients = tape.gradient(loss, perturbed)
         if gradients is None:
             raise ValueError(
@@ -170,7 +170,44 @@ class GradientUpdate(Update):
         self._no_gradient.update_state(tf.cast(missing, "float32"))
         self._loss_mean.update_state(loss)
         self.apply(model, _sum_where(finite, gradients))
-        return Step(predicted, 2 * tf.size(clean))
+        return Step(predicted, self._passes * tf.size(clean))
+
+    @property
+    def _passes(self):
+        return 3 if getattr(self._loss, "needs_features", False) else 2
+
+    def _see(self, model, images):
+        """Returns a function from perturbed images to logits and losses."""
+        loss = self._loss
+        if not isinstance(loss, losses.BatchLoss):
+
+            def see(perturbed, goal):
+                scores = model.labeller.logits(perturbed)
+                return scores, loss.call(goal, scores)
+
+            return see
+        if loss.needs_features:
+            look = model.labeller.features_function(loss.layer)
+            clean_features, _ = look(images)
+        else:
+            clean_features = None
+
+            def look(perturbed):
+                return None, model.labeller.logits(perturbed)
+
+        def see_batch(perturbed, goal):
+            features, scores = look(perturbed)
+            summary = loss.summary(goal, tf.stop_gradient(scores))
+            if (
+                summary is not None
+                and model.distribute_strategy.num_replicas_in_sync > 1
+            ):
+                context = tf.distribute.get_replica_context()
+                summary = context.all_reduce("sum", summary)
+            seen = losses.Seen(features, clean_features, summary)
+            return scores, loss.call(goal, scores, seen)
+
+        return see_batch
 
 
 class _DeepFoolUpdate(Update):
