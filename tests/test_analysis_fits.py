@@ -121,6 +121,12 @@ def test_sample_size_shows_what_the_fit_is_given(cnn, images, held_out):
         analysis.sample_size_curve(
             cnn(), images, held_out, sizes=(4,), num_seeds=0
         )
+    given.clear()
+    with pytest.raises(ValueError, match="above 0"):
+        analysis.sample_size_curve(
+            cnn(), images, held_out, sizes=(4,), fit=fit, epsilon=-1.0
+        )
+    assert not given
 
 
 def test_kinds_of_images(cnn, images, held_out):

@@ -14,21 +14,12 @@ import numpy as np
 
 from keras_uap import visualization
 from keras_uap.analysis.fitting import check_alike
-from keras_uap.analysis.labelling import (
-    Labeller,
-    check_groups,
-    random_noise,
-    scaled,
-)
-from keras_uap.analysis.result import Result, count_groups, progress_bar
+from keras_uap.analysis.result import Result, progress_bar
 from keras_uap.checks import as_images, as_sizes, check_whole
 from keras_uap.deepfool import deepfool
-from keras_uap.interval import rate_interval
-from keras_uap.lp_ball import as_norm, lp_norm
-from keras_uap.pixels import (
-    RESIZE_HINT,
-    as_perturbation,
-)
+from keras_uap.labeller import LabelledImages
+from keras_uap.lp_ball import LpBall, as_norm, lp_norm
+from keras_uap.pixels import as_perturbation, same_shape
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -107,20 +98,15 @@ def baseline_rates(
     check_whole("seed", seed, 0)
     norm = as_norm(norm)
     images = as_images(images)
-    if images.shape[1:] != v.shape:
-        raise ValueError(
-            "The images do not have the perturbation's shape. Received: "
-            f"{images.shape}. Expected: (n, *{v.shape}). {RESIZE_HINT}"
-        )
+    same_shape(images.shape[1:], v.shape)
     if norms is None:
         norms = [lp_norm(v, norm) * factor for factor in (0.25, 0.5, 1, 2)]
     norms = np.array(as_sizes("norms", norms))
     held_out = as_images(held_out, "held_out")
     check_alike(images, held_out)
-    labeller = Labeller(
-        classifier, held_out, value_range, batch_size, from_logits
+    labelled = LabelledImages(
+        classifier, held_out, value_range, groups, batch_size, from_logits
     )
-    groups = check_groups(groups, labeller.images)
     if increments is None:
         increments = deepfool(
             classifier,
@@ -142,16 +128,16 @@ def baseline_rates(
         "sum of adversarial": increments.sum(axis=0, dtype="float64"),
         "one image's adversarial": increments[rng.choice(moved)],
         "mean image": images.mean(axis=0, dtype="float64"),
-        "random noise": random_noise(v.shape, 1.0, norm, rng),
+        "random noise": LpBall(1.0, norm).noise(v.shape, rng),
     }
     shape = (len(directions), len(norms))
     rates, intervals = np.zeros(shape), np.zeros((*shape, 2))
     progress = progress_bar(rates.size, verbose, "point")
     for row, direction in enumerate(directions.values()):
         for column, size in enumerate(norms):
-            fooled = labeller.fooled(scaled(direction, size, norm))
-            rates[row, column] = fooled.mean()
-            intervals[row, column] = rate_interval(fooled, groups)
+            rates[row, column], intervals[row, column] = labelled.rate(
+                LpBall(size, norm).scaled(direction)
+            )
             progress.update(row * len(norms) + column + 1)
     return Baselines(
         names=tuple(directions),
@@ -159,6 +145,6 @@ def baseline_rates(
         fooling_rates=rates,
         intervals=intervals,
         norm=norm,
-        num_images=len(labeller.images),
-        num_groups=count_groups(groups, labeller.images),
+        num_images=len(labelled.images),
+        num_groups=labelled.num_groups,
     )

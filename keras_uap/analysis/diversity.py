@@ -15,9 +15,9 @@ import numpy as np
 
 from keras_uap import visualization
 from keras_uap.analysis.fitting import check_alike, default_fit
-from keras_uap.analysis.labelling import Labeller
 from keras_uap.analysis.result import PICTURES, Result, progress_bar
 from keras_uap.checks import as_images, check_whole
+from keras_uap.labeller import LabelledImages
 from keras_uap.pixels import as_perturbation
 
 
@@ -94,20 +94,20 @@ def perturbation_diversity(
     check_whole("batch_size", batch_size, 1)
     images = as_images(images)
     fit = fit or default_fit(classifier, norm, value_range, draws, from_logits)
-    labeller = None
+    labelled = None
     if held_out is not None:
         held_out = as_images(held_out, "held_out")
         check_alike(images, held_out)
-        labeller = Labeller(
-            classifier, held_out, value_range, batch_size, from_logits
+        labelled = LabelledImages(
+            classifier, held_out, value_range, None, batch_size, from_logits
         )
     progress = progress_bar(count, verbose, "perturbation")
     seeds = tuple(range(seed, seed + count))
     perturbations, rates = [], []
     for done, each in enumerate(seeds, start=1):
         perturbations.append(fit(images, epsilon, each))
-        if labeller is not None:
-            rates.append(labeller.fooled(perturbations[-1]).mean())
+        if labelled is not None:
+            rates.append(labelled.fooled(perturbations[-1]).mean())
         progress.update(done)
     return Diversity(
         inner_products=inner_products(perturbations),

@@ -22,31 +22,14 @@ import scipy.linalg
 import tensorflow as tf
 
 from keras_uap import visualization
-from keras_uap.analysis.labelling import (
-    Labeller,
-    check_groups,
-    random_noise,
-    scaled,
-)
-from keras_uap.analysis.result import (
-    PICTURES,
-    Result,
-    count_groups,
-    progress_bar,
-)
+from keras_uap.analysis.result import PICTURES, Result, progress_bar
 from keras_uap.checks import as_images, as_wholes, check_whole
 from keras_uap.deepfool import deepfool
 from keras_uap.interval import difference_interval, rate_interval
-from keras_uap.logits import compile_logits, logits_function, predict_logits
+from keras_uap.labeller import LabelledImages, Labeller
 from keras_uap.losses import ClippedCrossentropy
-from keras_uap.lp_ball import (
-    as_epsilon,
-    as_norm,
-)
-from keras_uap.pixels import (
-    as_value_range,
-    clip_to_range,
-)
+from keras_uap.lp_ball import LpBall
+from keras_uap.pixels import as_value_range, clip_to_range
 
 # Columns of a random matrix that are held at a time.
 _BLOCK = 8192
@@ -289,13 +272,13 @@ def subspace_fooling(
         - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
     """
     dims = _check_dims("dims", dims, spectrum)
-    epsilon, norm = as_epsilon(epsilon), as_norm(norm)
+    ball = LpBall(epsilon, norm)
     check_whole("num_random", num_random, 1)
     check_whole("seed", seed, 0)
-    labeller = Labeller(
-        classifier, images, value_range, batch_size, from_logits
+    labelled = LabelledImages(
+        classifier, images, value_range, groups, batch_size, from_logits
     )
-    groups = check_groups(groups, labeller.images)
+    groups = labelled.groups
     shape = spectrum.directions.shape[1:]
     rng = np.random.default_rng(seed)
     progress = progress_bar((len(dims) + 1) * num_random, verbose, "vector")
@@ -305,7 +288,7 @@ def subspace_fooling(
         nonlocal done
         hits = []
         for _ in range(num_random):
-            hits.append(labeller.fooled(draw()))
+            hits.append(labelled.fooled(draw()))
             done += 1
             progress.update(done)
         mean = np.mean(hits, axis=0)
@@ -313,14 +296,10 @@ def subspace_fooling(
         return mean, rate_interval(mean, groups), best
 
     def in_span(dim):
-        return scaled(
-            _combine(spectrum, rng.standard_normal(dim)), epsilon, norm
-        )
+        return ball.scaled(_combine(spectrum, rng.standard_normal(dim)))
 
     rows = [measure(lambda dim=dim: in_span(dim)) for dim in dims]
-    random_hits, random_interval, _ = measure(
-        lambda: random_noise(shape, epsilon, norm, rng)
-    )
+    random_hits, random_interval, _ = measure(lambda: ball.noise(shape, rng))
     return SubspaceFooling(
         dims=dims,
         fooling_rates=np.array([row[0].mean() for row in rows]),
@@ -331,11 +310,11 @@ def subspace_fooling(
         difference_intervals=np.array(
             [difference_interval(row[0] - random_hits, groups) for row in rows]
         ),
-        epsilon=epsilon,
-        norm=norm,
+        epsilon=ball.epsilon,
+        norm=ball.norm,
         num_random=num_random,
-        num_images=len(labeller.images),
-        num_groups=count_groups(groups, labeller.images),
+        num_images=len(labelled.images),
+        num_groups=labelled.num_groups,
     )
 
 
@@ -385,7 +364,7 @@ def subspace_perturbation(
         ValueError: for a dimension out of range.
     """
     (dim,) = _check_dims("dim", (dim,), spectrum)
-    epsilon, norm = as_epsilon(epsilon), as_norm(norm)
+    ball = LpBall(epsilon, norm)
     value_range = as_value_range(value_range)
     for name, value in {"steps": steps, "batch_size": batch_size}.items():
         check_whole(name, value, 1)
@@ -398,12 +377,10 @@ def subspace_perturbation(
             f"images of shape {images.shape}. Expected: (n, "
             f"{', '.join(map(str, spectrum.directions.shape[1:]))})."
         )
-    function = logits_function(
-        classifier, from_logits, images[:4].astype("float32")
+    labeller = Labeller(
+        classifier, shape, from_logits, images[:4].astype("float32")
     )
-    logits = compile_logits(function, shape)
-    clean = predict_logits(logits, images, unit="clean image", verbose=0)
-    clean = clean.argmax(-1)
+    clean = labeller.labels(images)
     loss = ClippedCrossentropy()
 
     @tf.function(
@@ -417,7 +394,7 @@ def subspace_perturbation(
     def pixel_gradient(batch, labels, v):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(v)
-            scores = function(clip_to_range(batch + v, value_range))
+            scores = labeller.logits(clip_to_range(batch + v, value_range))
             value = tf.reduce_mean(loss.call(labels, scores))
         return tape.gradient(value, v)
 
@@ -435,7 +412,7 @@ def subspace_perturbation(
     progress = progress_bar(steps, verbose, "batch")
     for step in range(steps):
         chosen = order[step * batch_size : (step + 1) * batch_size]
-        v = scaled(_combine(spectrum, coordinates), epsilon, norm)
+        v = ball.scaled(_combine(spectrum, coordinates))
         gradient = pixel_gradient(
             images[chosen].astype("float32"), clean[chosen], v
         ).numpy()
@@ -448,7 +425,7 @@ def subspace_perturbation(
             coordinates = coordinates + pace * momentum / max(size, 1e-12)
             coordinates /= np.linalg.norm(coordinates)
         progress.update(step + 1)
-    return scaled(_combine(spectrum, coordinates), epsilon, norm)
+    return ball.scaled(_combine(spectrum, coordinates))
 
 
 def _combine(spectrum, coordinates):

@@ -17,16 +17,12 @@ import numpy as np
 
 from keras_uap import visualization
 from keras_uap.analysis.fitting import check_alike, fit_perturbation
-from keras_uap.analysis.labelling import Labeller, check_groups
-from keras_uap.analysis.result import (
-    PICTURES,
-    Result,
-    count_groups,
-    progress_bar,
-)
-from keras_uap.checks import as_images, as_wholes, check_whole
+from keras_uap.analysis.result import PICTURES, Result, progress_bar
+from keras_uap.checks import as_images, as_wholes, check_number, check_whole
 from keras_uap.interval import rate_interval
-from keras_uap.lp_ball import as_epsilon, as_norm
+from keras_uap.labeller import LabelledImages
+from keras_uap.lp_ball import LpBall
+from keras_uap.visualization.ink import class_name
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,11 +63,7 @@ class LabelFlow(Result):
             List of `(from, to, images moved, images of the clean label)`, the
             largest first.
         """
-        if not 0 <= least_share <= 1:
-            raise ValueError(
-                "least_share must be in [0, 1]. Received: "
-                f"least_share={least_share}."
-            )
+        check_number("least_share", least_share, least=0, most=1)
         edges = []
         for label in np.unique(self.clean_labels):
             sent = self.perturbed_labels[self.clean_labels == label]
@@ -164,10 +156,15 @@ def label_flow(
     Reference:
         - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
     """
-    labeller = Labeller(
-        classifier, images, value_range, batch_size, from_logits, verbose
+    labelled = LabelledImages(
+        classifier,
+        images,
+        value_range,
+        batch_size=batch_size,
+        from_logits=from_logits,
+        verbose=verbose,
     )
-    before, after = labeller.clean, labeller.labels(perturbation, verbose)
+    before, after = labelled.clean, labelled.labels(perturbation, verbose)
     labels, captured = _captured(after)
     return LabelFlow(
         clean_labels=before,
@@ -214,7 +211,7 @@ class TargetRates(Result):
             f"{'95 % interval':>19}{'fooled':>9}"
         ]
         for i, target in enumerate(self.targets):
-            name = _name(target, class_names)[:31]
+            name = class_name(target, class_names)[:31]
             low, high = self.intervals[i]
             lines.append(
                 f"{name:<32}{self.target_rates[i]:>11.1%}"
@@ -265,19 +262,18 @@ def target_rates(
     check_whole("seed", seed, 0)
     check_whole("draws", draws, 1)
     targets = as_wholes("targets", targets, 0, np.inf)
-    norm, epsilon = as_norm(norm), as_epsilon(epsilon)
+    ball = LpBall(epsilon, norm)
     images = as_images(images)
     held_out = as_images(held_out, "held_out")
     check_alike(images, held_out)
-    groups = check_groups(groups, held_out)
-    labeller = Labeller(
-        classifier, held_out, value_range, batch_size, from_logits
+    labelled = LabelledImages(
+        classifier, held_out, value_range, groups, batch_size, from_logits
     )
-    if max(targets) >= labeller.num_classes:
+    if max(targets) >= labelled.num_classes:
         raise ValueError(
             f"targets are out of range. Received: {targets}. Expected: 0 to "
-            f"{labeller.num_classes - 1}, as the classifier has "
-            f"{labeller.num_classes} classes."
+            f"{labelled.num_classes - 1}, as the classifier has "
+            f"{labelled.num_classes} classes."
         )
     progress = progress_bar(len(targets), verbose, "target")
     perturbations, reached, fooled = [], [], []
@@ -285,29 +281,31 @@ def target_rates(
         v = fit_perturbation(
             classifier,
             images,
-            epsilon=epsilon,
-            norm=norm,
+            epsilon=ball.epsilon,
+            norm=ball.norm,
             value_range=value_range,
             target=target,
             seed=seed,
             draws=draws,
             from_logits=from_logits,
         )
-        labels = labeller.labels(v)
+        labels = labelled.labels(v)
         perturbations.append(v)
         reached.append(labels == target)
-        fooled.append(np.mean(labels != labeller.clean))
+        fooled.append(np.mean(labels != labelled.clean))
         progress.update(done)
     return TargetRates(
         targets=targets,
         target_rates=np.mean(reached, axis=1),
-        intervals=np.array([rate_interval(hits, groups) for hits in reached]),
-        clean_rates=np.array([np.mean(labeller.clean == t) for t in targets]),
+        intervals=np.array(
+            [rate_interval(hits, labelled.groups) for hits in reached]
+        ),
+        clean_rates=np.array([np.mean(labelled.clean == t) for t in targets]),
         fooling_rates=np.array(fooled),
-        epsilon=epsilon,
-        norm=norm,
+        epsilon=ball.epsilon,
+        norm=ball.norm,
         num_images=len(held_out),
-        num_groups=count_groups(groups, held_out),
+        num_groups=labelled.num_groups,
         perturbations=np.stack(perturbations),
     )
 
@@ -317,10 +315,6 @@ def _captured(labels):
     values, counts = np.unique(labels, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     return values[order], np.cumsum(counts[order]) / len(labels)
-
-
-def _name(label, class_names):
-    return f"class {label}" if class_names is None else class_names[label]
 
 
 def _networkx():

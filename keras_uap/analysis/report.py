@@ -14,18 +14,18 @@ import numpy as np
 import tensorflow as tf
 
 from keras_uap import visualization
-from keras_uap.analysis.labelling import check_groups, random_noise
-from keras_uap.analysis.result import Result, count_groups
+from keras_uap.analysis.result import Result, random_noise
 from keras_uap.checks import as_images, as_numbers, check_whole
 from keras_uap.interval import rate_interval
-from keras_uap.logits import compile_logits, logits_function, predict_logits
+from keras_uap.labeller import LabelledImages
 from keras_uap.lp_ball import as_norm, lp_norm
 from keras_uap.pixels import (
-    RESIZE_HINT,
     apply_perturbation,
     as_perturbation,
     as_value_range,
+    same_shape,
 )
+from keras_uap.visualization.ink import class_name
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -158,7 +158,7 @@ class FoolingReport(Result):
             rows.append(("error rate, clean", f"{self.clean_error_rate:.1%}"))
             rows.append(("error rate, perturbed", f"{self.error_rate:.1%}"))
         for c, share in self.dominant_labels():
-            name = f"class {c}" if class_names is None else class_names[c]
+            name = class_name(c, class_names)
             rows.append((f"  to {name}"[:32], f"{share:.1%} of the fooled"))
         return "\n".join(f"{name:<34}{value}" for name, value in rows)
 
@@ -212,79 +212,61 @@ def fooling_report(
     """
     v = as_perturbation(perturbation)
     images = as_images(images)
-    norm = as_norm(norm)
-    value_range = as_value_range(value_range)
-    if images.ndim != v.ndim + 1 or images.shape[1:] != v.shape:
-        raise ValueError(
-            "The images do not have the perturbation's shape. Received: "
-            f"{images.shape}. Expected: (n, *{v.shape}). {RESIZE_HINT}"
-        )
+    norm, value_range = as_norm(norm), as_value_range(value_range)
+    same_shape(images.shape[1:], v.shape)
     check_whole("num_random", num_random, 1)
     check_whole("seed", seed, 0)
-    check_whole("batch_size", batch_size, 1)
-    if labels is not None:
-        labels = as_numbers("labels", labels)
-    if labels is not None and labels.size != len(images):
-        raise ValueError(
-            "There must be one label per image, a class index. Received: "
-            f"{len(images)} images and labels of shape {np.shape(labels)}."
-        )
-    groups = check_groups(groups, images)
-    function = logits_function(
-        classifier, from_logits, images[:4].astype("float32")
+    labels = _as_labels(labels, images)
+    labelled = LabelledImages(
+        classifier,
+        images,
+        value_range,
+        groups,
+        batch_size,
+        from_logits,
+        verbose,
     )
-    logits = compile_logits(function, v.shape)
-
-    def predict(transform, unit):
-        return predict_logits(
-            logits, images, transform, batch_size, verbose, unit
-        )
-
-    clean = predict(None, "clean image")
-    perturbed = predict(
-        lambda x: apply_perturbation(x, v, value_range), "perturbed image"
-    )
-    rounded = predict(
-        lambda x: _to_grey_levels(
-            apply_perturbation(x, v, value_range), value_range
-        ),
+    perturbed = labelled.logits(v, verbose)
+    rounded_rate = _fooling_rate(
+        labelled,
+        lambda x: _in_grey_levels(x, v, value_range),
+        verbose,
         "rounded image",
     )
-    unclipped = predict(
-        lambda x: apply_perturbation(x, v, None), "unclipped image"
+    unclipped_rate = _fooling_rate(
+        labelled,
+        lambda x: apply_perturbation(x, v, None),
+        verbose,
+        "unclipped image",
     )
+    epsilon = lp_norm(v, norm)
     rng = np.random.default_rng(seed)
     random_hits = []
     for _ in range(num_random):
-        noise = random_noise(v.shape, lp_norm(v, norm), norm, rng)
-        random = predict(
-            lambda x, v=noise: apply_perturbation(x, v, value_range),
-            "image with noise",
-        )
-        random_hits.append(random.argmax(-1) != clean.argmax(-1))
+        noise = random_noise(v.shape, epsilon, norm, rng)
+        random_hits.append(labelled.fooled(noise, verbose, "image with noise"))
     random_hits = np.mean(random_hits, axis=0)
-
-    before, after = clean.argmax(-1), perturbed.argmax(-1)
+    before, after = labelled.clean, perturbed.argmax(-1)
     fooled = before != after
-    clean_certainty, certainty = _confidence(clean), _confidence(perturbed)
+    clean_certainty = _confidence(labelled.clean_logits)
+    certainty = _confidence(perturbed)
+    sure = certainty[fooled]
     bound = np.abs(v) >= lp_norm(v, "linf") * (1 - 1e-5)
     return FoolingReport(
         num_images=len(images),
-        num_groups=count_groups(groups, images),
+        num_groups=labelled.num_groups,
         norm=norm,
-        epsilon=lp_norm(v, norm),
+        epsilon=epsilon,
         value_range=value_range,
         fooling_rate=float(fooled.mean()),
-        fooling_interval=rate_interval(fooled, groups),
+        fooling_interval=rate_interval(fooled, labelled.groups),
         random_rate=float(random_hits.mean()),
-        random_interval=rate_interval(random_hits, groups),
-        rounded_rate=float((rounded.argmax(-1) != before).mean()),
-        unclipped_rate=float((unclipped.argmax(-1) != before).mean()),
+        random_interval=rate_interval(random_hits, labelled.groups),
+        rounded_rate=rounded_rate,
+        unclipped_rate=unclipped_rate,
         clean_confidence=float(clean_certainty.mean()),
         perturbed_confidence=float(certainty.mean()),
-        fooled_confidence=float(certainty[fooled].mean())
-        if fooled.any()
-        else 0.0,
+        fooled_confidence=float(sure.mean()) if len(sure) else 0.0,
         share_changed=float((v != 0).mean()),
         share_at_bound=float(bound.mean()),
         clean_labels=before,
@@ -296,8 +278,29 @@ def fooling_report(
     )
 
 
-def _to_grey_levels(images, value_range):
-    """Rounds to the 256 levels that a picture file can hold."""
+def _as_labels(labels, images):
+    if labels is None:
+        return None
+    labels = as_numbers("labels", labels)
+    if labels.size != len(images):
+        raise ValueError(
+            "There must be one label per image, a class index. Received: "
+            f"{len(images)} images and labels of shape {labels.shape}."
+        )
+    return labels.reshape(-1)
+
+
+def _fooling_rate(labelled, transform, verbose, unit):
+    """The fooling rate of what `transform` makes of a batch of images."""
+    labels = labelled.labeller.labels(
+        labelled.images, transform, labelled.batch_size, verbose, unit
+    )
+    return float(np.mean(labels != labelled.clean))
+
+
+def _in_grey_levels(images, v, value_range):
+    """Perturbed images, rounded to what a picture file can hold."""
+    images = apply_perturbation(images, v, value_range)
     low, high = value_range or (0.0, 255.0)
     step = (high - low) / 255.0
     return low + step * tf.round((images - low) / step)
@@ -308,9 +311,7 @@ def _confidence(logits):
 
 
 def _error_rate(predicted, labels):
-    if labels is None:
-        return None
-    return float(np.mean(predicted != np.asarray(labels).reshape(-1)))
+    return None if labels is None else float(np.mean(predicted != labels))
 
 
 def _rate(rate, interval):

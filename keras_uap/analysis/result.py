@@ -9,6 +9,8 @@ import dataclasses
 import keras
 import numpy as np
 
+from keras_uap.lp_ball import LpBall
+
 # Metadata of a dataclass field of pictures: left out of `to_dict`.
 PICTURES = {"keras_uap_pictures": True}
 
@@ -33,13 +35,15 @@ def _plain(value):
     return value
 
 
-def count_groups(groups, images):
-    """The number of photographs behind the images."""
-    return len(images) if groups is None else len(np.unique(groups))
-
-
 def progress_bar(total, verbose, unit):
     """A Keras progress bar; `verbose="auto"` shows it."""
     return keras.utils.Progbar(
         total, verbose=1 if verbose == "auto" else verbose, unit_name=unit
     )
+
+
+def random_noise(shape, size, norm, rng):
+    """Returns `LpBall(size, norm).noise(shape, rng)`, zeros for a size of 0."""
+    if size == 0:
+        return np.zeros(shape, "float32")
+    return LpBall(size, norm).noise(shape, rng)

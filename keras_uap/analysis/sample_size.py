@@ -16,11 +16,11 @@ import numpy as np
 
 from keras_uap import visualization
 from keras_uap.analysis.fitting import check_alike, default_fit
-from keras_uap.analysis.labelling import Labeller, check_groups, random_noise
-from keras_uap.analysis.result import Result, count_groups, progress_bar
+from keras_uap.analysis.result import Result, progress_bar
 from keras_uap.checks import as_images, as_sizes, as_wholes, check_whole
 from keras_uap.interval import rate_interval
-from keras_uap.lp_ball import as_norm
+from keras_uap.labeller import LabelledImages
+from keras_uap.lp_ball import LpBall, as_norm
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -264,12 +264,14 @@ def _curve(
     check_whole("draws", draws, 1)
     norm = as_norm(norm)
     held_out = as_images(held_out, "held_out")
-    groups = check_groups(groups, held_out)
+    balls = []
     for value in values:
-        check_alike(choose(value, seed)[0], held_out)
+        images, epsilon = choose(value, seed)
+        check_alike(images, held_out)
+        balls.append(LpBall(epsilon, norm))
     fit = fit or default_fit(classifier, norm, value_range, draws, from_logits)
-    labeller = Labeller(
-        classifier, held_out, value_range, batch_size, from_logits
+    labelled = LabelledImages(
+        classifier, held_out, value_range, groups, batch_size, from_logits
     )
     progress = progress_bar(len(values) * num_seeds, verbose, "perturbation")
     rates = np.zeros((len(values), num_seeds))
@@ -278,16 +280,15 @@ def _curve(
         hits = np.zeros(len(held_out))
         for j in range(num_seeds):
             images, epsilon = choose(value, seed + j)
-            fooled = labeller.fooled(fit(images, epsilon, seed + j))
+            fooled = labelled.fooled(fit(images, epsilon, seed + j))
             rates[i, j] = fooled.mean()
             hits += fooled / num_seeds
             progress.update(i * num_seeds + j + 1)
-        intervals.append(rate_interval(hits, groups))
+        intervals.append(rate_interval(hits, labelled.groups))
         if epsilon not in noise_rate:
-            noise = random_noise(
-                held_out.shape[1:], epsilon, norm, np.random.default_rng(seed)
-            )
-            noise_rate[epsilon] = labeller.fooled(noise).mean()
+            rng = np.random.default_rng(seed)
+            noise = balls[i].noise(held_out.shape[1:], rng)
+            noise_rate[epsilon] = labelled.fooled(noise).mean()
         random_rates.append(noise_rate[epsilon])
     return FoolingCurve(
         name=name,
@@ -297,5 +298,5 @@ def _curve(
         random_rates=np.array(random_rates),
         norm=norm,
         num_images=len(held_out),
-        num_groups=count_groups(groups, held_out),
+        num_groups=labelled.num_groups,
     )

@@ -19,15 +19,11 @@ import dataclasses
 import numpy as np
 
 from keras_uap import visualization
-from keras_uap.analysis.labelling import Labeller, check_groups, random_noise
-from keras_uap.analysis.result import Result, count_groups
-from keras_uap.checks import as_images, check_whole
-from keras_uap.interval import rate_interval
+from keras_uap.analysis.result import Result, random_noise
+from keras_uap.checks import as_groups, as_images, check_whole
+from keras_uap.labeller import LabelledImages
 from keras_uap.lp_ball import as_norm, lp_norm
-from keras_uap.pixels import (
-    as_perturbation,
-    as_value_range,
-)
+from keras_uap.pixels import as_perturbation, as_value_range
 from keras_uap.resizing import resize_images, resize_perturbation
 
 
@@ -111,7 +107,7 @@ def transfer_matrix(
     classifiers = _named(classifiers, "classifiers")
     perturbations = _named(perturbations, "perturbations", list(classifiers))
     images = as_images(images)
-    groups = check_groups(groups, images)
+    groups = as_groups(groups, images)
     norm = as_norm(norm)
     low, high = as_value_range(value_range) or (0.0, 1.0)
     check_whole("seed", seed, 0)
@@ -127,58 +123,40 @@ def transfer_matrix(
             "value_ranges must be keyed by names of classifiers. Received: "
             f"{unknown}. Expected: among {list(classifiers)}."
         )
-    arrays = {}
-    for name, perturbation in perturbations.items():
-        array = as_perturbation(perturbation)
-        if array.ndim != images.ndim - 1 or array.shape[-1] != images.shape[-1]:
-            raise ValueError(
-                "A perturbation must have as many channels as the images. "
-                f"Received: {name!r} of shape {array.shape}, images of shape "
-                f"{images.shape}."
-            )
-        arrays[name] = array
+    arrays = {
+        name: _as_array(name, perturbation, images.shape)
+        for name, perturbation in perturbations.items()
+    }
     shape = (len(arrays), len(classifiers))
     rates, random_rates = np.zeros(shape), np.zeros(shape)
     intervals, resized = np.zeros((*shape, 2)), np.zeros(shape, bool)
-    epsilons = np.array([lp_norm(v, norm) for v in arrays.values()])
     for column, (name, classifier) in enumerate(classifiers.items()):
-        size = _input_size(classifier) or images.shape[1:3]
-        own = value_ranges.get(name, value_range)
-        own = as_value_range(own)
-        scale, shift = 1.0, 0.0
-        if own is not None and own != (low, high):
-            scale = (own[1] - own[0]) / (high - low)
-            shift = own[0] - scale * low
-        seen = images
-        other_size = images.shape[1:3] != tuple(size)
-        if other_size:
-            seen = resize_images(images, size)
-        if (scale, shift) != (1.0, 0.0):
-            seen = scale * np.asarray(seen, "float32") + shift
-        labeller = Labeller(
-            classifier, seen, own, batch_size, from_logits, verbose
+        own = as_value_range(value_ranges.get(name, value_range))
+        seen, scale = _as_seen_by(classifier, images, (low, high), own)
+        labelled = LabelledImages(
+            classifier, seen, own, groups, batch_size, from_logits, verbose
         )
         random_rate = {}
         for row, (v_name, v) in enumerate(arrays.items()):
-            text = f"image, {v_name} on {name}"
             fitting = v
-            if v.shape[:2] != tuple(size):
-                fitting = resize_perturbation(v, size, norm=norm)
-            resized[row, column] = fitting is not v or other_size
+            if v.shape[:2] != seen.shape[1:3]:
+                fitting = resize_perturbation(v, seen.shape[1:3], norm=norm)
+            resized[row, column] = (
+                fitting is not v or seen.shape != images.shape
+            )
             fitting = scale * fitting
-            fooled = labeller.fooled(fitting, verbose, text)
-            rates[row, column] = fooled.mean()
-            intervals[row, column] = rate_interval(fooled, groups)
+            rates[row, column], intervals[row, column] = labelled.rate(
+                fitting, verbose, f"image, {v_name} on {name}"
+            )
             # The noise has the norm that the perturbation arrived with.
-            key = round(lp_norm(fitting, norm), 6)
-            if key not in random_rate:
-                noise = random_noise(
-                    fitting.shape, key, norm, np.random.default_rng(seed)
-                )
-                random_rate[key] = labeller.fooled(
+            size = round(lp_norm(fitting, norm), 6)
+            if size not in random_rate:
+                rng = np.random.default_rng(seed)
+                noise = random_noise(fitting.shape, size, norm, rng)
+                random_rate[size] = labelled.fooled(
                     noise, verbose, f"image, noise on {name}"
                 ).mean()
-            random_rates[row, column] = random_rate[key]
+            random_rates[row, column] = random_rate[size]
     return TransferMatrix(
         perturbations=tuple(arrays),
         classifiers=tuple(classifiers),
@@ -187,10 +165,38 @@ def transfer_matrix(
         random_rates=random_rates,
         resized=resized,
         norm=norm,
-        epsilons=epsilons,
+        epsilons=np.array([lp_norm(v, norm) for v in arrays.values()]),
         num_images=len(images),
-        num_groups=count_groups(groups, images),
+        num_groups=labelled.num_groups,
     )
+
+
+def _as_array(name, perturbation, shape):
+    array = as_perturbation(perturbation)
+    if array.ndim != len(shape) - 1 or array.shape[-1] != shape[-1]:
+        raise ValueError(
+            "A perturbation must have as many channels as the images. "
+            f"Received: {name!r} of shape {array.shape}, images of shape "
+            f"{shape}."
+        )
+    return array
+
+
+def _as_seen_by(classifier, images, value_range, own):
+    """Brings images to the size and the pixel range of a classifier.
+
+    Returns:
+        The images, and what a perturbation is to be multiplied by.
+    """
+    size = _input_size(classifier) or images.shape[1:3]
+    if images.shape[1:3] != size:
+        images = resize_images(images, size)
+    if own in (None, value_range):
+        return images, 1.0
+    (low, high), (own_low, own_high) = value_range, own
+    scale = (own_high - own_low) / (high - low)
+    shift = own_low - scale * low
+    return scale * np.asarray(images, "float32") + shift, scale
 
 
 def _named(items, what, names=None):

@@ -23,6 +23,8 @@ from keras_uap.commands.options import (
     add_output,
     whole,
 )
+from keras_uap.keras_private import all_layers
+from keras_uap.labeller import Labeller
 from keras_uap.saving import atomic_path
 
 HELP = "Fine-tune a classifier so that perturbations fool it less."
@@ -76,12 +78,8 @@ def run(options):
             "Expected: a .keras file."
         )
     classifier = inputs.attach(model, options)
-    epsilon = inputs.make_uap(options, classifier).epsilon
+    ball = inputs.make_ball(options)
     images, labels, held_out, held_out_labels = _load(options, classifier)
-    original, kept = (
-        _predict(classifier, images),
-        _predict(classifier, held_out),
-    )
     console.say(
         "1/4", f"a perturbation of the model, on {len(images)} pictures"
     )
@@ -89,8 +87,10 @@ def run(options):
         options, classifier, images, held_out, held_out_labels
     )
     console.say("2/4", f"fine-tuning, {options.epochs} epochs")
-    labels = original if labels is None else labels
-    _harden(options, classifier, images, labels, epsilon)
+    if labels is None:
+        labeller = Labeller(classifier, images.shape[1:])
+        labels = labeller.labels(images, batch_size=inputs.BATCH)
+    _harden(options, classifier, images, labels, ball)
     console.say("3/4", "a fresh perturbation of the hardened model")
     after = _fresh_report(
         options, classifier, images, held_out, held_out_labels
@@ -98,12 +98,12 @@ def run(options):
     console.say("4/4", f"writing to {options.output.resolve()}")
     with atomic_path(options.output / "hardened.keras") as path:
         model.save(path)
-    agreement = float(np.mean(_predict(classifier, held_out) == kept))
+    agreement = float(np.mean(after.clean_labels == before.clean_labels))
     values = {
         "images": len(images),
         "held_out_images": len(held_out),
-        "norm": options.norm,
-        "epsilon": epsilon,
+        "norm": ball.norm,
+        "epsilon": ball.epsilon,
         "before": _summary(before, 1.0),
         "after": _summary(after, agreement),
     }
@@ -128,17 +128,6 @@ def _load(options, classifier):
     return images, labels, held_out, held_out_labels
 
 
-def _predict(classifier, images):
-    scores = classifier.predict(images, batch_size=inputs.BATCH, verbose=0)
-    if scores.shape[-1] > 1:
-        return scores.argmax(-1)
-    return (scores[:, 0] > (0.5 if _probabilities(scores) else 0)).astype(int)
-
-
-def _probabilities(scores):
-    return bool(np.all((scores >= 0) & (scores <= 1)))
-
-
 def _fresh_report(options, classifier, images, held_out, labels):
     """Measures a perturbation that is found anew, always in the same way."""
     keras.utils.set_random_seed(options.seed)
@@ -159,10 +148,10 @@ def _fresh_report(options, classifier, images, held_out, labels):
     )
 
 
-def _harden(options, classifier, images, labels, epsilon):
+def _harden(options, classifier, images, labels, ball):
     """Trains the classifier in place, and a perturbation against it."""
     layer = keras_uap.PerturbationLayer(
-        epsilon=epsilon, norm=options.norm, seed=options.seed
+        epsilon=ball.epsilon, norm=ball.norm, seed=options.seed
     )
     training = keras.Sequential(
         [keras.Input(images.shape[1:]), layer, classifier]
@@ -176,14 +165,14 @@ def _harden(options, classifier, images, labels, epsilon):
     rate = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps)
     frozen = [
         part
-        for part in classifier._flatten_layers()
+        for part in all_layers(classifier)
         if isinstance(part, keras.layers.BatchNormalization) and part.trainable
     ]
     for part in frozen:
         part.trainable = False
     training.compile(
         keras.optimizers.Adam(rate),
-        loss(from_logits=not _probabilities(scores)),
+        loss(from_logits=not np.all((scores >= 0) & (scores <= 1))),
         metrics=["accuracy"],
     )
     training.fit(

@@ -201,11 +201,17 @@ def load_class_names(options, classifier):
     return names
 
 
-def make_uap(options, classifier, target=None):
-    """Makes a perturbation of the ball in the options."""
+def make_ball(options):
+    """Makes the ball of `--epsilon` and `--norm`."""
     epsilon = options.epsilon
     if epsilon is None:  # The paper's values.
         epsilon = 10.0 if options.norm == "linf" else 2000.0
+    return keras_uap.LpBall(epsilon, options.norm)
+
+
+def make_uap(options, classifier, target=None):
+    """Makes a perturbation of the ball in the options."""
+    ball = make_ball(options)
     return keras_uap.UniversalPerturbation(
-        classifier, epsilon, options.norm, value_range=PIXELS, target=target
+        classifier, ball.epsilon, ball.norm, value_range=PIXELS, target=target
     )

@@ -3,12 +3,13 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_uap.logits import logits_function
+from keras_uap.checks import as_images
+from keras_uap.labeller import Labeller
 from keras_uap.pixels import (
-    RESIZE_HINT,
     apply_perturbation,
     as_perturbation,
     as_value_range,
+    same_shape,
 )
 from keras_uap.visualization import ink
 
@@ -42,26 +43,22 @@ def plot_perturbation(
         ValueError: if the images do not have the perturbation's shape.
     """
     v = as_perturbation(perturbation)
-    images = np.asarray(images)[:8]
     if v.ndim != 3 or v.shape[-1] not in (1, 3):
         raise ValueError(
             "A picture needs a perturbation of shape (height, width, 1 or 3). "
             f"Received: {v.shape}."
         )
-    if images.shape[1:] != v.shape or len(images) == 0:
-        raise ValueError(
-            "The images do not have the perturbation's shape. Received: "
-            f"{images.shape}. Expected: (n, *{v.shape}). {RESIZE_HINT}"
-        )
+    images = as_images(images[:8])
+    same_shape(images.shape[1:], v.shape)
     low, high = as_value_range(value_range) or (
         float(images.min()),
         float(images.max()),
     )
     images = images.astype("float32")
     perturbed = apply_perturbation(images, v, value_range).numpy()
-    logits = logits_function(classifier, from_logits, images[:4])
-    clean_names, clean_labels = _describe(logits, images, class_names)
-    names, labels = _describe(logits, perturbed, class_names)
+    labeller = Labeller(classifier, v.shape, from_logits, images[:4])
+    clean_names, clean_labels = _describe(labeller, images, class_names)
+    names, labels = _describe(labeller, perturbed, class_names)
 
     count = len(images)
     figure = ink.figure(2.3 * (count + 1), 5.8)
@@ -92,9 +89,9 @@ def plot_perturbation(
     return figure
 
 
-def _describe(logits, images, class_names):
+def _describe(labeller, images, class_names):
     """Returns `name, confidence` texts and labels."""
-    probabilities = np.asarray(tf.nn.softmax(logits(tf.constant(images))))
+    probabilities = np.asarray(tf.nn.softmax(labeller.predict(images)))
     labels = probabilities.argmax(axis=-1)
     texts = [
         f"{ink.class_name(label, class_names)}\n{confidence:.0%} sure"
