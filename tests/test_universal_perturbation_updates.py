@@ -216,7 +216,7 @@ def test_always_in_the_ball(
 
 
 @pytest.mark.parametrize(
-    ("update", "norm"), zip(UPDATES, itertools.cycle(["l2", "linf"]))
+    ("update", "norm"), [*zip(UPDATES, itertools.cycle(["l2", "linf"]))]
 )
 def test_in_the_ball_when_compiled(
     update, norm, cnn, images, make_uap, each_batch

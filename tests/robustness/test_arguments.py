@@ -438,7 +438,6 @@ ALIASES = {
     "validation_data": ["validation_data", "images"],
     "value_ranges": ["value_range"],
     "y": ["label", "y "],
-    "differences": ["hits"],
     "spectrum": ["spectrum", "normals"],
     "held_out": ["held_out", "held-out"],
 }
