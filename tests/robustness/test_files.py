@@ -409,7 +409,7 @@ def test_refused_or_sound(kind, draws, count, tmp_path):
     path = tmp_path / f"file{kind}"
     Runs.canary = tmp_path / "canary"
 
-    @draws(number, number // 10)
+    @draws(number, number // 20)
     @given(make(tmp_path))
     def check(case):
         content, must_be_refused = case

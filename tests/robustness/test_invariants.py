@@ -196,7 +196,7 @@ def check_mode(mode, count):
 
 
 def test_all_modes(draws, seed, count):
-    @draws(165, 12)
+    @draws(175, 10)
     @given(modes())
     def check(mode):
         keras.utils.set_random_seed(seed)
