@@ -3,11 +3,11 @@
 import keras
 import numpy as np
 import pytest
+from models import SHAPE
 
 from keras_uap import analysis
 from keras_uap.lp_ball import lp_norm
 
-SHAPE = (8, 8, 3)
 SMALL = {"epsilon": 0.1, "value_range": (0, 1), "draws": 80, "verbose": 0}
 
 

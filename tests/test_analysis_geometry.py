@@ -1,11 +1,10 @@
 import keras
 import numpy as np
 import pytest
+from models import SHAPE
 
 from keras_uap import analysis
 from keras_uap.lp_ball import lp_norm
-
-SHAPE = (8, 8, 3)
 
 
 def plane(normal, offset=0.0):

@@ -8,10 +8,10 @@ import zipfile
 import numpy as np
 import pytest
 import scipy.io
+from models import SHAPE
 
 from keras_uap import interchange
 
-SHAPE = (8, 8, 3)
 CARD = {"epsilon": 0.5, "norm": "linf", "value_range": (0, 1)}
 
 

@@ -2,12 +2,11 @@ import json
 
 import numpy as np
 import pytest
+from models import SHAPE
 from scipy import special, stats
 
 from keras_uap import analysis
 from keras_uap.analysis import difference_interval, rate_interval
-
-SHAPE = (8, 8, 3)
 
 
 @pytest.fixture

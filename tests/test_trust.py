@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SHAPE
+from models import SHAPE, Crash, CrashAt
 
 import keras_uap
 from keras_uap import checks
@@ -18,20 +18,6 @@ def uap(linear, make_uap):
 
 
 # Whole files ------------------------------------------------------------------
-
-
-class Crash(Exception):
-    pass
-
-
-class CrashAt(keras.callbacks.Callback):
-    def __init__(self, epoch):
-        super().__init__()
-        self.epoch = epoch
-
-    def on_epoch_begin(self, epoch, logs=None):
-        if epoch == self.epoch:
-            raise Crash
 
 
 def test_backup_resumes_exactly(linear, images, held_out, make_uap, tmp_path):

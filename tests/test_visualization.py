@@ -3,10 +3,10 @@ import sys
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from models import SHAPE
 
 from keras_uap import analysis, visualization
 
-SHAPE = (8, 8, 3)
 NAMES = ["cat", "dog", "hen", "a label with a very long name indeed"]
 
 

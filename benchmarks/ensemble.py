@@ -1,6 +1,6 @@
 """Does a perturbation of several networks transfer better than of one?
 
-    python tests/benchmarks/ensemble.py --photos FOLDER --second PATH
+    python benchmarks/ensemble.py --photos FOLDER --second PATH
 
 Two experiments. In each, perturbations are fitted with the same images, the
 same number of image draws and the same update to one network, to another, and
@@ -23,9 +23,9 @@ import argparse
 import json
 import os
 
+import common
 import defend
 import keras
-import photos
 
 import keras_uap
 from keras_uap import analysis, samples
@@ -150,7 +150,7 @@ def fashion(size, seeds):
 
 def photographs(size, folder, path, seed):
     """EfficientNet-Lite0 and another ImageNet network, and both."""
-    images, held_out, groups = photos.load_split(
+    images, held_out, groups = common.load_split(
         folder, size["crops"], size["held_out"]
     )
     networks = {
@@ -189,7 +189,7 @@ def photographs(size, folder, path, seed):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", help="folder of crops; see photos.py")
+    parser.add_argument("--photos", help="folder of crops; see common.py")
     parser.add_argument("--second", help=".keras file of another classifier")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--json", help="file to write the figures to")

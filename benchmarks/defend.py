@@ -1,6 +1,6 @@
 """What the two defences achieve on Fashion-MNIST, and what they cost.
 
-    python tests/benchmarks/defend.py --json defend.json
+    python benchmarks/defend.py --json defend.json
 
 For every seed: a small CNN is trained on Fashion-MNIST (from TFDS) until it is
 right on 90 % of the test images. Then copies of it are trained on, in four

@@ -1,6 +1,6 @@
 """How often the updates fool held-out photographs, and for how many passes.
 
-    python tests/benchmarks/fooling.py --photos FOLDER
+    python benchmarks/fooling.py --photos FOLDER
 
 fits perturbations of the embedded EfficientNet-Lite0 (l-infinity, epsilon 10,
 pixels 0 to 255) on crops of three quarters of the photographs in FOLDER, and
@@ -17,7 +17,7 @@ import time
 
 import keras
 import numpy as np
-from photos import load_split
+from common import load_split
 
 import keras_uap
 from keras_uap import analysis, samples

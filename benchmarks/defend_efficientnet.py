@@ -1,6 +1,6 @@
 """Hardens the embedded EfficientNet-Lite0 on photographs.
 
-    python tests/benchmarks/defend_efficientnet.py --photos FOLDER
+    python benchmarks/defend_efficientnet.py --photos FOLDER
 
 fine-tunes EfficientNet-Lite0 (ImageNet weights) on crops of three quarters of
 the photographs in FOLDER, with its own clean predictions as labels, while
@@ -20,7 +20,7 @@ import time
 
 import keras
 import numpy as np
-from photos import load_split
+from common import load_split
 
 import keras_uap
 from keras_uap import samples

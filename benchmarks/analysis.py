@@ -1,6 +1,6 @@
 """Measures the paper's tables and figures on a folder of photographs.
 
-    python tests/benchmarks/analysis.py PHOTOS --second classifier.keras
+    python benchmarks/analysis.py PHOTOS --second classifier.keras
 
 runs `notebooks/paper.ipynb` and `notebooks/questions.ipynb` on the folder,
 writes them back with their outputs, and prints the figures as a table. PHOTOS
@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 
-NOTEBOOKS = pathlib.Path(__file__).parents[2] / "notebooks"
+NOTEBOOKS = pathlib.Path(__file__).parents[1] / "notebooks"
 
 
 def main():

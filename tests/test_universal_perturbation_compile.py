@@ -1,0 +1,47 @@
+"""Tests of `UniversalPerturbation`: what `compile` takes."""
+
+import keras
+import numpy as np
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "error"),
+    [
+        ("optimizer", "lionn", ValueError),
+        ("optimizer", 3, TypeError),
+        ("optimizer", keras.optimizers.Lion, TypeError),
+        ("loss", "mse", ValueError),
+        ("loss", keras.losses.mean_squared_error, TypeError),
+    ],
+)
+def test_bad_compile(argument, value, error, linear, make_uap):
+    uap = make_uap(linear())
+    with pytest.raises(error, match=argument):
+        uap.compile(**{argument: value})
+
+
+def test_deepfool_cannot_reach_a_target(linear, make_uap):
+    uap = make_uap(linear(), target=1)
+    with pytest.raises(ValueError, match="target=1"):
+        uap.compile("deepfool")
+
+
+def test_decaying_lion(linear, images, make_uap):
+    uap = make_uap(linear(), 0.1)
+    optimizer = uap.decaying_lion(10)
+    rates = [float(optimizer._learning_rate(step)) for step in (0, 5, 10)]
+    assert rates == pytest.approx([0.02, 0.0101, 0.0002])
+    uap.compile(optimizer)
+    uap.fit(images, verbose=0)
+
+
+def test_steps_per_execution(cnn, images, make_uap):
+    runs = []
+    for steps in (1, 2):
+        keras.utils.set_random_seed(0)
+        uap = make_uap(cnn())
+        uap.compile("lion", steps_per_execution=steps)
+        uap.fit(images, batch_size=8, epochs=2, verbose=0)
+        runs.append(uap.perturbation)
+    np.testing.assert_allclose(*runs, atol=1e-6)

@@ -1,0 +1,95 @@
+"""Tests of `UniversalPerturbation`: saved, loaded, and gone on with."""
+
+import keras
+import numpy as np
+import pytest
+from models import SHAPE, UPDATES
+
+import keras_uap
+from keras_uap.lp_ball import lp_norm
+
+
+def sequential(cnn, subclassed):
+    return cnn()
+
+
+def functional(cnn, subclassed):
+    model = cnn()
+    return keras.Model(model.inputs[0], model.outputs[0])
+
+
+def opaque(cnn, subclassed):
+    return subclassed()
+
+
+@pytest.mark.parametrize(
+    ("kind", "update"),
+    [
+        (sequential, "deepfool"),
+        (functional, "lion"),
+        (opaque, "sgd"),
+        (opaque, "deepfool"),
+    ],
+)
+def test_save_and_load(
+    kind, update, cnn, subclassed, images, held_out, make_uap, tmp_path
+):
+    mask = np.zeros(SHAPE[:2])
+    mask[:, ::2] = 1
+    target = None if update == "deepfool" else 1
+    uap = make_uap(
+        kind(cnn, subclassed), 0.09, norm="l2", mask=mask, target=target
+    )
+    if update == "deepfool":
+        schedule = keras.optimizers.schedules.PolynomialDecay(0.5, 9, 0.1)
+        rule = keras_uap.DeepFool(3, 0.03, 20, step_size=schedule)
+        uap.compile(rule, steps_per_execution=2)
+    else:
+        uap.compile(UPDATES[update](), loss="margin", steps_per_execution=2)
+    uap.fit(images, epochs=2, validation_data=held_out, verbose=0)
+    measured = uap.evaluate(held_out, verbose=0, return_dict=True)
+    uap.save(tmp_path / "uap.keras")
+    loaded = keras.saving.load_model(tmp_path / "uap.keras")
+
+    assert type(loaded) is keras_uap.UniversalPerturbation
+    np.testing.assert_array_equal(loaded.perturbation, uap.perturbation)
+    np.testing.assert_array_equal(loaded.mask, uap.mask)
+    assert loaded.mask.numpy().sum() == 8 * 4 * 3
+    for name in ("epsilon", "norm", "value_range", "target", "name"):
+        assert getattr(loaded, name) == getattr(uap, name), name
+    assert loaded.get_compile_config() == uap.get_compile_config()
+    assert loaded.steps_per_execution == 2
+    assert len(uap.optimizer.variables) == len(loaded.optimizer.variables) > 1
+    for one, other in zip(uap.optimizer.variables, loaded.optimizer.variables):
+        np.testing.assert_array_equal(one, other)
+    again = loaded.evaluate(held_out, verbose=0, return_dict=True)
+    assert again == measured
+    np.testing.assert_array_equal(
+        loaded.seed_generator.state, uap.seed_generator.state
+    )
+    # Both go on from the same place in the same way.
+    for model in (uap, loaded):
+        model.fit(images, epochs=1, verbose=0)
+    np.testing.assert_array_equal(loaded.perturbation, uap.perturbation)
+
+
+def test_save_and_load_around_float16(cnn, images, make_uap, tmp_path):
+    uap = make_uap(cnn(dtype="mixed_float16"), 0.0301)
+    uap.compile("lion")
+    uap.fit(images, verbose=0)
+    uap.save(tmp_path / "uap.keras")
+    loaded = keras.saving.load_model(tmp_path / "uap.keras")
+    np.testing.assert_array_equal(loaded.perturbation, uap.perturbation)
+    assert lp_norm(loaded.perturbation) <= 0.0301
+    assert loaded.perturbation.dtype == np.float32
+
+
+def test_learning_rate_of_the_user_survives(cnn, images, make_uap, tmp_path):
+    uap = make_uap(cnn())
+    uap.compile("lion")
+    assert float(uap.optimizer.learning_rate) == pytest.approx(0.005)
+    uap.optimizer.learning_rate = 0.001
+    uap.fit(images, verbose=0)
+    uap.save(tmp_path / "uap.keras")
+    loaded = keras.saving.load_model(tmp_path / "uap.keras")
+    assert float(loaded.optimizer.learning_rate) == pytest.approx(0.001)
