@@ -1,4 +1,5 @@
 import keras
+import models
 import numpy as np
 import pytest
 from models import SHAPE
@@ -121,7 +122,8 @@ def test_spectrum_refuses(rank_three):
         analysis.normal_spectrum(np.concatenate([normals, 0 * normals[:1]]))
 
 
-def test_random_vectors_of_the_span_fool_more(images):
+def test_random_vectors_of_the_span_fool_more():
+    images = models.images(80)
     rng = np.random.default_rng(0)
     normal = rng.normal(size=SHAPE)
     offset = -float((normal * images.mean(axis=0)).sum())
@@ -133,19 +135,19 @@ def test_random_vectors_of_the_span_fool_more(images):
         spectrum,
         images,
         dims=(1, 5),
-        groups=np.arange(40) // 2,
+        groups=np.arange(80) // 2,
         epsilon=1.0,
         num_random=8,
         value_range=(0, 1),
         verbose=0,
     )
     # All of the span's first vector points at the boundary, either way.
-    distance = np.abs(images.reshape(40, -1) @ normal.ravel() + offset)
+    distance = np.abs(images.reshape(80, -1) @ normal.ravel() + offset)
     near = np.mean(distance / np.linalg.norm(normal) < 1.0)
     assert result.fooling_rates[0] == pytest.approx(near / 2, abs=0.2)
     assert result.fooling_rates[0] > result.random_rate
     assert result.intervals[0][0] > result.random_interval[1]
-    assert result.num_groups == 20
+    assert result.num_groups == 40
     low, high = result.difference_intervals[0]
     assert 0 < low < result.fooling_rates[0] - result.random_rate < high
     with pytest.raises(ValueError, match="must be whole numbers from 1"):
