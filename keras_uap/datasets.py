@@ -2,19 +2,37 @@
 
 Images of any size become what a classifier takes: cut to the middle of its
 aspect ratio and scaled, as the model zoo does it, to whole grey levels.
-`augmentation` makes few photographs go further.
+Pictures of a folder stand upright, as their EXIF data say, and what is
+transparent lies on white, as on most pages. `augmentation` makes few
+photographs go further.
 """
 
+import os
 import pathlib
+import threading
+import warnings
 
 import keras
 import numpy as np
+import PIL.ExifTags
+import PIL.Image
+import PIL.ImageOps
 import tensorflow as tf
 
 from keras_uap.batches import without_tuner as without_tuner
+from keras_uap.checks import check_flag
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".gif"),
+    *(".webp", ".tif", ".tiff"),
+)
 _CHANNELS = {"rgb": 3, "grayscale": 1}
+
+# So many files that cannot be read are named each, of a folder with more.
+_NAMED = 5
+
+# So many files are looked at together before and after they are read.
+_TOGETHER = 32
 
 # What may be kept in memory: 3,500 colour pictures of 224x224.
 _MOST_BYTES = 2**29
@@ -31,8 +49,12 @@ def images(
     shuffle=False,
     seed=None,
     cache=None,
+    strict=False,
 ):
     """Returns a data set of image batches from a folder or a TFDS name.
+
+    A file of a folder that cannot be read as a picture is left out, with a
+    warning that names it.
 
     Example:
 
@@ -61,17 +83,24 @@ def images(
         seed: Integer, the seed of those orders.
         cache: Boolean, whether pictures are read once and kept in memory, a
             byte a value. `None` does so up to half a gigabyte.
+        strict: Boolean, whether to read all files of a folder at once and
+            raise an error where one cannot be read.
 
     Returns:
         A `tf.data.Dataset` of float32 batches `(n, height, width, channels)`
         of whole numbers from 0 to 255, or of pairs of those and int64 labels
         `(n,)`. With labels, its attribute `class_names` is a list of strings.
+        Its attribute `left_out` is a list of the files that could not be
+        read so far. Of a folder, the number of batches is known when it has
+        been read.
 
     Raises:
         ImportError: for a TFDS name where TFDS is not installed.
         ValueError: if there is no such folder, data set or split, or no
-            pictures or labels in it, or an argument is out of range.
+            pictures or labels in it, an argument is out of range, or a file
+            cannot be read and `strict=True`.
     """
+    check_flag("strict", strict)
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1. Received: {limit!r}.")
     if color_mode not in _CHANNELS:
@@ -79,15 +108,6 @@ def images(
             "color_mode must be 'rgb' or 'grayscale'. Received: "
             f"{color_mode!r}."
         )
-    if hasattr(source, "as_dataset"):
-        data, names = _from_tfds(source, source.name, split, labels)
-    elif pathlib.Path(source).is_dir():
-        data, names = _from_folder(source, labels, limit, shuffle, seed)
-    else:
-        name = str(source)
-        data, names = _from_tfds(_tfds_builder(name), name, split, labels)
-    if limit is not None:
-        data = data.take(limit)
     resize = keras.layers.Resizing(
         *size, crop_to_aspect_ratio=True, data_format="channels_last"
     )
@@ -97,9 +117,29 @@ def images(
         # Bytes, so that four times as many fit into memory.
         return tf.cast(tf.round(resize(image)), "uint8"), *label
 
-    data = data.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
-    # Negative where the number is not known beforehand.
-    number = int(data.cardinality())
+    left_out = []
+    if not hasattr(source, "as_dataset") and pathlib.Path(source).is_dir():
+        paths, numbers, names = _find_files(source, labels, limit)
+        if strict:
+            for path in paths:
+                _read_picture(path)
+        number = len(paths)
+        if shuffle:
+            order = np.random.default_rng(seed).permutation(number)
+            paths, numbers = paths[order], numbers[order]
+        columns = (paths, numbers) if labels else (paths,)
+        data = _read_files(columns, prepare, left_out)
+    else:
+        if hasattr(source, "as_dataset"):
+            builder, name = source, source.name
+        else:
+            builder, name = _tfds_builder(str(source)), str(source)
+        data, names = _from_tfds(builder, name, split, labels)
+        if limit is not None:
+            data = data.take(limit)
+        data = data.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
+        # Negative where the number is not known beforehand.
+        number = int(data.cardinality())
     most = max(1, _MOST_BYTES // (size[0] * size[1] * _CHANNELS[color_mode]))
     if cache or (cache is None and 0 <= number <= most):
         data = data.cache()
@@ -112,6 +152,7 @@ def images(
 
     data = data.batch(batch_size).map(finish).prefetch(2)
     data = without_tuner(data)
+    data.left_out = left_out
     if labels:
         data.class_names = names
     return data
@@ -179,59 +220,169 @@ def first_line(error):
     return (str(error).strip().splitlines() or [""])[0]
 
 
-def _from_folder(folder, labels, limit, shuffle, seed):
-    """Returns a data set of `(image,)` or `(image, label)`, and class names."""
-    paths = pathlib.Path(folder).rglob("*")
-    if not any(path.suffix.lower() in _SUFFIXES for path in paths):
-        raise ValueError(
-            f"No pictures in {folder} or the folders below it. Expected files "
-            f"that end in one of {', '.join(_SUFFIXES)}."
-        )
-    if labels and not any(p.is_dir() for p in pathlib.Path(folder).iterdir()):
+def _find_files(folder, labels, limit):
+    """Returns paths, int64 numbers of their classes, and class names."""
+    folder = pathlib.Path(folder)
+    # What macOS adds to archives, and what is hidden, is no class.
+    names = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.is_dir() and not path.name.startswith((".", "__MACOSX"))
+    )
+    paths, numbers = [], []
+    for number, name in enumerate(names if labels else [""]):
+        for root, _, files in sorted(os.walk(folder / name)):
+            found = [f for f in files if f.lower().endswith(_SUFFIXES)]
+            paths += [os.path.join(root, file) for file in sorted(found)]
+            numbers += [number] * len(found)
+    if labels and not names and _find_files(folder, False, None):
         raise ValueError(
             f"{folder} has no labels: they are the names of the folders in it, "
             "a folder for each class. It has pictures only."
         )
-    # Keras finds the files; they are read below, where the order is ours.
-    found = keras.utils.image_dataset_from_directory(
-        folder,
-        labels="inferred" if labels else None,
-        batch_size=None,
-        shuffle=False,
-        verbose=False,
-    )
-    paths = np.array(found.file_paths)
+    if not paths:
+        raise ValueError(
+            f"No pictures in {folder} or the folders below it. Expected files "
+            f"that end in one of {', '.join(_SUFFIXES)}."
+        )
+    paths, numbers = np.array(paths), np.array(numbers, "int64")
     if limit is not None and limit < len(paths):
         # The first files may all be of one class.
-        paths = paths[np.arange(limit) * len(paths) // limit]
-    if shuffle:
-        paths = np.random.default_rng(seed).permutation(paths)
-    columns = (paths,)
-    if labels:
-        root = pathlib.Path(folder)
-        classes = {name: i for i, name in enumerate(found.class_names)}
-        columns += (
-            np.array(
-                [
-                    classes[pathlib.Path(path).relative_to(root).parts[0]]
-                    for path in paths
-                ],
-                "int64",
+        some = np.arange(limit) * len(paths) // limit
+        paths, numbers = paths[some], numbers[some]
+    return paths, numbers, names
+
+
+def _read_files(columns, prepare, left_out):
+    """Returns a data set of `(image,)` or `(image, label)`, each prepared.
+
+    TensorFlow decodes JPEG files that need nothing else, the many, and Pillow
+    all others. What neither can read leaves a gap in the order of the files.
+
+    Args:
+        columns: Tuple of an array of paths and, with labels, an int64 array.
+        prepare: Function from an image `(h, w, 3)` to one of the size wanted.
+        left_out: List, to which paths that cannot be read are added.
+    """
+    paths, lock = columns[0], threading.Lock()
+
+    def tell(places, start, end):
+        with lock:
+            for path in paths[sorted({*range(start, end)} - {*places})]:
+                if path not in left_out:
+                    left_out.append(str(path))
+                    _warn_of(path, len(left_out))
+        return end
+
+    def mark(place, paths, *label):
+        plain = tf.numpy_function(_are_plain, [paths], tf.bool, stateful=False)
+        return place, tf.ensure_shape(plain, (None,)), paths, *label
+
+    def read(place, plain, path, *label):
+        image = tf.cond(
+            plain,
+            lambda: tf.io.decode_jpeg(tf.io.read_file(path), channels=3),
+            lambda: tf.numpy_function(
+                _read_picture, [path], tf.uint8, stateful=False
             ),
         )
+        image = tf.ensure_shape(image, (None, None, 3))
+        return place, *prepare(image, *label)
 
-    def read(path, *label):
-        # Not every format can be decoded as grey.
-        image = tf.io.decode_image(
-            tf.io.read_file(path), channels=3, expand_animations=False
+    def note_gaps(start, row):
+        places, *rest = row
+        end = places[-1] + 1
+        end = tf.cond(
+            end - start > tf.size(places, tf.int64),
+            lambda: tf.numpy_function(tell, [places, start, end], tf.int64),
+            lambda: end,
         )
-        image.set_shape((None, None, 3))
-        return image, *label
+        # The last row is no picture.
+        there = tf.where(places[0] < len(paths), tf.size(places), 0)
+        return tf.ensure_shape(end, ()), tuple(part[:there] for part in rest)
 
-    data = tf.data.Dataset.from_tensor_slices(columns)
-    return data.map(
-        read, num_parallel_calls=tf.data.AUTOTUNE
-    ), found.class_names
+    data = (
+        tf.data.Dataset.from_tensor_slices((np.arange(len(paths)), *columns))
+        .batch(_TOGETHER)
+        .map(mark, num_parallel_calls=tf.data.AUTOTUNE)
+        .unbatch()
+        .map(read, num_parallel_calls=tf.data.AUTOTUNE)
+        .ignore_errors()
+        .batch(_TOGETHER)
+    )
+    # One more, so that a gap at the end is seen.
+    last = [tf.zeros((1, *s.shape[1:]), s.dtype) for s in data.element_spec]
+    last[0] = tf.constant([len(paths)], "int64")
+    last = tf.data.Dataset.from_tensors(tuple(last))
+    return data.concatenate(last).scan(np.int64(0), note_gaps).unbatch()
+
+
+def _warn_of(path, number):
+    """Names a file that is left out, unless there are many."""
+    if number <= _NAMED:
+        try:
+            _read_picture(path)
+            reason = f"{path} cannot be decoded."
+        except ValueError as error:
+            reason = str(error)
+        warnings.warn(f"Left out: {reason}", stacklevel=2)
+    elif number == _NAMED + 1:
+        warnings.warn(
+            "Left out: more files that cannot be read. The data set's "
+            "attribute left_out lists them.",
+            stacklevel=2,
+        )
+
+
+def _are_plain(paths):
+    """Whether files are JPEG in grey or RGB, and stand upright."""
+    plain = np.zeros(len(paths), bool)
+    for i, path in enumerate(paths):
+        try:
+            with PIL.Image.open(os.fsdecode(path)) as image:
+                plain[i] = (
+                    image.format == "JPEG"
+                    and image.mode in ("L", "RGB")
+                    and _is_upright(image)
+                )
+        except Exception:  # Whoever reads it finds the same, and says so.
+            continue
+    return plain
+
+
+def _is_upright(image):
+    return image.getexif().get(PIL.ExifTags.Base.Orientation, 1) == 1
+
+
+def _read_picture(path):
+    """Returns the uint8 array `(h, w, 3)` of a picture file.
+
+    Raises:
+        ValueError: if it cannot be read, with the path.
+    """
+    path = os.fsdecode(path)
+    try:
+        with PIL.Image.open(path) as image:
+            if not _is_upright(image):
+                image = PIL.ImageOps.exif_transpose(image)
+            if image.mode.startswith("I;16"):
+                # The upper byte of two; Pillow would cut off above 255.
+                grey = (np.asarray(image) >> 8).astype("uint8")
+                return np.repeat(grey[..., None], 3, axis=-1)
+            if image.mode in ("I", "F"):
+                raise ValueError(
+                    "its pixels are numbers without a range of grey levels"
+                )
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                white = PIL.Image.new("RGBA", image.size, "white")
+                image = PIL.Image.alpha_composite(white, image)
+            return np.asarray(image.convert("RGB"))
+    except Exception as error:  # Each format has errors of its own.
+        raise ValueError(
+            f"{path} cannot be read as a picture. {type(error).__name__}: "
+            f"{first_line(error)}"
+        ) from error
 
 
 def _tfds_builder(name):

@@ -91,6 +91,150 @@ def test_grey(folder):
 
 
 @pytest.fixture
+def damaged(folder):
+    """The five pictures, and five files that are none."""
+    (folder / "__MACOSX").mkdir()
+    (folder / "__MACOSX" / "._a.jpg").write_bytes(b"\0\5\x16\7" + bytes(99))
+    (folder / "0.jpg").write_bytes(b"")
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), "uint8")
+    for name in ("cut.jpg", "cut.png"):
+        Image.fromarray(noise).save(folder / name)
+        whole = (folder / name).read_bytes()
+        (folder / name).write_bytes(whole[: len(whole) // 2])
+    (folder / "z.webp").write_text("No picture.")
+    return folder
+
+
+@pytest.mark.parametrize("cache", [None, False])
+def test_bad_files_are_named_and_left_out(damaged, cache):
+    data = datasets.images(damaged, (8, 8), batch_size=2, cache=cache)
+    assert data.left_out == []
+    with pytest.warns(UserWarning, match="Left out: ") as caught:
+        whole = reds(data)
+    np.testing.assert_allclose(whole, [0, 50, 100, 150, 200], atol=3)
+    names = ["0.jpg", "__MACOSX/._a.jpg", "cut.jpg", "cut.png", "z.webp"]
+    assert sorted(data.left_out) == [str(damaged / name) for name in names]
+    assert len(caught) == 5
+    for path, warning in zip(data.left_out, caught):
+        assert f"{path} cannot be read as a picture" in str(warning.message)
+    # Each is named once, also over several passes.
+    assert reds(data) == whole
+    assert len(data.left_out) == 5
+
+
+def test_many_bad_files_are_not_all_named(damaged):
+    for i in range(40):
+        (damaged / f"bad{i}.jpg").write_bytes(b"")
+    data = datasets.images(damaged, (8, 8))
+    with pytest.warns(UserWarning, match="left_out lists them") as caught:
+        assert len(reds(data)) == 5
+    assert len(caught) == 6
+    assert len(data.left_out) == 45
+
+
+def test_bad_files_raise_where_asked(damaged, folder):
+    with pytest.raises(ValueError, match=r"0\.jpg cannot be read"):
+        datasets.images(damaged, (8, 8), strict=True)
+    with pytest.raises(ValueError, match="strict="):
+        datasets.images(folder, strict=1)
+    for name in (*"0z", "cut", "__MACOSX/._a"):
+        for path in damaged.glob(f"{name}.*"):
+            path.unlink()
+    assert len(reds(datasets.images(folder, (8, 8), strict=True))) == 5
+
+
+def test_bad_files_keep_labels_and_order(classes):
+    (classes / "__MACOSX").mkdir()
+    (classes / "__MACOSX" / "._0.png").write_bytes(b"")
+    (classes / "cat" / "1.png").write_bytes(b"")
+    data = datasets.images(classes, (8, 8), labels=True, batch_size=5)
+    assert data.class_names == ["ant", "cat", "zebra"]
+    with pytest.warns(UserWarning, match="1.png"):
+        x, y = (np.concatenate(p) for p in zip(*data.as_numpy_iterator()))
+    np.testing.assert_array_equal(y, [0] * 4 + [1] * 3 + [2] * 4)
+    np.testing.assert_array_equal(
+        x[:, 0, 0, 0], [40, 50, 60, 70, 80, 100, 110, 0, 10, 20, 30]
+    )
+
+
+def only(path, **arguments):
+    return next(iter(datasets.images(path, **arguments))).numpy()[0]
+
+
+@pytest.mark.parametrize("suffix", ["webp", "tif", "tiff", "TIFF"])
+def test_other_formats_are_read(suffix, tmp_path):
+    Image.new("RGB", (9, 9), (250, 120, 10)).save(tmp_path / f"a.{suffix}")
+    picture = only(tmp_path, size=(4, 4))
+    np.testing.assert_allclose(picture[0, 0], [250, 120, 10], atol=4)
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_portraits_stand_upright(kind, orientation, tmp_path):
+    pixels = np.full((16, 8, 3), 200, "uint8")
+    pixels[:8] = 20  # What is above, in the scene.
+    upright = Image.fromarray(pixels)
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
+    stored = upright
+    if orientation > 1:
+        stored = upright.transpose(Image.Transpose(back[orientation]))
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    stored.save(tmp_path / f"a.{kind}", exif=exif)
+    picture = only(tmp_path, size=(16, 8))
+    np.testing.assert_allclose(picture, pixels, atol=40)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_white(mode, tmp_path):
+    """The colours below are not to be seen, in no viewer."""
+    picture = Image.new("RGBA", (8, 8), (200, 0, 0, 0))
+    picture.paste((0, 0, 0, 255), (0, 0, 8, 4))
+    picture.convert(mode).save(tmp_path / "a.png")
+    picture = only(tmp_path, size=(8, 8))
+    np.testing.assert_array_equal(picture[:4], 0)
+    np.testing.assert_array_equal(picture[4:], 255)
+
+
+def test_sixteen_bits_are_scaled(tmp_path):
+    Image.fromarray(np.full((8, 8), 128 * 256, "uint16")).save(
+        tmp_path / "a.png"
+    )
+    np.testing.assert_array_equal(only(tmp_path, size=(4, 4)), 128)
+
+
+def test_jpeg_is_decoded_as_ever(tmp_path):
+    """Figures that were measured stay: the decoder of plain files is one."""
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), "uint8")
+    Image.fromarray(noise).save(tmp_path / "a.jpg", quality=60)
+    content = (tmp_path / "a.jpg").read_bytes()
+    np.testing.assert_array_equal(
+        only(tmp_path, size=(32, 32)), tf.io.decode_image(content)
+    )
+
+
+@pytest.mark.slow
+def test_any_damage_is_survived(tmp_path):
+    """Bytes of pictures changed and cut at random: never an error."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (30, 30, 3), "uint8")
+    for i in range(200):
+        suffix = ("jpg", "png", "gif", "bmp", "webp", "tif")[i % 6]
+        path = tmp_path / f"{i:03d}.{suffix}"
+        Image.fromarray(noise).save(path)
+        content = bytearray(path.read_bytes())
+        for _ in range(rng.integers(1, 30)):
+            content[rng.integers(len(content))] = rng.integers(256)
+        path.write_bytes(content[: rng.integers(1, 2 * len(content))])
+    (tmp_path / "zzz.png").unlink(missing_ok=True)
+    data = datasets.images(tmp_path, (8, 8))
+    with pytest.warns(UserWarning, match="Left out"):
+        read = sum(len(batch) for batch in data)
+    assert 0 < len(data.left_out) < 200
+    assert read + len(data.left_out) == 200
+
+
+@pytest.fixture
 def classes(tmp_path):
     """Three class folders of 4 pictures; red says which picture it is."""
     for i, name in enumerate(["zebra", "ant", "cat"]):
