@@ -265,9 +265,9 @@ _MAT_DTYPES = {
 
 def _read_mat(content):
     """The variable `r` of a MATLAB 5 file."""
-    # SciPy's reader sets aside what a file declares, knows objects and functions
-    # too, and damaged files bring the process down in it. One array of numbers
-    # needs little of the format.
+    # SciPy's reader sets aside what a file declares, knows objects and
+    # functions too, and damaged files bring the process down in it. One array
+    # of numbers needs little of the format.
     order = {b"IM": "<", b"MI": ">"}.get(content[126:128])
     if order is None or content[:6] != b"MATLAB":
         raise ValueError(
