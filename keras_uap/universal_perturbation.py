@@ -317,8 +317,6 @@ class UniversalPerturbation(PerturbationModel):
                 shape. A non-finite batch in the middle of a data set ends the
                 run; the best perturbation so far is kept.
         """
-        replicas = self.distribute_strategy.num_replicas_in_sync
-        self._update.refuse(replicas=replicas)
         batch_size = 16 if batch_size is None else batch_size
         check_whole("batch_size", batch_size, 1)
         check_whole("epochs", epochs, 1)
@@ -348,6 +346,11 @@ class UniversalPerturbation(PerturbationModel):
             self._build_for_source(held_out)
         elif validation_split:
             train, held_out = train.split(validation_split)
+        steps = steps_per_epoch or train.num_batches(batch_size)
+        self._update.refuse(
+            replicas=self.distribute_strategy.num_replicas_in_sync,
+            batches=steps and steps * (epochs - initial_epoch),
+        )
         validation_data = held_out and held_out.batches(
             validation_batch_size or 32, self.labeller, verbose=verbose
         )
