@@ -77,7 +77,7 @@ class Update:
         raise NotImplementedError
 
     def build(self, model):
-        """Called when the size of the images is known."""
+        """Called when the size of the images, or another mask, is known."""
 
     def config_of(self, optimizer):
         """What goes into a file for what `compile` got."""
@@ -150,16 +150,23 @@ class GradientUpdate(Update):
 
     def __init__(self, optimizer, loss, default_step=False):
         super().__init__(optimizer)
-        self._default_step = default_step
+        # The learning rate that is not by hand: 0 until the size is known.
+        self._own_step = 0.0 if default_step else None
+        if default_step:
+            optimizer.learning_rate = 0.0
         self._loss = loss
         self._loss_mean = keras.metrics.Mean(name="loss")
         self._no_gradient = keras.metrics.Sum(name="no_gradient")
         self.metrics = [self._loss_mean, self._no_gradient]
 
     def build(self, model):
-        if self._default_step:
-            step = STEP * model.ball.pixel_step(model.v.shape)
-            model.optimizer.learning_rate = step
+        if self._own_step is None:
+            return
+        with tf.init_scope():
+            rate = model.optimizer.learning_rate
+            if float(rate) == self._own_step:
+                rate.assign(STEP * model.ball.pixel_step(model.v.shape))
+                self._own_step = float(rate)
 
     def __call__(self, model, images, clean):
         goal = clean
