@@ -109,6 +109,10 @@ class ArraySource:
             for part in (slice(at), slice(at, None))
         ]
 
+    def num_batches(self, size):
+        """How many batches of a size an epoch has; `None` if not known."""
+        return math.ceil(len(self.images) / size)
+
     def batches(self, size, labeller=None, order=None, verbose=0):
         """Returns a data set of batches.
 
@@ -166,6 +170,15 @@ class DataSource:
             "validation_split needs an array of images. Received: "
             f"{type(self.data).__name__}. Pass validation_data instead."
         )
+
+    def num_batches(self, size):
+        """How many batches an epoch has; `None` if not known."""
+        if self.steps is not None:
+            return self.steps
+        if not isinstance(self.data, tf.data.Dataset):
+            return self.data.num_batches
+        count = int(self.data.cardinality())
+        return count if count >= 0 else None
 
     def batches(self, size, labeller=None, order=None, verbose=0):
         """Returns the data set as it is."""

@@ -26,6 +26,7 @@ Reference:
 """
 
 import collections
+import weakref
 
 import keras
 import numpy as np
@@ -37,6 +38,7 @@ from keras_uap.checks import (
     check_number,
     check_whole,
 )
+from keras_uap.keras_private import all_layers
 from keras_uap.labeller import Labeller
 
 # Lifts an image that lies exactly on a boundary over it, in logits.
@@ -46,10 +48,10 @@ DeepFoolResult = collections.namedtuple(
     "DeepFoolResult", ["perturbations", "labels", "steps", "converged"]
 )
 
-# Tracing takes seconds, so `deepfool` keeps the functions that it compiled
-# last, and with them their classifiers.
-_compiled_runs = {}
-_MOST_RUNS = 4
+# Tracing takes seconds, so the graphs that were traced last for a classifier
+# are kept while it lives. They hold its variables, but none of its objects.
+_graphs = weakref.WeakKeyDictionary()
+_MOST_GRAPHS = 4
 
 # What `minimal_perturbations` returns.
 _Batch = collections.namedtuple(
@@ -109,36 +111,61 @@ def deepfool(
         from_logits,
         images[:4].astype("float32"),
     )
-    # The ids stay taken while the compiled function holds on to their owners.
-    # A model that is quantized or rewired has other variables.
-    owners = (id(classifier), *map(id, classifier.variables))
-    run = _compiled(
-        rule, labeller.logits, images.shape[1:], (owners, from_logits)
-    )
+    run = _traced(classifier, from_logits, rule, labeller.logits, images.shape)
     progress = keras.utils.Progbar(
         len(images), verbose=1 if verbose == "auto" else verbose
     )
     results = []
     for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size].astype("float32")
+        batch = tf.cast(images[start : start + batch_size], "float32")
         results.append([value.numpy() for value in run(batch)[:4]])
         progress.update(min(start + batch_size, len(images)))
     return DeepFoolResult(*(np.concatenate(parts) for parts in zip(*results)))
 
 
-def _compiled(rule, logits, image_shape, source):
-    """The rule, compiled; kept for the next calls with the same `source`."""
+def _traced(classifier, from_logits, rule, logits, shape):
+    """The rule as a graph; one from before, if the classifier is the same."""
+    graphs = _graphs.setdefault(classifier, {})
     settings = (rule.num_candidates, rule.overshoot, rule.max_steps)
-    key = (source, image_shape, settings)
-    if key not in _compiled_runs:
-        if len(_compiled_runs) == _MOST_RUNS:
-            del _compiled_runs[next(iter(_compiled_runs))]
-        _compiled_runs[key] = tf.function(
+    key = (from_logits, settings, tuple(shape[1:]))
+    parts = _parts(classifier)
+    known, graph = graphs.pop(key, ([], None))
+    if len(known) != len(parts) or any(
+        reference() is not part for reference, part in zip(known, parts)
+    ):
+        graph = tf.function(
             lambda batch: rule.minimal_perturbations(logits, batch),
-            input_signature=[tf.TensorSpec((None, *image_shape), "float32")],
+            input_signature=[tf.TensorSpec((None, *shape[1:]), "float32")],
             autograph=False,
-        )
-    return _compiled_runs[key]
+        ).get_concrete_function()
+    graphs[key] = [_reference(part) for part in parts], graph
+    if len(graphs) > _MOST_GRAPHS:
+        del graphs[next(iter(graphs))]
+    return graph
+
+
+def _parts(classifier):
+    """What a classifier is made of; another part makes another graph.
+
+    Its variables and layers, and the functions and numbers of the layers, such
+    as an activation.
+    """
+    parts = [*classifier.variables]
+    for layer in all_layers(classifier):
+        parts.append(layer)
+        parts += [
+            value
+            for value in vars(layer).values()
+            if callable(value) or isinstance(value, (int, float, str))
+        ]
+    return parts
+
+
+def _reference(part):
+    try:
+        return weakref.ref(part)
+    except TypeError:  # A number or a string.
+        return lambda: part
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")

@@ -15,6 +15,11 @@ class KeepBest(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self.model.order.renew(self.model.seed_generator)
 
+    def on_test_end(self, logs=None):
+        # A callback that comes later may put an average in the place of `v`
+        # for as long as it is measured.
+        self._measured = self.model.perturbation
+
     def on_epoch_end(self, epoch, logs):
         model = self.model
         logs["norm"] = model.ball.norm_of(model.perturbation)
@@ -23,10 +28,11 @@ class KeepBest(keras.callbacks.Callback):
         # Of equals, the later one: it has seen more images.
         if rate is not None and rate >= model.best_rate.numpy():
             model.best_rate.assign(rate)
-            model.best_v.assign(model.v)
+            model.best_v.assign(self._measured)
 
     def on_train_end(self, logs=None):
-        self.restore_best()
+        # A callback that ended the fit has named what is to be kept.
+        self.restore_best(kept=self.model.stop_reason is not None)
         if self.model.stop_reason is None:
             self.model.stop_reason = (
                 "stopped by a callback"
@@ -34,9 +40,14 @@ class KeepBest(keras.callbacks.Callback):
                 else "all epochs done"
             )
 
-    def restore_best(self):
-        if self.model is not None and self.model.best_rate.numpy() >= 0:
-            self.model.v.assign(self.model.best_v)
+    def restore_best(self, kept=False):
+        model = self.model
+        if model is None:
+            return
+        if kept or model.best_rate.numpy() >= 0:
+            model.v.assign(model.best_v)
+        # Keras has ended the fit with an average, or two sums' difference.
+        model.v.assign(model.ball.project(model.v))
 
 
 def with_callbacks(first, callbacks):

@@ -34,6 +34,18 @@ class TrainerHooks:
         return logs
 
 
+def averages(optimizer):
+    """The moving averages that an optimizer keeps of what it moves."""
+    wrapped = [
+        getattr(optimizer, "inner_optimizer", None),
+        *getattr(optimizer, "optimizers", ()),
+    ]
+    found = [*getattr(optimizer, "_model_variables_moving_average", ())]
+    for inner in wrapped:
+        found += [] if inner is None else averages(inner)
+    return found
+
+
 def is_validation(evaluate_arguments):
     """Whether `fit` calls `evaluate`, on data that it has looked at before."""
     return bool(evaluate_arguments.get("_use_cached_eval_dataset"))

@@ -132,10 +132,12 @@ def get(loss, targeted=False):
         targeted: Boolean, whether a named loss is to reach the class.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name, or one of Keras' own losses, which
+            are small where the classifier is right.
         TypeError: if `loss` is neither a name nor a `keras.losses.Loss`.
     """
     if isinstance(loss, keras.losses.Loss):
+        _refuse_other_aim(loss, targeted)
         return loss
     if not isinstance(loss, str):
         raise TypeError(
@@ -148,3 +150,20 @@ def get(loss, targeted=False):
             f"{sorted(_LOSSES)} or a keras.losses.Loss."
         )
     return _LOSSES[loss](targeted=targeted)
+
+
+def _refuse_other_aim(loss, targeted):
+    """Refuses Keras' own losses, but for one that reaches a target."""
+    if not type(loss).__module__.startswith("keras."):
+        return
+    # With a target in the place of the label, this one is right.
+    reaches = isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
+    if targeted and reaches and loss.get_config()["from_logits"]:
+        return
+    raise ValueError(
+        "Keras' own losses are small where the classifier is right, and a "
+        "perturbation is to make it wrong. Received: "
+        f"loss={type(loss).__name__}. Pass 'crossentropy', which is the "
+        "cross-entropy turned round, 'margin', or a loss of your own that is "
+        "small where an image is fooled."
+    )

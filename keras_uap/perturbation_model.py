@@ -65,9 +65,10 @@ class PerturbationModel(WholeFiles, SavedDraws, TrainerHooks, keras.Model):
                 f"scores. Received: classifier={classifier!r} of type "
                 f"{type(classifier).__name__}."
             )
-        # The perturbation stays float32, also around a float16 classifier.
+        # The perturbation and its steps stay float32, also around a float16
+        # classifier and where another dtype is asked for.
         kwargs.setdefault("dtype", "float32")
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.classifier = classifier
         self.ball = LpBall(epsilon, norm)
         self.value_range = as_value_range(value_range)
@@ -136,27 +137,26 @@ class PerturbationModel(WholeFiles, SavedDraws, TrainerHooks, keras.Model):
     def _add_weights(self, shape):
         mask = self._initial_mask
         mask = None if mask is None else spread_mask(mask, shape)
-        self.v = self.add_weight(
-            shape=shape, initializer="zeros", name="perturbation"
-        )
-        self.best_v = self.add_weight(
-            shape=shape,
-            initializer="zeros",
-            trainable=False,
-            name="best_perturbation",
-        )
-        self.best_rate = self.add_weight(
-            shape=(),
-            initializer=lambda shape, dtype=None: tf.fill(shape, -1.0),
-            trainable=False,
-            name="best_rate",
+
+        def add(name, shape, initializer, trainable=False):
+            return self.add_weight(
+                shape,
+                initializer,
+                # Of no other dtype, nor read as one in mixed precision.
+                dtype="float32",
+                autocast=False,
+                trainable=trainable,
+                name=name,
+            )
+
+        self.v = add("perturbation", shape, "zeros", trainable=True)
+        self.best_v = add("best_perturbation", shape, "zeros")
+        self.best_rate = add(
+            "best_rate", (), lambda shape, dtype=None: tf.fill(shape, -1.0)
         )
         if mask is not None:
-            self.mask = self.add_weight(
-                shape=shape,
-                initializer=lambda shape, dtype=None: tf.constant(mask),
-                trainable=False,
-                name="mask",
+            self.mask = add(
+                "mask", shape, lambda shape, dtype=None: tf.constant(mask)
             )
             self.ball = MaskedBall(self.ball, self.mask)
         self.v.constraint = self.ball

@@ -181,6 +181,14 @@ class UniversalPerturbation(PerturbationModel):
 
     def on_build(self):
         self._update.build(self)
+        # So that what is saved before a fit finds its place when it is loaded.
+        with self.distribute_strategy.scope():
+            if not self.optimizer.built:
+                self.optimizer.build(self.trainable_variables)
+
+    def check_loaded(self):
+        super().check_loaded()
+        self._update.build(self)  # A step for the mask that was loaded.
 
     def decaying_lion(self, batches):
         """The optimizer that measured best: sign steps that become smaller.
@@ -190,7 +198,8 @@ class UniversalPerturbation(PerturbationModel):
 
         Returns:
             A `keras.optimizers.Lion` for `compile`. Its steps begin at 0.2 of
-            `epsilon` and fall in a line to a hundredth of that.
+            `epsilon` and fall in a line to a hundredth of that. There they
+            stay: compile with a new one before another fit.
 
         Raises:
             ValueError: if the size of the images is not known yet.
@@ -209,8 +218,6 @@ class UniversalPerturbation(PerturbationModel):
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.built:  # So that the saved momentum finds its place.
-            self.optimizer.build(self.trainable_variables)
 
     # One batch --------------------------------------------------------------
 
@@ -250,8 +257,10 @@ class UniversalPerturbation(PerturbationModel):
         self._fooling_rate.update_state(clean, predicted)
         logs = {"fooling_rate": self._fooling_rate.result()}
         if self.target is not None:
+            # Who is there already cannot be sent there.
             self._target_rate.update_state(
-                tf.cast(predicted == self.target, "float32")
+                tf.cast(predicted == self.target, "float32"),
+                tf.cast(clean != self.target, "float32"),
             )
             logs["target_rate"] = self._target_rate.result()
         if labels is not None:
@@ -317,8 +326,6 @@ class UniversalPerturbation(PerturbationModel):
                 shape. A non-finite batch in the middle of a data set ends the
                 run; the best perturbation so far is kept.
         """
-        replicas = self.distribute_strategy.num_replicas_in_sync
-        self._update.refuse(replicas=replicas)
         batch_size = 16 if batch_size is None else batch_size
         check_whole("batch_size", batch_size, 1)
         check_whole("epochs", epochs, 1)
@@ -348,6 +355,11 @@ class UniversalPerturbation(PerturbationModel):
             self._build_for_source(held_out)
         elif validation_split:
             train, held_out = train.split(validation_split)
+        steps = steps_per_epoch or train.num_batches(batch_size)
+        self._update.refuse(
+            replicas=self.distribute_strategy.num_replicas_in_sync,
+            batches=steps and steps * (epochs - initial_epoch),
+        )
         validation_data = held_out and held_out.batches(
             validation_batch_size or 32, self.labeller, verbose=verbose
         )
@@ -421,7 +433,8 @@ class UniversalPerturbation(PerturbationModel):
         Returns:
             `fooling_rate`, and `target_rate` and `accuracy` where there is a
             target and labels: as a dictionary with `return_dict=True`, else as
-            a list in that order, or a single float.
+            a list in that order, or a single float. `target_rate` is the share
+            of the images not already of the target that are sent there.
 
         Raises:
             ValueError: if the images are empty, not finite or of the wrong

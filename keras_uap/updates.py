@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from keras_uap import losses
 from keras_uap.deepfool import DeepFool
+from keras_uap.keras_private import averages
 from keras_uap.pixels import apply_perturbation, clip_to_range
 
 # The labels `(n,)` of the perturbed images before the update, and the forwards
@@ -31,6 +32,10 @@ Step = collections.namedtuple("Step", ["predicted", "passes"])
 
 # A named optimizer's step, as a share of epsilon.
 STEP = 0.1
+
+# Their steps are shares of `v` itself or of the steps before, and `v` starts
+# from zero.
+_SHY = ("adadelta", "adafactor")
 
 
 class Update:
@@ -72,13 +77,13 @@ class Update:
         raise NotImplementedError
 
     def build(self, model):
-        """Called when the size of the images is known."""
+        """Called when the size of the images, or another mask, is known."""
 
     def config_of(self, optimizer):
         """What goes into a file for what `compile` got."""
         return optimizer
 
-    def refuse(self, target=None, jit_compile=False, replicas=1):
+    def refuse(self, target=None, jit_compile=False, replicas=1, batches=None):
         """Raises ValueError for what the update cannot do."""
         hint = "Use a gradient update instead: compile('lion')."
         if target is not None and not self.with_target:
@@ -95,6 +100,15 @@ class Update:
             raise ValueError(
                 f"{self.name} cannot run on several devices. Received: "
                 f"{replicas} replicas. Use whole batches, or one device."
+            )
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        steps = inner.gradient_accumulation_steps or 1
+        if batches is not None and batches < steps:
+            raise ValueError(
+                "The optimizer would make no step: it waits for more batches "
+                "than the fit has. Received: "
+                f"gradient_accumulation_steps={steps}, and {batches} batches. "
+                "Make more epochs or smaller batches."
             )
 
     def apply(self, model, gradient, scale=1.0):
@@ -115,7 +129,13 @@ class Update:
         mean = tf.reduce_sum(tf.abs(gradient))
         mean = mean / model.ball.free_values(model.v.shape)
         gradient = tf.math.divide_no_nan(scale * gradient, mean)
+        # What scales losses up divides gradients by as much.
+        gradient = model.optimizer.scale_loss(gradient)
         model.optimizer.apply([gradient], [model.v])
+        # Keras takes the average before the constraint, and may put it in the
+        # place of `v` at any time.
+        for average in averages(model.optimizer):
+            average.assign(model.ball.project(average))
 
 
 class GradientUpdate(Update):
@@ -130,16 +150,23 @@ class GradientUpdate(Update):
 
     def __init__(self, optimizer, loss, default_step=False):
         super().__init__(optimizer)
-        self._default_step = default_step
+        # The learning rate that is not by hand: 0 until the size is known.
+        self._own_step = 0.0 if default_step else None
+        if default_step:
+            optimizer.learning_rate = 0.0
         self._loss = loss
         self._loss_mean = keras.metrics.Mean(name="loss")
         self._no_gradient = keras.metrics.Sum(name="no_gradient")
         self.metrics = [self._loss_mean, self._no_gradient]
 
     def build(self, model):
-        if self._default_step:
-            step = STEP * model.ball.pixel_step(model.v.shape)
-            model.optimizer.learning_rate = step
+        if self._own_step is None:
+            return
+        with tf.init_scope():
+            rate = model.optimizer.learning_rate
+            if float(rate) == self._own_step:
+                rate.assign(STEP * model.ball.pixel_step(model.v.shape))
+                self._own_step = float(rate)
 
     def __call__(self, model, images, clean):
         goal = clean
@@ -344,6 +371,13 @@ def get_optimizer(optimizer):
         )
     if optimizer.lower() == "deepfool":
         return DeepFool()
+    if optimizer.lower() in _SHY:
+        raise ValueError(
+            "This optimizer hardly leaves zero, where a perturbation starts. "
+            f"Received: optimizer={optimizer!r}. Pass another name, such as "
+            "'lion', or the optimizer itself with a learning rate that you "
+            "have chosen for it."
+        )
     try:
         return keras.optimizers.get(optimizer)
     except (TypeError, ValueError):

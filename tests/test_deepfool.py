@@ -1,5 +1,8 @@
 """Tests of DeepFool, against closed forms and counted model passes."""
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -284,3 +287,26 @@ def test_later_calls_trace_nothing_and_see_new_weights(images):
     assert old is not model.layers[-1]
     check(8)
     assert traces
+
+
+def test_deleted_classifiers_are_let_go_of(cnn, subclassed, images):
+    for make in (cnn, subclassed):
+        model = make()
+        keras_uap.deepfool(model, images[:4], verbose=0)
+        refs = [weakref.ref(layer) for layer in model._flatten_layers()]
+        refs += [weakref.ref(variable) for variable in model.variables]
+        del model
+        gc.collect()
+        assert [ref() for ref in refs] == [None] * len(refs)
+
+
+def test_another_activation_is_seen(cnn, images):
+    model = cnn(None)
+    before = keras_uap.deepfool(model, images, verbose=0)
+    model.layers[-1].activation = lambda scores: -scores
+    after = keras_uap.deepfool(model, images, from_logits=True, verbose=0)
+    again = keras_uap.deepfool(model, images, verbose=0)
+    expected = np.argmax(model(images + again.perturbations), axis=-1)
+    np.testing.assert_array_equal(again.labels, expected)
+    np.testing.assert_array_equal(again.labels, after.labels)
+    assert np.any(again.labels != before.labels)

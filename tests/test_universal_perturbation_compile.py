@@ -45,3 +45,39 @@ def test_steps_per_execution(cnn, images, make_uap):
         uap.fit(images, batch_size=8, epochs=2, verbose=0)
         runs.append(uap.perturbation)
     np.testing.assert_allclose(*runs, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        keras.losses.CategoricalCrossentropy(),
+        keras.losses.BinaryFocalCrossentropy(),
+        keras.losses.MeanSquaredError(),
+    ],
+)
+@pytest.mark.parametrize("target", [None, 1])
+def test_losses_with_the_other_aim(loss, target, linear, make_uap):
+    uap = make_uap(linear(), target=target)
+    reaches = isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
+    if target is not None and reaches:
+        uap.compile("lion", loss)
+        return
+    with pytest.raises(
+        ValueError, match=f"loss={type(loss).__name__}. Pass 'crossentropy'"
+    ):
+        uap.compile("lion", loss)
+
+
+class Turned(keras.losses.SparseCategoricalCrossentropy):
+    """A loss of one's own."""
+
+    def call(self, y_true, y_pred):
+        return -super().call(y_true, y_pred)
+
+
+def test_a_loss_of_ones_own(linear, images, make_uap):
+    uap = make_uap(linear())
+    uap.compile("lion", Turned(from_logits=True))
+    uap.fit(images, epochs=3, verbose=0)
+    assert uap.evaluate(images, verbose=0) > 0

@@ -59,3 +59,21 @@ def test_perturb_checks_the_shape(linear, make_uap):
     for shape in [(2, 7, 8, 3), (7, 8, 3), (1, 1, *SHAPE), (3,)]:
         with pytest.raises(ValueError, match="shape"):
             uap.perturb(np.zeros(shape))
+
+
+@pytest.mark.parametrize("epsilon", [1e-6, 0.5])
+def test_target_rate_is_of_images_not_of_the_target(
+    epsilon, linear, images, make_uap
+):
+    clean = linear().predict(images, verbose=0).argmax(-1)
+    uap = make_uap(linear(), epsilon, target=3)
+    history = uap.fit(images, epochs=5, verbose=0, validation_data=images)
+    moved = linear().predict(uap.perturb(images), verbose=0).argmax(-1)
+    assert np.any(clean == 3)
+    rate = np.mean(moved[clean != 3] == 3)
+    measured = uap.evaluate(images, verbose=0, return_dict=True)
+    assert measured["target_rate"] == pytest.approx(rate)
+    assert max(history.history["val_target_rate"]) == pytest.approx(rate)
+    assert (rate == 0) == (epsilon < 0.1)
+    # Where there are none, none are sent.
+    assert uap.evaluate(images[clean == 3], verbose=0)[1] == 0

@@ -275,8 +275,9 @@ def test_stop_at_target_rate(linear, images, make_uap):
         verbose=0,
     )
     assert len(history.epoch) < 50
+    others = linear().predict(images, verbose=0).argmax(-1) != 3
     labels = linear().predict(uap.perturb(images), verbose=0).argmax(-1)
-    rate = np.mean(labels == 3)
+    rate = np.mean(labels[others] == 3)
     assert history.history["val_target_rate"][-1] == pytest.approx(rate)
     assert rate >= 0.9
     assert uap.evaluate(images, verbose=0)[1] == pytest.approx(rate)

@@ -93,3 +93,48 @@ def test_learning_rate_of_the_user_survives(cnn, images, make_uap, tmp_path):
     uap.save(tmp_path / "uap.keras")
     loaded = keras.saving.load_model(tmp_path / "uap.keras")
     assert float(loaded.optimizer.learning_rate) == pytest.approx(0.001)
+
+
+def test_rate_set_before_the_size_is_known(subclassed, images, make_uap):
+    uap = make_uap(subclassed())
+    uap.compile("sgd")
+    uap.optimizer.learning_rate = 0.01  # What Keras gives it, too.
+    uap.fit(images, verbose=0)
+    assert float(uap.optimizer.learning_rate) == pytest.approx(0.01)
+    uap = make_uap(subclassed())
+    uap.compile("sgd")
+    uap.fit(images, verbose=0)
+    assert float(uap.optimizer.learning_rate) == pytest.approx(0.005)
+
+
+@pytest.mark.parametrize("built", [True, False])
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_rate_saved_before_a_fit(
+    by_hand, built, cnn, subclassed, images, make_uap, tmp_path
+):
+    uap = make_uap(cnn() if built else subclassed())
+    uap.compile("lion")
+    if by_hand:
+        uap.optimizer.learning_rate = 0.001
+    if not built:  # A classifier is saved with its weights.
+        uap.classifier(images[:1])
+    uap.save(tmp_path / "uap.keras")
+    loaded = keras.saving.load_model(tmp_path / "uap.keras")
+    loaded.fit(images, verbose=0)
+    expected = 0.001 if by_hand else 0.005
+    assert float(loaded.optimizer.learning_rate) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("optimizer_too", [True, False])
+def test_rate_with_a_mask(optimizer_too, cnn, make_uap, tmp_path):
+    mask = np.zeros(SHAPE[:2])
+    mask[:1] = 1
+    uap = make_uap(cnn(), 10.0, norm="l2", mask=mask)
+    uap.compile("lion")
+    uap.save(tmp_path / "uap.keras", include_optimizer=optimizer_too)
+    loaded = keras.saving.load_model(tmp_path / "uap.keras")
+    if not optimizer_too:
+        loaded.compile("lion")
+    for model in (uap, loaded):
+        rate = float(model.optimizer.learning_rate)
+        assert rate == pytest.approx(1 / np.sqrt(24))

@@ -239,7 +239,12 @@ def new_perturbation(rng):
 
 EPSILONS = only(*[*STRANGE[:9], None, 3, (0,), (1, -2.0), (np.nan,), (np.inf,)])
 CALLBACKS = [STRANGE[0], *STRANGE[5:], 3, [3], ["abc"], len, [None]]
-LOSSES = ["mse", keras.losses.mean_squared_error, losses.Margin]
+LOSSES = [
+    "mse",
+    keras.losses.mean_squared_error,
+    keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    losses.Margin,
+]
 DATA = also(images, tf.data.Dataset.range(3), iter([1]))
 TARGETS = strange([-1], [4], [1.5], ["a"], [99])
 RANGES = only({"b": (0, 1)}, {"a": (1, 0)}, 3, "abc")
