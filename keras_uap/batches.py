@@ -198,11 +198,15 @@ class Order:
 
     def renew(self, seed_generator):
         """Draws the seed of the next epoch."""
-        seed = keras.ops.convert_to_numpy(seed_generator.next())
-        self._seed = seed.tolist()
+        self._seed = new_seed(seed_generator)
 
     def of(self, count):
         return np.random.default_rng(self._seed).permutation(count)
+
+
+def new_seed(seed_generator):
+    """Draws a seed for NumPy from a `keras.random.SeedGenerator`."""
+    return keras.ops.convert_to_numpy(seed_generator.next()).tolist()
 
 
 def without_tuner(data):

@@ -14,6 +14,10 @@ class TrainerHooks:
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         # Keras would take a batch and run it through the model, averaged over
         # the workers, which fails for a batch of several parts.
+        self.build_optimizer()
+
+    def build_optimizer(self):
+        """Gives the optimizer its variables, so that a file's find a place."""
         if not self.optimizer.built:
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)

@@ -16,14 +16,17 @@ and says what it can: run on several devices, with XLA, towards a target.
 """
 
 import collections
+import functools
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_uap import losses
+from keras_uap.batches import new_seed
 from keras_uap.deepfool import DeepFool
 from keras_uap.keras_private import averages
+from keras_uap.logits import features_function
 from keras_uap.pixels import apply_perturbation, clip_to_range
 
 # The labels `(n,)` of the perturbed images before the update, and the forwards
@@ -79,6 +82,15 @@ class Update:
     def build(self, model):
         """Called when the size of the images, or another mask, is known."""
 
+    def begin(self, model, epochs, batches):
+        """Called when a fit begins.
+
+        Args:
+            model: `UniversalPerturbation`.
+            epochs: Pair of integers, the epochs done before and in all.
+            batches: Integer, those of an epoch, or `None` if not known.
+        """
+
     def config_of(self, optimizer):
         """What goes into a file for what `compile` got."""
         return optimizer
@@ -121,11 +133,8 @@ class Update:
             gradient = gradient * model.mask
         # On several devices the images of all of them make one batch. The
         # optimizer adds the replicas' directions up, so each hands in a share.
-        replicas = model.distribute_strategy.num_replicas_in_sync
-        if replicas > 1:
-            context = tf.distribute.get_replica_context()
-            gradient = context.all_reduce("sum", gradient)
-            scale = scale / replicas
+        gradient = _over_devices(model, gradient)
+        scale = scale / model.distribute_strategy.num_replicas_in_sync
         mean = tf.reduce_sum(tf.abs(gradient))
         mean = mean / model.ball.free_values(model.v.shape)
         gradient = tf.math.divide_no_nan(scale * gradient, mean)
@@ -155,18 +164,31 @@ class GradientUpdate(Update):
         if default_step:
             optimizer.learning_rate = 0.0
         self._loss = loss
+        if isinstance(loss, losses.BatchLoss):
+            self.name = f"The loss {loss.name!r}"
+            self.with_target = loss.with_target
         self._loss_mean = keras.metrics.Mean(name="loss")
         self._no_gradient = keras.metrics.Sum(name="no_gradient")
         self.metrics = [self._loss_mean, self._no_gradient]
 
     def build(self, model):
+        if getattr(self._loss, "needs_features", False):
+            # Here, and not after the clean predictions, it says if it cannot.
+            features_function(model.classifier, self._loss.layer)
         if self._own_step is None:
             return
         with tf.init_scope():
-            rate = model.optimizer.learning_rate
+            rate = self.optimizer.learning_rate
             if float(rate) == self._own_step:
                 rate.assign(STEP * model.ball.pixel_step(model.v.shape))
                 self._own_step = float(rate)
+
+    def begin(self, model, epochs, batches):
+        if getattr(self._loss, "starts_at_random", False):
+            v = model.perturbation
+            if not v.any():
+                rng = np.random.default_rng(new_seed(model.seed_generator))
+                model.v.assign(model.ball.uniform(v.shape, rng))
 
     def __call__(self, model, images, clean):
         goal = clean
@@ -225,12 +247,8 @@ class GradientUpdate(Update):
         def see_batch(perturbed, goal):
             features, scores = look(perturbed)
             summary = loss.summary(goal, tf.stop_gradient(scores))
-            if (
-                summary is not None
-                and model.distribute_strategy.num_replicas_in_sync > 1
-            ):
-                context = tf.distribute.get_replica_context()
-                summary = context.all_reduce("sum", summary)
+            if summary is not None:
+                summary = _over_devices(model, summary)
             seen = losses.Seen(features, clean_features, summary)
             return scores, loss.call(goal, scores, seen)
 
@@ -262,7 +280,10 @@ class _DeepFoolUpdate(Update):
     def _minimal_perturbations(self, model, images, v, clean):
         perturbed = apply_perturbation(images, v, model.value_range)
         return self._rule.minimal_perturbations(
-            model.labeller.logits, perturbed, clean
+            model.labeller.logits,
+            perturbed,
+            clean,
+            functools.partial(_over_devices, model),
         )
 
 
@@ -385,6 +406,14 @@ def get_optimizer(optimizer):
             f"Unknown optimizer. Received: optimizer={optimizer!r}. Expected "
             "'deepfool' or the name of a Keras optimizer, such as 'lion'."
         ) from None
+
+
+def _over_devices(model, values):
+    """Adds a tensor, or tuple of tensors, up over the devices."""
+    if model.distribute_strategy.num_replicas_in_sync == 1:
+        return values
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce("sum", values)
 
 
 def _sum_where(keep, values):
