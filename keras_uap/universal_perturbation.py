@@ -142,7 +142,8 @@ class UniversalPerturbation(PerturbationModel):
                 update; the name of a Keras optimizer, or a Keras optimizer,
                 for gradient steps. Directions come with a mean absolute value
                 of 1, so a learning rate is in pixel units. A name gets a
-                learning rate of a tenth of `epsilon`.
+                learning rate of a tenth of `epsilon`. `"decaying_lion"` is
+                `decaying_lion` over the batches of each fit.
             loss: `"crossentropy"`, `"dominant"`, `"features"`,
                 `"features+dominant"`, `"margin"` or a `keras.losses.Loss`,
                 what gradient steps minimise; DeepFool has none. See
@@ -354,9 +355,12 @@ class UniversalPerturbation(PerturbationModel):
         )
         # Where there are others, rates are measured on those.
         self._fit_source = train if held_out is None else None
-        steps = steps_per_epoch or train.count(batch_size)
         keep_best = KeepBest(
-            lambda: self._update.begin(self, (initial_epoch, epochs), steps)
+            lambda: self._update.begin(
+                self,
+                (initial_epoch, epochs),
+                lambda: steps_per_epoch or train.count(batch_size),
+            )
         )
         try:
             return super().fit(
