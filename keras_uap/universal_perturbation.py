@@ -291,6 +291,10 @@ class UniversalPerturbation(PerturbationModel):
         epoch; for a `tf.data.Dataset`, which may change from epoch to epoch
         (augmentation), with every batch, at one more forward pass an image.
 
+        Steps that fall (`"decaying_lion"`, `"deepfool"`) begin anew with each
+        fit. A data set of unknown length is read once more for that, to count
+        its batches; `steps_per_epoch` spares it.
+
         Args:
             x: Images `(n, H, W, C)` as array or tensor, float or integer; a
                 `tf.data.Dataset` or `keras.utils.PyDataset` of batches of
