@@ -113,6 +113,8 @@ class ArraySource:
         """How many batches of a size an epoch has; `None` if not known."""
         return math.ceil(len(self.images) / size)
 
+    count_batches = num_batches
+
     def batches(self, size, labeller=None, order=None, verbose=0):
         """Returns a data set of batches.
 
@@ -179,6 +181,13 @@ class DataSource:
             return self.data.num_batches
         count = int(self.data.cardinality())
         return count if count >= 0 else None
+
+    def count_batches(self, size):
+        """How many batches there are. It reads the images if need be."""
+        count = self.num_batches(size)
+        if count is None:
+            count = self.data.reduce(np.int64(0), lambda count, *_: count + 1)
+        return int(count)
 
     def batches(self, size, labeller=None, order=None, verbose=0):
         """Returns the data set as it is."""
