@@ -59,3 +59,17 @@ def test_perturb_checks_the_shape(linear, make_uap):
     for shape in [(2, 7, 8, 3), (7, 8, 3), (1, 1, *SHAPE), (3,)]:
         with pytest.raises(ValueError, match="shape"):
             uap.perturb(np.zeros(shape))
+
+
+@pytest.mark.parametrize("target", [None, 1])
+@pytest.mark.parametrize("labelled", [False, True])
+def test_names_of_metrics_are_in_the_order_of_the_values(
+    target, labelled, linear, images, make_uap
+):
+    uap = make_uap(linear(), target=target)
+    labels = np.arange(40) % 4 if labelled else None
+    uap.compile("lion")
+    uap.fit(images, labels, verbose=0)
+    values = np.atleast_1d(uap.evaluate(images, labels, verbose=0))
+    named = uap.evaluate(images, labels, verbose=0, return_dict=True)
+    assert dict(zip(uap.metrics_names, values)) == pytest.approx(named)
