@@ -6,7 +6,12 @@ import keras
 class KeepBest(keras.callbacks.Callback):
     """Keeps the best perturbation of a fit; stands before all callbacks."""
 
+    def __init__(self):
+        super().__init__()
+        self.began = False
+
     def on_train_begin(self, logs=None):
+        self.began = True
         # Where a run is resumed, BackupAndRestore, which comes later in the
         # list, restores both.
         self.model.stop_reason = None
@@ -35,7 +40,8 @@ class KeepBest(keras.callbacks.Callback):
             )
 
     def restore_best(self):
-        if self.model is not None and self.model.best_rate.numpy() >= 0:
+        # Before it began, the best is that of the fit before.
+        if self.began and self.model.best_rate.numpy() >= 0:
             self.model.v.assign(self.model.best_v)
 
 
