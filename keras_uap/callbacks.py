@@ -129,6 +129,9 @@ class BackupAndRestore(keras.callbacks.Callback):
             self.model.load_weights(backups[epoch])
             start_at(self.model, epoch)
 
+    def on_epoch_begin(self, epoch, logs=None):
+        start_at(self.model, None)  # This fit is on its way; not the next.
+
     def on_epoch_end(self, epoch, logs=None):
         self.backup_dir.mkdir(parents=True, exist_ok=True)
         older = self._backups()
@@ -140,6 +143,7 @@ class BackupAndRestore(keras.callbacks.Callback):
                 old.unlink()
 
     def on_train_end(self, logs=None):
+        start_at(self.model, None)  # Where no epoch was left.
         if self.delete_checkpoint:
             for backup in self._backups().values():
                 backup.unlink()

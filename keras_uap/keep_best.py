@@ -13,9 +13,11 @@ class KeepBest(keras.callbacks.Callback):
     def __init__(self, begin):
         super().__init__()
         self._begin = begin
+        self._began = False
 
     def on_train_begin(self, logs=None):
         self._begin()
+        self._began = True
         # Where a run is resumed, BackupAndRestore, which comes later in the
         # list, restores both.
         self.model.stop_reason = None
@@ -50,9 +52,10 @@ class KeepBest(keras.callbacks.Callback):
             )
 
     def restore_best(self, kept=False):
-        model = self.model
-        if model is None:
+        # Before it began, the best is that of the fit before.
+        if not self._began:
             return
+        model = self.model
         if kept or model.best_rate.numpy() >= 0:
             model.v.assign(model.best_v)
         # Keras has ended the fit with an average, or two sums' difference.

@@ -6,6 +6,8 @@ and nowhere else, and `tests/test_keras_private.py` says which one is gone.
 """
 
 import tensorflow as tf
+from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+from keras.src.trainers.compile_utils import MetricsList
 
 
 class TrainerHooks:
@@ -56,9 +58,37 @@ def is_validation(evaluate_arguments):
 
 
 def start_at(model, epoch):
-    """Makes the `fit` that has just begun go on at an epoch."""
+    """Makes the `fit` that has just begun go on at an epoch.
+
+    Keras keeps that for the next `fit` too, until it is set to `None`.
+    """
     # As Keras' own BackupAndRestore does it; `fit` has no other way in.
     model._initial_epoch = epoch
+
+
+def is_called_by_another(layer):
+    """Whether a layer is being built in the call of another, of a model."""
+    entry = layer._get_call_context().entry_layer
+    # Nothing stays where there was no call yet.
+    layer._maybe_reset_call_context()
+    # Nor is there one while Keras builds a model by running it.
+    return entry is not layer or in_symbolic_scope()
+
+
+def higher_is_better(metric):
+    """Returns a metric of which Keras' callbacks know the direction."""
+    metric._direction = "up"
+    return metric
+
+
+def monitored(metrics):
+    """What `model.metrics` must hold for callbacks to find the direction.
+
+    Args:
+        metrics: List of metrics, each from `higher_is_better`.
+    """
+    # Callbacks look into the lists that `compile` makes, nowhere else.
+    return MetricsList(metrics, name="monitored")
 
 
 def all_layers(model):

@@ -13,6 +13,8 @@ Reference:
 import keras
 import tensorflow as tf
 
+from keras_uap.keras_private import higher_is_better
+
 
 @keras.saving.register_keras_serializable(package="keras_uap")
 class FoolingRate(keras.metrics.Mean):
@@ -33,6 +35,7 @@ class FoolingRate(keras.metrics.Mean):
 
     def __init__(self, name="fooling_rate", dtype=None):
         super().__init__(name=name, dtype=dtype)
+        higher_is_better(self)
 
     def update_state(self, clean, perturbed, sample_weight=None):
         fooled = tf.not_equal(_labels(clean), _labels(perturbed))

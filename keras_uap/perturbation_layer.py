@@ -17,9 +17,11 @@ import tensorflow as tf
 
 from keras_uap.ascent import climbing
 from keras_uap.checks import check_number, check_whole
+from keras_uap.keras_private import is_called_by_another
 from keras_uap.lp_ball import PoolBall, as_norm
 from keras_uap.pixels import (
     RESIZE_HINT,
+    NoPerturbationError,
     as_pool,
     as_value_range,
     clip_to_range,
@@ -94,7 +96,8 @@ class PerturbationLayer(SavedDraws, keras.layers.Layer):
     Input shape:
         `(batch, H, W, C)`, or the shape of a single image `(H, W, C)`. For
         signals, `(batch, T, C)` or `(T, C)`; a layer without `perturbation`
-        takes them from a `keras.Input((T, C))`.
+        takes them from a `keras.Input((T, C))` or, with `epsilon`, from any
+        model around it.
 
     Output shape:
         The same.
@@ -180,9 +183,11 @@ class PerturbationLayer(SavedDraws, keras.layers.Layer):
                 "channels), or batches of them. Received: inputs of shape "
                 f"{tuple(input_shape)}."
             )
-        # A batch of any size of signals of a known size.
-        signals = len(input_shape) == 3 and input_shape[0] is None
-        signals = signals and None not in input_shape[1:]
+        # Three axes are an image, or a batch of signals of a known size. A
+        # batch may have any size, and a model that trains v gets batches.
+        signals = len(input_shape) == 3 and None not in input_shape[1:]
+        if signals and input_shape[0] is not None:
+            signals = self.ball is not None and is_called_by_another(self)
         self._build_for(input_shape[-2:] if signals else input_shape[-3:])
 
     def _build_for(self, image_shape):
@@ -224,6 +229,8 @@ class PerturbationLayer(SavedDraws, keras.layers.Layer):
 
         With a pool, an array `(pool_size, H, W, C)`.
         """
+        if not self.built:
+            raise NoPerturbationError("Call the layer on images, or set one.")
         pool = keras.ops.convert_to_numpy(self.perturbations)
         return pool if self.pool_size > 1 else pool[0]
 
@@ -249,6 +256,13 @@ class PerturbationLayer(SavedDraws, keras.layers.Layer):
         if self.rate == 0 or (self.rate is not None and not training):
             return images
         if images.shape.rank == len(self.perturbations.shape) - 1:
+            if self.ball is not None and training:
+                raise ValueError(
+                    "A perturbation trains on batches. Received: one image of "
+                    f"shape {tuple(images.shape)}. If it is a batch of signals "
+                    "of shape (steps, channels), put "
+                    "keras.Input((steps, channels)) before the layer."
+                )
             return self._perturb(images[tf.newaxis])[0]
         return self._perturb(images)
 

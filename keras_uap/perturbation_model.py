@@ -4,6 +4,9 @@ What `UniversalPerturbation` is apart from its algorithm: the ball, `v` and the
 other weights, the classifier that is only read, and what goes into a file.
 """
 
+import base64
+import math
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -14,6 +17,7 @@ from keras_uap.labeller import Labeller, stated_shape
 from keras_uap.logits import UndecidedError
 from keras_uap.lp_ball import LpBall, MaskedBall
 from keras_uap.pixels import (
+    NoPerturbationError,
     apply_perturbation,
     as_mask,
     as_perturbation,
@@ -210,10 +214,7 @@ class PerturbationModel(WholeFiles, SavedDraws, TrainerHooks, keras.Model):
     def perturbation(self):
         """The perturbation as a NumPy array `(H, W, C)`, in pixel units."""
         if not self.built:
-            raise _NoPerturbationError(
-                "There is no perturbation yet: the size of the images is not "
-                "known. Call fit, or set one."
-            )
+            raise NoPerturbationError("Call fit, or set one.")
         return keras.ops.convert_to_numpy(self.v)
 
     @perturbation.setter
@@ -258,15 +259,16 @@ class PerturbationModel(WholeFiles, SavedDraws, TrainerHooks, keras.Model):
         mask = self.mask if self.built else self._initial_mask
         config.update(
             {
-                "classifier": keras.saving.serialize_keras_object(
-                    self.classifier
+                "classifier": _not_compiled(
+                    keras.saving.serialize_keras_object(self.classifier)
                 ),
                 "epsilon": self.epsilon,
                 "norm": self.norm,
                 "value_range": self.value_range,
                 "target": self.target,
-                # The mask itself is a weight; here stands only its shape.
+                # Bits, for a mask as JSON would take megabytes.
                 "mask_shape": None if mask is None else list(mask.shape),
+                "mask_bits": None if mask is None else _as_text(mask),
                 "from_logits": self.from_logits,
             }
         )
@@ -276,13 +278,48 @@ class PerturbationModel(WholeFiles, SavedDraws, TrainerHooks, keras.Model):
     def from_config(cls, config):
         config = dict(config)
         config["classifier"] = keras.saving.deserialize_keras_object(
-            config["classifier"]
+            _not_compiled(config["classifier"])  # Older files say how.
         )
-        mask_shape = config.pop("mask_shape", None)
-        if mask_shape is not None:
-            config["mask"] = np.ones(mask_shape, "float32")
+        shape = config.pop("mask_shape", None)
+        bits = config.pop("mask_bits", None)
+        if bits is not None:
+            config["mask"] = _as_bits(bits, shape)
+        elif shape is not None:
+            # An older file: the weights that are loaded next hold the mask.
+            config["mask"] = np.ones(shape, "float32")
         return cls(**config)
 
 
-class _NoPerturbationError(ValueError, AttributeError):
-    """Keras reads an attribute before it sets it, and expects the latter."""
+def _not_compiled(config):
+    """A serialized Keras object without how it and its parts were compiled.
+
+    The classifier is only read, and a loss of the caller's own would keep the
+    file from loading.
+    """
+    if isinstance(config, (list, tuple)):
+        return [_not_compiled(each) for each in config]
+    if not isinstance(config, dict):
+        return config
+    is_object = "class_name" in config and "config" in config
+    return {
+        key: _not_compiled(value)
+        for key, value in config.items()
+        if not (is_object and key == "compile_config")
+    }
+
+
+def _as_text(mask):
+    bits = np.packbits(keras.ops.convert_to_numpy(mask) != 0)
+    return base64.b64encode(bits).decode("ascii")
+
+
+def _as_bits(text, shape):
+    """The mask of this shape that `_as_text` wrote; a file may be forged."""
+    bits = np.frombuffer(base64.b64decode(text), "uint8")
+    size = math.prod(shape)
+    if len(bits) != -(-size // 8):
+        raise ValueError(
+            f"The mask does not have its shape. Received: {len(bits)} bytes. "
+            f"Expected: the bits of {tuple(shape)}."
+        )
+    return np.unpackbits(bits, count=size).reshape(shape)

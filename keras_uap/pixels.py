@@ -11,6 +11,18 @@ from keras_uap.checks import as_numbers
 RESIZE_HINT = "keras_uap.resize_perturbation makes another size of one."
 
 
+class NoPerturbationError(ValueError, AttributeError):
+    """There is no perturbation before the size of the images is known."""
+
+    # Keras reads an attribute before it sets it: hence an AttributeError.
+
+    def __init__(self, hint):
+        super().__init__(
+            "There is no perturbation yet: the size of the images is not "
+            f"known. {hint}"
+        )
+
+
 def as_value_range(value_range):
     """Returns `value_range` as a pair of floats, or None.
 

@@ -9,6 +9,7 @@ import contextlib
 import math
 import os
 import pathlib
+import random
 import tempfile
 
 import keras
@@ -103,6 +104,20 @@ class WholeFiles:
 
         with _whole(filepath, overwrite, ".weights.h5", write_to) as path:
             super().save_weights(path, overwrite, max_shard_size)
+
+
+@contextlib.contextmanager
+def random_state_kept():
+    """Leaves Python's own random numbers as they were.
+
+    Keras draws the seeds from them that are not given: those of a model's
+    generators and of the layers of a copy.
+    """
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 class SavedDraws:

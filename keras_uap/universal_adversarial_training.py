@@ -1,7 +1,5 @@
 """Hardening a classifier: the paper's fine-tuning, inside a plain `fit`."""
 
-import random
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -12,6 +10,7 @@ from keras_uap.keras_private import all_layers
 from keras_uap.lp_ball import LpBall
 from keras_uap.perturbation_layer import PerturbationLayer
 from keras_uap.pixels import as_value_range
+from keras_uap.saving import random_state_kept
 from keras_uap.universal_perturbation import UniversalPerturbation
 
 
@@ -264,19 +263,17 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
 
     def _prepare(self):
         """Makes what is fitted again and again, so as to trace it once."""
-        # Seeds that are not given come from Python's own random numbers.
-        state = random.getstate()
-        uap = UniversalPerturbation(
-            self.model,
-            self.ball.epsilon,
-            self.ball.norm,
-            self.value_range or self._layer.value_range,
-            from_logits=self.from_logits,
-        )
-        uap.build((None, *self._images.shape[1:]))
-        uap.compile(self._new_optimizer(uap), loss=self.loss)
-        uap.optimizer.build(uap.trainable_variables)
-        random.setstate(state)
+        with random_state_kept():
+            uap = UniversalPerturbation(
+                self.model,
+                self.ball.epsilon,
+                self.ball.norm,
+                self.value_range or self._layer.value_range,
+                from_logits=self.from_logits,
+            )
+            uap.build((None, *self._images.shape[1:]))
+            uap.compile(self._new_optimizer(uap), loss=self.loss)
+            uap.optimizer.build(uap.trainable_variables)
         self._fresh = [v.numpy() for v in uap.optimizer.variables]
         self._uap = uap
 

@@ -25,7 +25,11 @@ import tensorflow as tf
 from keras_uap import batches, updates
 from keras_uap.checks import check_flag, check_number, check_whole
 from keras_uap.keep_best import KeepBest, with_callbacks
-from keras_uap.keras_private import is_validation
+from keras_uap.keras_private import (
+    higher_is_better,
+    is_validation,
+    monitored,
+)
 from keras_uap.metrics import FoolingRate, sparse_labels
 from keras_uap.perturbation_model import PerturbationModel
 from keras_uap.pixels import warn_of_other_range
@@ -104,7 +108,9 @@ class UniversalPerturbation(PerturbationModel):
         self.stop_reason = None
         self._fit_source = None
         self._fooling_rate = FoolingRate()
-        self._target_rate = keras.metrics.Mean(name="target_rate")
+        self._target_rate = higher_is_better(
+            keras.metrics.Mean(name="target_rate")
+        )
         self._model_passes = keras.metrics.Sum(name="model_passes")
         self._accuracy = keras.metrics.Mean(name="accuracy")
         self._batches = keras.metrics.Sum(name="batches")
@@ -116,13 +122,17 @@ class UniversalPerturbation(PerturbationModel):
 
     @property
     def metrics(self):
+        rates = [self._fooling_rate]
+        if self.target is not None:
+            rates.append(self._target_rate)
+        # What `evaluate` returns comes first, in its order.
         return [
-            self._fooling_rate,
-            self._target_rate,
+            *rates,
+            self._accuracy,
             *self._update.metrics,
             self._model_passes,
-            self._accuracy,
             self._batches,
+            monitored(rates),
         ]
 
     # Compiling --------------------------------------------------------------
@@ -310,7 +320,10 @@ class UniversalPerturbation(PerturbationModel):
             y: Labels `(n,)`, used for `accuracy` only.
             batch_size: Integer, for arrays. Defaults to 16.
             epochs: Integer, passes over the images.
-            verbose, callbacks, validation_split, shuffle, initial_epoch,
+            callbacks: as in `keras.Model.fit`. There is no loss to monitor;
+                the rates are: `"val_fooling_rate"`, or `"val_target_rate"`
+                for a targeted perturbation.
+            verbose, validation_split, shuffle, initial_epoch,
                 steps_per_epoch, validation_steps, validation_batch_size,
                 validation_freq: as in `keras.Model.fit`.
             validation_data: Images, or `(images, labels)`, or a data set, not

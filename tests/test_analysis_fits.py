@@ -1,5 +1,7 @@
 """Measurements that find perturbations: diversity, sample size, baselines."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -220,3 +222,15 @@ def test_held_out_images_of_another_shape_are_told_at_once(cnn, images):
         analysis.target_rates(cnn(), images, other, [0])
     with pytest.raises(ValueError, match="shape of those to fit on"):
         analysis.baseline_rates(cnn(), images[0], images, other)
+
+
+@pytest.mark.parametrize("kind", ["cnn", "subclassed"])
+def test_global_random_numbers_are_left_alone(
+    kind, cnn, subclassed, images, held_out
+):
+    classifier = cnn() if kind == "cnn" else subclassed()
+    classifier(images[:1])
+    state = random.getstate()
+    analysis.fit_perturbation(classifier, images, **SMALL)
+    analysis.target_rates(classifier, images, held_out, [0, 1], **SMALL)
+    assert hash(random.getstate()) == hash(state)

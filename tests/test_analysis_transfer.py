@@ -111,3 +111,19 @@ def test_refuses(flat):
         analysis.transfer_matrix([brightness()], [np.zeros((4, 4, 3))], flat)
     with pytest.raises(TypeError, match="Keras model"):
         analysis.transfer_matrix({"f": len}, [np.zeros(SHAPE)], flat)
+
+
+def test_refuses_to_guess_the_range_of_the_images(flat):
+    arguments = ({"a": brightness()}, {"up": np.full(SHAPE, 0.2)}, flat)
+    with pytest.raises(ValueError, match="value_range of the images"):
+        analysis.transfer_matrix(
+            *arguments,
+            value_range=None,
+            value_ranges={"a": (0, 255)},
+            verbose=0,
+        )
+    for value_ranges in (None, {}, {"a": None}):
+        result = analysis.transfer_matrix(
+            *arguments, value_range=None, value_ranges=value_ranges, verbose=0
+        )
+        np.testing.assert_allclose(result.fooling_rates, [[0.2]])

@@ -1,5 +1,6 @@
 """Tests of the callbacks."""
 
+import contextlib
 import itertools
 import random
 import subprocess
@@ -7,9 +8,11 @@ import sys
 import textwrap
 
 import keras
+import models
 import numpy as np
 import pytest
 import tensorflow as tf
+from models import Crash
 
 import keras_uap
 from keras_uap import UniversalAdversarialTraining
@@ -513,3 +516,92 @@ def test_refuses_a_data_set_without_an_end():
     defence = UniversalAdversarialTraining(data, EPSILON)
     with pytest.raises(ValueError, match="without an end"):
         fit(in_front(layer, make_classifier()), defence, epochs=1)
+
+
+# What Keras' own callbacks rely on --------------------------------------------
+
+
+MONITORS = {
+    "stop": keras.callbacks.EarlyStopping,
+    "save": lambda monitor: keras.callbacks.ModelCheckpoint(
+        "{epoch}.keras", monitor, save_best_only=True
+    ),
+    "slow down": keras.callbacks.ReduceLROnPlateau,
+}
+
+
+@pytest.mark.parametrize("name", MONITORS)
+def test_the_direction_of_a_rate_is_known(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    uap = keras_uap.UniversalPerturbation(make_classifier(), EPSILON, target=1)
+    uap.compile("lion", run_eagerly=True)
+    callbacks = [
+        MONITORS[name](monitor=monitor)
+        for monitor in ("fooling_rate", "val_fooling_rate", "val_target_rate")
+    ]
+    uap.fit(IMAGES, validation_data=HELD_OUT, callbacks=callbacks, verbose=0)
+    for callback in callbacks:
+        assert callback.monitor_op is keras.ops.greater
+    # What has no good direction is left to the user.
+    callback = MONITORS[name](monitor="model_passes")
+    with pytest.raises(ValueError, match="maximized or minimized"):
+        uap.fit(IMAGES, callbacks=[callback], verbose=0)
+
+
+def test_early_stopping_keeps_the_best_rate():
+    uap = keras_uap.UniversalPerturbation(make_classifier(), EPSILON)
+    uap.compile("lion", run_eagerly=True)
+    strengths = [0.0, 30.0, 0.0, 0.0, 30.0]
+    stop = keras.callbacks.EarlyStopping("val_fooling_rate", patience=2)
+    history = uap.fit(
+        IMAGES,
+        batch_size=60,
+        epochs=5,
+        validation_data=HELD_OUT,
+        callbacks=[models.SetRates(strengths), stop],
+        verbose=0,
+    )
+    assert history.epoch == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_resumed_fit_does_not_shorten_the_next(plain, tmp_path):
+    model = in_front(keras_uap.PerturbationLayer(), make_classifier())
+    if not plain:
+        model = keras_uap.UniversalPerturbation(make_classifier(), EPSILON)
+        model.compile("lion", run_eagerly=True)
+    for last in (False, True):
+        backup = keras_uap.BackupAndRestore(tmp_path)
+        crash = [] if last else [models.CrashAt(2)]
+        expected = contextlib.nullcontext() if last else pytest.raises(Crash)
+        with expected:
+            assert fit(model, backup, *crash, epochs=3).epoch == [2]
+    assert fit(model, epochs=3).epoch == [0, 1, 2]
+
+
+def test_a_resumed_fit_that_fails_does_not_shorten_the_next(tmp_path):
+    model = in_front(keras_uap.PerturbationLayer(), make_classifier())
+    for epoch in (2, 2):
+        backup = keras_uap.BackupAndRestore(tmp_path)
+        with pytest.raises(Crash):
+            fit(model, backup, models.CrashAt(epoch), epochs=3)
+    assert fit(model, epochs=3).epoch == [0, 1, 2]
+
+
+@pytest.mark.parametrize("moment", ["set_model", "on_train_begin"])
+def test_a_fit_that_does_not_begin_leaves_v(moment):
+    uap = keras_uap.UniversalPerturbation(make_classifier(), EPSILON)
+    uap.compile("lion", run_eagerly=True)
+    fit(uap, validation_data=(HELD_OUT, LABELS))
+    by_hand = np.full(SHAPE, 7, "float32")
+    uap.perturbation = by_hand
+
+    def fail(*args, **kwargs):
+        raise Crash
+
+    callback = keras.callbacks.Callback()
+    setattr(callback, moment, fail)
+    with pytest.raises(Crash):
+        fit(uap, callback)
+    np.testing.assert_array_equal(uap.perturbation, by_hand)
+    assert uap.stop_reason == "ended by Crash"

@@ -67,6 +67,47 @@ def test_fit_still_begins_at_the_initial_epoch(linear, images):
     assert "_initial_epoch" in inspect.getsource(backup_and_restore)
 
 
+def test_a_layer_still_knows_whether_a_model_calls_it():
+    class Asks(keras.layers.Layer):
+        def build(self, input_shape):
+            self.inside = keras_private.is_called_by_another(self)
+
+        def call(self, inputs):
+            return inputs
+
+    class Around(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.inner = Asks()
+
+        def call(self, inputs):
+            return self.inner(inputs)
+
+    class Built(Around):
+        def build(self, input_shape):
+            self.built = True
+
+    alone, built, around = Asks(), Built(), Around()
+    for layer in (built, around, alone):
+        layer(np.zeros((2, 3, 1), "float32"))
+    assert built.inner.inside, "_get_call_context has changed"
+    assert around.inner.inside, "in_symbolic_scope has changed"
+    assert not alone.inside
+
+
+def test_callbacks_still_look_for_the_direction_of_a_metric(linear):
+    up = keras_private.higher_is_better(keras.metrics.Mean(name="up"))
+
+    class Holds(keras.Model):
+        metrics = [up, keras_private.monitored([up])]
+
+    stop = keras.callbacks.EarlyStopping("val_up")
+    stop.set_model(Holds())
+    stop.on_train_begin()
+    stop.on_epoch_end(0, {"val_up": 1.0})
+    assert stop.monitor_op is keras.ops.greater
+
+
 def test_layers_are_still_found(linear):
     inner = linear()
     outer = keras.Sequential([keras.Input(inner.input_shape[1:]), inner])

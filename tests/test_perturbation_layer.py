@@ -630,3 +630,39 @@ def test_signals():
     assert 0 < np.linalg.norm(v) <= 4
     with pytest.raises(ValueError, match="resize_perturbation"):
         keras_uap.PerturbationLayer(pool[0])(signals[:, :4])
+
+
+@pytest.mark.parametrize("count", [70, 64])
+def test_signals_in_a_subclassed_model(count):
+    # Where the batches fill the data, Keras states their size.
+    layer = keras_uap.PerturbationLayer(epsilon=1.0, value_range=(0, 1))
+    head = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(1)])
+    model = Wrapped(layer, head)
+    model.compile("sgd", "mse")
+    signals = np.full((count, 20, 2), 0.5, "float32")
+    model.fit(signals, np.ones(count), batch_size=32, verbose=0)
+    assert layer.perturbation.shape == (20, 2)
+    # Nothing tells a model of layers in a row; what it takes for one image
+    # does not train in silence.
+    layer = keras_uap.PerturbationLayer(epsilon=1.0, value_range=(0, 1))
+    model = keras.Sequential([layer, head])
+    model.compile("sgd", "mse")
+    if count == 64:
+        with pytest.raises(ValueError, match="trains on batches"):
+            model.fit(signals, np.ones(count), batch_size=32, verbose=0)
+    else:
+        model.fit(signals, np.ones(count), batch_size=32, verbose=0)
+        assert layer.perturbation.shape == (20, 2)
+    # A layer by itself takes three axes for one image, as ever.
+    alone = keras_uap.PerturbationLayer(epsilon=1.0)
+    alone(signals[:, :, :, np.newaxis][0])
+    assert alone.perturbation.shape == (20, 2, 1)
+
+
+def test_no_perturbation_before_the_size_is_known():
+    layer = keras_uap.PerturbationLayer()
+    with pytest.raises(ValueError, match="no perturbation yet"):
+        _ = layer.perturbation
+    assert not hasattr(layer, "perturbation")
+    layer.perturbation = make_v()
+    np.testing.assert_array_equal(layer.perturbation, make_v())

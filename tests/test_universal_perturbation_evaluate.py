@@ -77,3 +77,17 @@ def test_target_rate_is_of_images_not_of_the_target(
     assert (rate == 0) == (epsilon < 0.1)
     # Where there are none, none are sent.
     assert uap.evaluate(images[clean == 3], verbose=0)[1] == 0
+
+
+@pytest.mark.parametrize("target", [None, 1])
+@pytest.mark.parametrize("labelled", [False, True])
+def test_names_of_metrics_are_in_the_order_of_the_values(
+    target, labelled, linear, images, make_uap
+):
+    uap = make_uap(linear(), target=target)
+    labels = np.arange(40) % 4 if labelled else None
+    uap.compile("lion")
+    uap.fit(images, labels, verbose=0)
+    values = np.atleast_1d(uap.evaluate(images, labels, verbose=0))
+    named = uap.evaluate(images, labels, verbose=0, return_dict=True)
+    assert dict(zip(uap.metrics_names, values)) == pytest.approx(named)

@@ -138,3 +138,74 @@ def test_rate_with_a_mask(optimizer_too, cnn, make_uap, tmp_path):
     for model in (uap, loaded):
         rate = float(model.optimizer.learning_rate)
         assert rate == pytest.approx(1 / np.sqrt(24))
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        keras.models.clone_model,
+        lambda uap: type(uap).from_config(uap.get_config()),
+    ],
+)
+@pytest.mark.parametrize("kind", ["linear", "subclassed"])
+def test_a_copy_has_the_mask(kind, copy, linear, subclassed, make_uap):
+    mask = np.random.default_rng(0).integers(0, 2, SHAPE)
+    uap = make_uap(linear() if kind == "linear" else subclassed(), mask=mask)
+    assert len(str(uap.get_config()["mask_bits"])) < mask.size / 5
+    copied = copy(uap)
+    if not copied.built:
+        copied.build((None, *SHAPE))
+    np.testing.assert_array_equal(copied.mask, mask)
+
+
+def test_a_mask_of_another_length_is_refused(linear, make_uap):
+    config = make_uap(linear(), mask=np.ones(SHAPE[:2])).get_config()
+    config["mask_shape"] = [800, 800, 3]
+    with pytest.raises(ValueError, match="mask does not have its shape"):
+        keras_uap.UniversalPerturbation.from_config(config)
+
+
+# Not registered, so that a file that names them cannot be read.
+
+
+class OwnLoss(keras.losses.Loss):
+    def call(self, y_true, y_pred):
+        return keras.ops.mean((y_true - y_pred) ** 2, axis=-1)
+
+
+def own_loss(y_true, y_pred):
+    return OwnLoss().call(y_true, y_pred)
+
+
+@pytest.mark.parametrize("loss", [OwnLoss(), own_loss])
+@pytest.mark.parametrize("nested", [False, True])
+def test_how_the_classifier_was_compiled_is_not_saved(
+    loss, nested, linear, images, make_uap, tmp_path
+):
+    classifier = compiled = linear()
+    compiled.compile("adam", loss)
+    compiled.fit(images, np.zeros((len(images), 4)), verbose=0)
+    if nested:
+        classifier = keras.Sequential([keras.Input(SHAPE), compiled])
+    uap = make_uap(classifier)
+    uap.compile("lion")
+    uap.fit(images, verbose=0)
+    uap.save(tmp_path / "uap.keras")
+    assert compiled.compiled
+    assert compiled.optimizer.iterations.numpy() == 2
+    loaded = keras.saving.load_model(tmp_path / "uap.keras")
+    np.testing.assert_array_equal(
+        loaded.predict(images, verbose=0), uap.predict(images, verbose=0)
+    )
+    assert loaded.get_compile_config()["optimizer"] == "lion"
+
+
+def test_an_older_file_with_a_loss_of_its_own_loads(linear, make_uap):
+    classifier = linear()
+    classifier.compile("adam", OwnLoss())
+    config = make_uap(classifier).get_config()
+    # Older files say how the classifier was compiled.
+    config["classifier"] = keras.saving.serialize_keras_object(classifier)
+    assert "OwnLoss" in str(config["classifier"])
+    loaded = keras_uap.UniversalPerturbation.from_config(config)
+    assert not loaded.classifier.compiled

@@ -3,9 +3,11 @@
 import numpy as np
 
 from keras_uap.checks import as_images, check_whole
+from keras_uap.saving import random_state_kept
 from keras_uap.universal_perturbation import UniversalPerturbation
 
 
+@random_state_kept()
 def fit_perturbation(
     classifier,
     images,
@@ -65,7 +67,7 @@ def fit_perturbation(
     )
     if not uap.built:
         uap.build((None, *images.shape[1:]))
-    # The order comes from this generator alone; the global state stays.
+    # The order comes from this generator alone.
     uap.seed_generator.state.assign([seed, 0])
     epochs = -(-draws // len(images))
     if optimizer is None:

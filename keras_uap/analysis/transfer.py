@@ -98,8 +98,8 @@ def transfer_matrix(
 
     Raises:
         TypeError: if a classifier is not a Keras model.
-        ValueError: for empty arguments, other numbers of channels, or names
-            that are not classifiers.
+        ValueError: for empty arguments, other numbers of channels, names that
+            are not classifiers, or `value_ranges` without a `value_range`.
 
     Reference:
         - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
@@ -109,7 +109,7 @@ def transfer_matrix(
     images = as_images(images)
     groups = as_groups(groups, images)
     norm = as_norm(norm)
-    low, high = as_value_range(value_range) or (0.0, 1.0)
+    value_range = as_value_range(value_range)
     check_whole("seed", seed, 0)
     value_ranges = {} if value_ranges is None else value_ranges
     if not isinstance(value_ranges, collections.abc.Mapping):
@@ -123,6 +123,15 @@ def transfer_matrix(
             "value_ranges must be keyed by names of classifiers. Received: "
             f"{unknown}. Expected: among {list(classifiers)}."
         )
+    value_ranges = {
+        name: as_value_range(each) for name, each in value_ranges.items()
+    }
+    if value_range is None and any(value_ranges.values()):
+        raise ValueError(
+            "The value_range of the images must be known to stretch them to "
+            "that of a classifier. Received: value_range=None, "
+            f"value_ranges={value_ranges}. Pass value_range=(low, high)."
+        )
     arrays = {
         name: _as_array(name, perturbation, images.shape)
         for name, perturbation in perturbations.items()
@@ -131,8 +140,8 @@ def transfer_matrix(
     rates, random_rates = np.zeros(shape), np.zeros(shape)
     intervals, resized = np.zeros((*shape, 2)), np.zeros(shape, bool)
     for column, (name, classifier) in enumerate(classifiers.items()):
-        own = as_value_range(value_ranges.get(name, value_range))
-        seen, scale = _as_seen_by(classifier, images, (low, high), own)
+        own = value_ranges.get(name, value_range)
+        seen, scale = _as_seen_by(classifier, images, value_range, own)
         labelled = LabelledImages(
             classifier, seen, own, groups, batch_size, from_logits, verbose
         )
