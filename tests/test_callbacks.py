@@ -375,6 +375,7 @@ class Stop(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backup_first", "epsilon"), [(True, None), (False, EPSILON)]
 )
@@ -413,6 +414,7 @@ def test_resumes_exactly(tmp_path, backup_first, epsilon):
     np.testing.assert_array_equal(whole[2], resumed[2])
 
 
+@pytest.mark.slow
 def test_two_replicas():
     done = subprocess.run(
         [
