@@ -378,6 +378,7 @@ class Stop(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backup_first", "epsilon"), [(True, None), (False, EPSILON)]
 )
@@ -416,6 +417,7 @@ def test_resumes_exactly(tmp_path, backup_first, epsilon):
     np.testing.assert_array_equal(whole[2], resumed[2])
 
 
+@pytest.mark.slow
 def test_two_replicas():
     done = subprocess.run(
         [

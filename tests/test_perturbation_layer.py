@@ -473,6 +473,7 @@ def test_hardened_classifier_needs_no_keras_uap(tmp_path):
     """)
 
 
+@pytest.mark.slow
 def test_two_replicas_train_like_one_device():
     printed = run_child("""
         import tensorflow as tf

@@ -96,7 +96,7 @@ def test_one_by_one_is_algorithm_1(
     else:
         classifier = cnn(activation=None)
         by_hand = cnn_by_tape(classifier)
-        images = images[:16]
+        images = images[:12]
     rule = keras_uap.DeepFool(num_candidates, one_by_one=True)
     uap = make_uap(classifier, epsilon, norm=norm, value_range=value_range)
     uap.compile(rule)
@@ -171,6 +171,7 @@ def in_bounds(mask):
     return check
 
 
+@pytest.mark.slow
 @settings(
     max_examples=20,
     deadline=None,
