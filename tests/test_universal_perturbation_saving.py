@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from models import SHAPE, UPDATES
 
 import keras_uap
@@ -138,3 +139,13 @@ def test_rate_with_a_mask(optimizer_too, cnn, make_uap, tmp_path):
     for model in (uap, loaded):
         rate = float(model.optimizer.learning_rate)
         assert rate == pytest.approx(1 / np.sqrt(24))
+
+
+def test_export_right_after_fit(cnn, images, make_uap, tmp_path):
+    uap = make_uap(cnn())
+    uap.fit(images, verbose=0)
+    uap.export(tmp_path / "uap", verbose=False)
+    served = tf.saved_model.load(tmp_path / "uap")
+    np.testing.assert_allclose(
+        served.serve(images), uap.predict(images, verbose=0), atol=1e-6
+    )
