@@ -375,7 +375,7 @@ class UniversalPerturbation(PerturbationModel):
         steps = steps_per_epoch or train.num_batches(batch_size)
         self._update.refuse(
             replicas=self.distribute_strategy.num_replicas_in_sync,
-            batches=steps and steps * (epochs - initial_epoch),
+            batches=steps and steps * epochs,
         )
         validation_data = held_out and held_out.batches(
             validation_batch_size or 32, self.labeller, verbose=verbose

@@ -9,6 +9,7 @@ import pytest
     ("argument", "value", "error"),
     [
         ("optimizer", "lionn", ValueError),
+        ("optimizer", "MultiOptimizer", ValueError),
         ("optimizer", 3, TypeError),
         ("optimizer", keras.optimizers.Lion, TypeError),
         ("loss", "mse", ValueError),

@@ -53,10 +53,11 @@ def target_rates(classifier, images):
     keras_uap.analysis.target_rates(
         classifier,
         images,
+        images,
+        targets=[0, 1],
         epsilon=0.05,
         value_range=(0, 1),
-        validation_images=images,
-        targets=[0, 1],
+        draws=40,
         verbose=0,
     )
     return []
