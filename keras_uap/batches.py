@@ -24,6 +24,10 @@ _CLEAN = "keras_uap_clean_predictions"
 # What is found in the middle of a data set, and must not be.
 _NOT_FINITE = "keras_uap: NaN or infinity in batch"
 _OTHER_SHAPE = "keras_uap: images of another shape in batch"
+_MUST = {
+    _NOT_FINITE: "be finite",
+    _OTHER_SHAPE: "hold images of the perturbation's shape",
+}
 
 
 def source(x, y=None, name="x", steps=None, steps_name="steps_per_epoch"):
@@ -258,7 +262,8 @@ def checked(images, shape, number):
         number: Float tensor, the batch's place in the epoch.
 
     Returns:
-        The batch, float32, of a known shape.
+        The batch, float32, of a known shape; and whether it is finite, as a
+        tensor, for where XLA drops the check.
     """
     number = tf.cast(number, "int32")
     images = tf.cast(images, "float32")
@@ -276,25 +281,40 @@ def checked(images, shape, number):
             images = tf.ensure_shape(images, (None, *shape))
     finite = tf.reduce_all(tf.math.is_finite(images))
     tf.debugging.Assert(finite, [_NOT_FINITE, number])
-    return images
+    return images, finite
 
 
 def raise_if_bad_batch(error, name):
     """Raises a ValueError that says which batch of a data set is bad."""
     if not isinstance(error, tf.errors.InvalidArgumentError):
         return
-    for mark, must in {
-        _NOT_FINITE: "be finite",
-        _OTHER_SHAPE: "hold images of the perturbation's shape",
-    }.items():
+    for mark in _MUST:
         # TensorFlow words it differently in graphs and eagerly.
         found = re.search(rf"{mark}\W+(\d+)", str(error))
         if found:
-            raise ValueError(
-                f"{name} must {must}. Received: "
-                f"{mark.removeprefix('keras_uap: ')} {found.group(1)} of an "
-                "epoch, counted from 0."
-            ) from None
+            raise _bad_batch(name, mark, found.group(1)) from None
+    # With XLA, and in `predict`.
+    found = re.search(
+        r"of tensor \S+ (\[.*\]) is not comp.*(\[.*\])", str(error)
+    )
+    if found:
+        raise ValueError(
+            f"{name} must {_MUST[_OTHER_SHAPE]}. Received: a batch of shape "
+            f"{found.group(1)}. Expected: {found.group(2)}."
+        ) from None
+
+
+def not_finite(name, number):
+    """The ValueError for a batch of a data set that is not finite."""
+    return _bad_batch(name, _NOT_FINITE, number)
+
+
+def _bad_batch(name, mark, number):
+    return ValueError(
+        f"{name} must {_MUST[mark]}. Received: "
+        f"{mark.removeprefix('keras_uap: ')} {number} of an epoch, counted "
+        "from 0."
+    )
 
 
 def is_array(x):
@@ -336,7 +356,8 @@ def _gathered(parts, count, size, order):
 
 def _check_first(images, name):
     """Checks the images that are at hand; returns them."""
-    if images.dtype.kind not in "fiu":
+    half = tf.bfloat16.as_numpy_dtype  # NumPy does not know it for a float.
+    if images.dtype.kind not in "fiu" and images.dtype != half:
         raise TypeError(
             f"{name} must hold numbers. Received: dtype {images.dtype}."
         )

@@ -26,6 +26,9 @@ class KeepBest(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self.model.order.renew(self.model.seed_generator)
 
+    def on_train_batch_end(self, batch, logs=None):
+        self.model.refuse_bad_batch("x or validation_data")
+
     def on_test_end(self, logs=None):
         # A callback that comes later may put an average in the place of `v`
         # for as long as it is measured.

@@ -16,6 +16,8 @@ class TrainerHooks:
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         # Keras would take a batch and run it through the model, averaged over
         # the workers, which fails for a batch of several parts.
+        if data_batch is not None:
+            self.on_one_batch(*data_batch)
         self.build_optimizer()
 
     def build_optimizer(self):
@@ -23,6 +25,9 @@ class TrainerHooks:
         if not self.optimizer.built:
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
+
+    def on_one_batch(self, x, y, sample_weight):
+        """Called before `train_on_batch` and `test_on_batch`."""
 
     def _get_metrics_result_or_logs(self, logs):
         # Keras reads results off the metrics only if all of them are in the

@@ -185,6 +185,9 @@ class PerturbationModel(WholeFiles, SavedDraws, TrainerHooks, keras.Model):
 
     def call(self, inputs):
         """Class scores of the perturbed images, from the classifier."""
+        same_shape(inputs.shape, self.v.shape)
+        # Also where the shape is not known yet: nothing may broadcast.
+        inputs = tf.ensure_shape(inputs, (None, *self.v.shape))
         return self.classifier(self.perturbed(inputs), training=False)
 
     def perturbed(self, images):
@@ -225,6 +228,16 @@ class PerturbationModel(WholeFiles, SavedDraws, TrainerHooks, keras.Model):
         self.v.assign(self.ball.project(value))
 
     # Saving -----------------------------------------------------------------
+
+    def export(self, filepath, *args, input_signature=None, **kwargs):
+        """Exports the model as `keras.Model.export` does."""
+        if input_signature is None and self.built:
+            # Keras would want a call first.
+            shape = (None, *self.v.shape)
+            input_signature = [keras.InputSpec(shape=shape, dtype="float32")]
+        super().export(
+            filepath, *args, input_signature=input_signature, **kwargs
+        )
 
     def extra_variables(self):
         if self.built or self._initial_mask is None:

@@ -114,6 +114,8 @@ class UniversalPerturbation(PerturbationModel):
         self._model_passes = keras.metrics.Sum(name="model_passes")
         self._accuracy = keras.metrics.Mean(name="accuracy")
         self._batches = keras.metrics.Sum(name="batches")
+        # The place of the first batch that is not finite, counted from 1.
+        self._bad_batch = keras.metrics.Sum(name="bad_batch")
         self.compile("deepfool" if self.target is None else "lion")
 
         self.build_if_stated()
@@ -132,6 +134,7 @@ class UniversalPerturbation(PerturbationModel):
             *self._update.metrics,
             self._model_passes,
             self._batches,
+            self._bad_batch,
             monitored(rates),
         ]
 
@@ -256,9 +259,22 @@ class UniversalPerturbation(PerturbationModel):
         """Returns images, clean predictions or None, and labels or None."""
         images, clean, labels = batches.unpack(data)
         number = self._batches.result()
-        images = batches.checked(images, self.v.shape, number)
+        images, finite = batches.checked(images, self.v.shape, number)
+        if self.jit_compile:
+            known = finite | (self._bad_batch.result() > 0)
+            self._bad_batch.update_state(tf.where(known, 0.0, number + 1))
         self._batches.update_state(1)
         return images, clean, labels
+
+    def refuse_bad_batch(self, name="x"):
+        """Raises ValueError for a batch that was not finite, with XLA."""
+        # XLA drops the check in the graph.
+        place = int(self._bad_batch.result()) if self.jit_compile else 0
+        if place:
+            raise batches.not_finite(name, place - 1)
+
+    def on_one_batch(self, x, y, sample_weight):
+        self._build_for_source(batches.source(x, y))
 
     def _predicted(self, images):
         return tf.argmax(self.labeller.logits(images), axis=-1)
@@ -316,7 +332,8 @@ class UniversalPerturbation(PerturbationModel):
         Args:
             x: Images `(n, H, W, C)` as array or tensor, float or integer; a
                 `tf.data.Dataset` or `keras.utils.PyDataset` of batches of
-                images, or of `(images, labels)`.
+                images, or of `(images, labels)`. A data set is looked at
+                before the first epoch: it must begin anew each time.
             y: Labels `(n,)`, used for `accuracy` only.
             batch_size: Integer, for arrays. Defaults to 16.
             epochs: Integer, passes over the images.
@@ -376,7 +393,7 @@ class UniversalPerturbation(PerturbationModel):
         steps = steps_per_epoch or train.num_batches(batch_size)
         self._update.refuse(
             replicas=self.distribute_strategy.num_replicas_in_sync,
-            batches=steps and steps * (epochs - initial_epoch),
+            batches=steps and steps * epochs,
         )
         validation_data = held_out and held_out.batches(
             validation_batch_size or 32, self.labeller, verbose=verbose
@@ -474,7 +491,17 @@ class UniversalPerturbation(PerturbationModel):
             self._build_for_source(images)
             x, y = images.batches(batch_size or 32), None
         try:
-            return super().evaluate(x, y, **kwargs)
+            measured = super().evaluate(x, y, **kwargs)
+            self.refuse_bad_batch()
+            return measured
+        except tf.errors.InvalidArgumentError as error:
+            batches.raise_if_bad_batch(error, "x")
+            raise
+
+    def predict(self, x, *args, **kwargs):
+        """Class scores of the perturbed images, as `keras.Model.predict`."""
+        try:
+            return super().predict(x, *args, **kwargs)
         except tf.errors.InvalidArgumentError as error:
             batches.raise_if_bad_batch(error, "x")
             raise

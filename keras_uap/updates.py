@@ -152,8 +152,8 @@ class Update:
                 f"{replicas} replicas. Use whole batches, or one device."
             )
         inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-        steps = inner.gradient_accumulation_steps or 1
-        if batches is not None and batches < steps:
+        steps = inner.gradient_accumulation_steps
+        if steps and batches is not None and batches < steps:
             raise ValueError(
                 "The optimizer would make no step: it waits for more batches "
                 "than the fit has. Received: "
@@ -463,7 +463,7 @@ def get_optimizer(optimizer, falling=None):
         return keras.optimizers.Lion(falling or FallingSteps())
     try:
         return keras.optimizers.get(optimizer)
-    except (TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):
         raise ValueError(
             f"Unknown optimizer. Received: optimizer={optimizer!r}. Expected "
             "'deepfool', 'decaying_lion' or the name of a Keras optimizer, "

@@ -156,3 +156,16 @@ def test_private_names_stand_in_one_file():
     }
     assert found == {}
     assert overridden == {}
+
+
+def test_averages_are_those_of_the_optimizer():
+    variable = keras.Variable([3.0])
+    sgd = keras.optimizers.SGD(1.0, use_ema=True, ema_momentum=0.5)
+    wrapped = keras.optimizers.LossScaleOptimizer(sgd)
+    wrapped.build([variable])
+    for optimizer in (sgd, wrapped):
+        (average,) = keras_private.averages(optimizer)
+        average.assign([7.0])
+        optimizer.finalize_variable_values([variable])
+        assert float(variable[0]) == 7
+    assert keras_private.averages(keras.optimizers.Lion()) == []

@@ -10,6 +10,7 @@ import tensorflow as tf
     ("argument", "value", "error"),
     [
         ("optimizer", "lionn", ValueError),
+        ("optimizer", "MultiOptimizer", ValueError),
         ("optimizer", 3, TypeError),
         ("optimizer", keras.optimizers.Lion, TypeError),
         ("loss", "mse", ValueError),

@@ -278,3 +278,111 @@ def test_nan_in_a_data_set_to_evaluate(linear, images, make_uap):
     data = tf.data.Dataset.from_tensor_slices(images).batch(8)
     with pytest.raises(ValueError, match="NaN or infinity in batch 1"):
         make_uap(linear()).evaluate(data, verbose=0)
+
+
+# Guards where XLA drops them --------------------------------------------------
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_bad_batch_however_it_is_compiled(jit_compile, cnn, images, make_uap):
+    bad = images.copy()
+    bad[20] = np.nan
+    data = tf.data.Dataset.from_tensor_slices(bad).batch(8)
+    good = tf.data.Dataset.from_tensor_slices(images).batch(8)
+    uap = make_uap(cnn())
+    uap.compile("lion", jit_compile=jit_compile)
+    says = "must be finite. Received: NaN or infinity in batch 2 of an epoch"
+    with pytest.raises(ValueError, match=f"x or validation_data {says}"):
+        uap.fit(data, epochs=2, verbose=0)
+    assert uap.stop_reason.startswith("ended by")
+    with pytest.raises(ValueError, match=f"x {says}"):
+        uap.evaluate(data, verbose=0)
+    with pytest.raises(ValueError, match=says):
+        uap.fit(good, verbose=0, validation_data=data)
+    # It is forgotten with the fit.
+    uap.fit(good, verbose=0, validation_data=good)
+    uap.evaluate(good, verbose=0)
+    assert np.isfinite(uap.perturbation).all()
+
+
+# Half precision, one batch, another shape -------------------------------------
+
+
+@pytest.mark.parametrize("form", ["tensor", "data set"])
+def test_images_in_bfloat16(form, cnn, images, make_uap):
+    found = []
+    for half in (False, True):
+        keras.utils.set_random_seed(0)
+        x = tf.cast(images, "bfloat16")
+        x = x if half else tf.cast(x, "float32")
+        if form == "data set":
+            x = tf.data.Dataset.from_tensor_slices(x).batch(8)
+        uap = make_uap(cnn())
+        uap.compile("lion")
+        uap.fit(x, batch_size=8, validation_data=x, verbose=0)
+        found.append((uap.perturbation, uap.evaluate(x, verbose=0)))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]
+
+
+def test_one_batch_builds_the_model(subclassed, images, make_uap):
+    uap = make_uap(subclassed())
+    uap.compile("lion")
+    first = uap.train_on_batch(images[:8], return_dict=True)
+    assert first["fooling_rate"] == 0
+    assert np.any(uap.perturbation != 0)
+    other = make_uap(subclassed())
+    assert other.test_on_batch(images[:8], return_dict=True) == {
+        "fooling_rate": 0
+    }
+    with pytest.raises(ValueError, match="shape"):
+        uap.train_on_batch(images[:8, :1])
+
+
+def test_predictions_do_not_broadcast(images, make_uap):
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(3),
+        ]
+    )
+    uap = make_uap(model)
+    uap.perturbation = np.full(images.shape[1:], 0.01)
+    for shape in [(1, 8, 3), (8, 1, 3), (8, 8, 1)]:
+        with pytest.raises(ValueError, match="perturbation's shape"):
+            uap.predict(np.zeros((4, *shape)), verbose=0)
+    # What was traced for one shape is made to fit others.
+    assert uap.predict(images, verbose=0).shape == (40, 3)
+    for shape in [(1, 8, 3), (8, 1, 3), (8, 8, 1)]:
+        with pytest.raises(ValueError, match="perturbation's shape"):
+            uap.predict(np.zeros((4, *shape)), verbose=0)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_batch_of_another_shape_however_it_is_compiled(
+    jit_compile, images, make_uap
+):
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(3),
+        ]
+    )
+
+    def batches():
+        yield images[:8]
+        yield images[:8, :1]
+
+    data = tf.data.Dataset.from_generator(
+        batches, output_signature=tf.TensorSpec((None, None, None, 3))
+    )
+    uap = make_uap(model)
+    uap.compile("lion", jit_compile=jit_compile)
+    with pytest.raises(ValueError, match="shape"):
+        uap.fit(data, verbose=0)
+    with pytest.raises(ValueError, match="shape"):
+        uap.evaluate(data, verbose=0)

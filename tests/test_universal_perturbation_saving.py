@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from models import SHAPE, UPDATES
 
 import keras_uap
@@ -209,3 +210,13 @@ def test_an_older_file_with_a_loss_of_its_own_loads(linear, make_uap):
     assert "OwnLoss" in str(config["classifier"])
     loaded = keras_uap.UniversalPerturbation.from_config(config)
     assert not loaded.classifier.compiled
+
+
+def test_export_right_after_fit(cnn, images, make_uap, tmp_path):
+    uap = make_uap(cnn())
+    uap.fit(images, verbose=0)
+    uap.export(tmp_path / "uap", verbose=False)
+    served = tf.saved_model.load(tmp_path / "uap")
+    np.testing.assert_allclose(
+        served.serve(images), uap.predict(images, verbose=0), atol=1e-6
+    )
