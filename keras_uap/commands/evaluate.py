@@ -15,7 +15,7 @@ def add_arguments(parser):
         "--perturbation",
         required=True,
         metavar="UAP.npz",
-        help="a file that demo or fit wrote",
+        help="a file that demo or fit wrote, uap.npz or uap.keras",
     )
     _tools.add_images(
         parser,

@@ -16,6 +16,7 @@ import keras_uap
 from keras_uap import analysis
 from keras_uap.commands import _tools
 from keras_uap.interchange import atomic_path
+from keras_uap.logits import gives_logits
 
 HELP = "Fine-tune a classifier so that perturbations fool it less."
 EXAMPLE = """\
@@ -122,11 +123,8 @@ def _predict(classifier, images):
     scores = classifier.predict(images, batch_size=_tools.BATCH, verbose=0)
     if scores.shape[-1] > 1:
         return scores.argmax(-1)
-    return (scores[:, 0] > (0.5 if _probabilities(scores) else 0)).astype(int)
-
-
-def _probabilities(scores):
-    return bool(np.all((scores >= 0) & (scores <= 1)))
+    logits = gives_logits(classifier, images[: _tools.BATCH])
+    return (scores[:, 0] > (0 if logits else 0.5)).astype(int)
 
 
 def _fresh_report(options, classifier, images, held_out, labels):
@@ -157,10 +155,9 @@ def _harden(options, classifier, images, labels, epsilon):
     training = keras.Sequential(
         [keras.Input(images.shape[1:]), layer, classifier]
     )
-    scores = classifier.predict(images[:64], verbose=0)
     losses = keras.losses
     loss = losses.SparseCategoricalCrossentropy
-    if scores.shape[-1] == 1:
+    if classifier.output_shape[-1] == 1:
         loss = losses.BinaryCrossentropy
     steps = options.epochs * -(-len(images) // _tools.BATCH)
     rate = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps)
@@ -173,7 +170,7 @@ def _harden(options, classifier, images, labels, epsilon):
         part.trainable = False
     training.compile(
         keras.optimizers.Adam(rate),
-        loss(from_logits=not _probabilities(scores)),
+        loss(from_logits=gives_logits(classifier, images[: _tools.BATCH])),
         metrics=["accuracy"],
     )
     training.fit(

@@ -23,7 +23,7 @@ def add_arguments(parser):
         required=True,
         nargs="+",
         metavar="UAP.npz",
-        help="files that demo or fit wrote",
+        help="files that demo or fit wrote, uap.npz or uap.keras",
     )
     _tools.add_images(parser)
     _tools.add_seed(parser)
