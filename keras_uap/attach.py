@@ -82,7 +82,8 @@ def attach(
         image_shape: Tuple `(H, W, C)`, or `(T, C)` for signals, of the images
             to come. Needed where the classifier does not state it. Where the
             classifier states another height or width, images are resized to
-            it, bilinearly.
+            it, bilinearly. `None` for C means what the classifier states, or
+            else 3.
         data_format: `"channels_last"` or `"channels_first"`, what the
             classifier takes; images have their channels last in any case.
             `None` means channels first where the classifier's images begin
@@ -104,8 +105,9 @@ def attach(
         ValueError: for arguments that do not fit the classifier, or one
             without class scores.
     """
+    stated = None
     if isinstance(classifier, (str, os.PathLike)):
-        classifier, image_shape = _load(classifier, image_shape)
+        classifier, stated = _load(classifier)
     if not isinstance(classifier, keras.Layer):
         # The caller's own classes stand before those of the library.
         roots = [c.__module__.partition(".")[0] for c in type(classifier).mro()]
@@ -120,11 +122,13 @@ def attach(
     classifier = _with_one_output(classifier, output)
     inputs = _inputs(classifier)
     input = _choose_input(inputs, input, other_inputs)
-    stated = inputs[input].shape[1:] if inputs else None
+    stated = inputs[input].shape[1:] if inputs else stated
     stated, first = _channels_last(stated, image_shape, data_format)
     if image_shape is None:
         image_shape = stated
     image_shape = tuple(image_shape)
+    if image_shape[-1:] == (None,):
+        image_shape = (*image_shape[:-1], (stated and stated[-1]) or 3)
     if len(image_shape) < 2 or (stated and len(stated) != len(image_shape)):
         raise ValueError(
             "Expected images of shape (height, width, channels) or signals "
@@ -148,17 +152,25 @@ def attach(
         others = other_inputs or {}
         others = {name: _constant(image, v) for name, v in others.items()}
         x = {input: x, **others}
+    if inputs is not None:
+        # A shell around the same layers: what is built here leaves no trace
+        # in the caller's model, and is not kept alive by it.
+        if isinstance(classifier, keras.Sequential):
+            ends = classifier.inputs[0], classifier.outputs[0]
+        else:
+            ends = classifier.input, classifier.output
+        classifier = keras.Model(*ends, name=classifier.name)
     # Of a model with a layer graph, it has been chosen above.
     scores = _choose_output(classifier(x), None if inputs else output)
     check_scores(scores)
     return keras.Model(image, scores, name=f"attached_{classifier.name}")
 
 
-def _load(path, image_shape):
-    """Loads a classifier; returns it and the shape of its images, if known."""
+def _load(path):
+    """Loads a classifier; returns it and what a SavedModel states it takes."""
     path = pathlib.Path(path)
     if not path.is_dir():
-        return keras.saving.load_model(path, compile=False), image_shape
+        return keras.saving.load_model(path, compile=False), None
     if not (path / "saved_model.pb").is_file():
         raise ValueError(
             f"{path} is not a SavedModel: it holds no saved_model.pb. Write "
@@ -182,10 +194,8 @@ def _load(path, image_shape):
         )
     spec = next(iter(arguments.values()))
     _check_dtype(spec.name, spec.dtype.name)
-    shape = spec.shape.as_list() if spec.shape.rank else [None]
-    if image_shape is None and None not in shape[1:]:
-        image_shape = shape[1:]
-    return keras.layers.TFSMLayer(str(path), endpoint), image_shape
+    stated = tuple(spec.shape.as_list()[1:]) if spec.shape.rank else None
+    return keras.layers.TFSMLayer(str(path), endpoint), stated
 
 
 def _standardize(value_range, channel_order):

@@ -360,7 +360,7 @@ def _read_picture(path):
     Raises:
         ValueError: if it cannot be read, with the path.
     """
-    path = os.fsdecode(path)
+    path = str(os.fsdecode(path))
     try:
         with PIL.Image.open(path) as image:
             if not _is_upright(image):

@@ -172,6 +172,22 @@ def features_function(classifier, layer=None):
     return features_and_logits
 
 
+def gives_logits(classifier, images):
+    """Whether a classifier returns logits, and not probabilities.
+
+    Args:
+        classifier: Keras model.
+        images: Array `(n, ...)`, a few images to try it on.
+
+    Raises:
+        ValueError: if it cannot be told.
+    """
+    activation, _ = _head(classifier)
+    if activation is not None:
+        return activation is keras.activations.linear
+    return not _are_probabilities(_only(classifier(images, training=False)))
+
+
 def compile_logits(logits, image_shape):
     """Compiles a logits function, traced once for all batch sizes.
 
@@ -401,18 +417,11 @@ def _tell_from_scores(scores, images):
             "logits or probabilities. Pass from_logits=True or "
             "from_logits=False."
         )
-    return not are_probabilities(scores(images))
+    return not _are_probabilities(scores(images))
 
 
-def are_probabilities(scores):
-    """Whether scores of images are probabilities, and not logits.
-
-    Args:
-        scores: Array `(n, num_classes)`.
-
-    Raises:
-        ValueError: for a single output, if its scores can be either.
-    """
+def _are_probabilities(scores):
+    """Whether scores of images sum to one, as probabilities do."""
     scores = np.asarray(scores, "float32")
     inside = np.all((scores >= 0) & (scores <= 1))
     if scores.shape[-1] == 1 and inside:

@@ -658,3 +658,30 @@ def test_zoo_goes_all_the_way(tmp_path):
     )
     attached = keras_uap.attach(network, "tf")
     goes_all_the_way(attached, draw((32, 32, 3)), tmp_path / "uap.keras")
+
+
+@pytest.mark.parametrize("make", [functional, lambda: sequential(True)])
+def test_leaves_no_trace_in_the_model(make):
+    classifier = make()
+    x = draw(SHAPE)
+    before = classifier.predict(x, verbose=0)
+    nodes = len(classifier._inbound_nodes)
+    attached = [keras_uap.attach(classifier) for _ in range(3)]
+    assert len(classifier._inbound_nodes) == nodes
+    np.testing.assert_array_equal(attached[0].predict(x, verbose=0), before)
+    # The weights are shared all the same.
+    classifier.set_weights([0 * w for w in classifier.get_weights()])
+    assert np.ptp(attached[0].predict(x, verbose=0)) == 0
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_are_what_the_classifier_states(channels, tmp_path):
+    """Of a model and of a SavedModel, and images are resized to either."""
+    classifier = functional((*SHAPE[:2], channels))
+    classifier.export(tmp_path, verbose=False)
+    for model in (classifier, tmp_path):
+        attached = keras_uap.attach(model, image_shape=(9, 9, None))
+        assert attached.input_shape == (None, 9, 9, channels)
+        assert attached(np.zeros((2, 9, 9, channels))).shape == (2, 4)
+        with pytest.raises(ValueError, match="image_shape does not fit"):
+            keras_uap.attach(model, image_shape=(*SHAPE[:2], 4 - channels))

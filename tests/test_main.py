@@ -49,6 +49,9 @@ def workplace(tmp_path_factory):
     keras.saving.load_model(folder / "model.keras").export(
         folder / "exported", verbose=False
     )
+    keras.saving.load_model(folder / "grey.keras").export(
+        folder / "exported_grey", verbose=False
+    )
     for i, name in enumerate(("a", "b", "c")):
         (folder / "classes" / name).mkdir(parents=True)
         for j in range(7):
@@ -59,6 +62,8 @@ def workplace(tmp_path_factory):
     (folder / "empty").mkdir()
     (folder / "one").mkdir()
     (folder / "damaged").mkdir()
+    (folder / "ruined").mkdir()
+    (folder / "ruined" / "a.png").write_bytes(b"no picture")
     picture = (folder / "photos" / "00.png").read_bytes()
     (folder / "one" / "a.png").write_bytes(picture)
     (folder / "damaged" / "a.png").write_bytes(picture)
@@ -134,8 +139,6 @@ WRONG_FIT = [
     ({"--images": "nowhere"}, "'nowhere' is neither a folder"),
     ({"--images": "empty"}, "No pictures in empty"),
     ({"--images": "one"}, "--images holds 1 picture"),
-    ({"--images": "damaged"}, "--images damaged holds a file"),
-    ({"--held-out": "damaged"}, "--held-out damaged holds a file"),
     ({"--held-out": "empty"}, "No pictures in empty"),
     ({"--epochs": 0}, "--epochs: must be a whole number"),
     ({"--epochs": "two"}, "--epochs: must be a whole number"),
@@ -536,3 +539,87 @@ def test_demo(run, tmp_path, monkeypatch):
     assert measured["num_images"] == 54
     assert measured["num_photographs"] == 12
     assert measured["fooling_rate"] > measured["random_noise_rate"] + 0.05
+
+
+@pytest.mark.filterwarnings("always:Left out")
+def test_bad_pictures_are_named_and_left_out(run):
+    status, out, err = run(
+        *words("evaluate", EVALUATE, {"--images": "damaged"})
+    )
+    assert status == 0
+    assert "warning: Left out: damaged/b.png cannot be read" in err
+    assert "1 file(s) left out" in out
+    assert "1 pictures taken" in out
+
+
+@pytest.mark.filterwarnings("always:Left out")
+@pytest.mark.parametrize("name", ["--images", "--held-out"])
+def test_no_picture_that_can_be_read(name, run, tmp_path):
+    changes = {name: "ruined", "--output": tmp_path}
+    status, _, err = run(*words("fit", FIT, changes))
+    assert status == 2
+    warning, error = err.splitlines()
+    assert "warning: Left out: ruined/a.png cannot be read" in warning
+    assert f"error: {name} ruined holds no picture that can be read" in error
+
+
+def test_perturbation_of_a_saved_model(run, tmp_path, workplace):
+    """What `fit` writes as a model and as an array is one perturbation."""
+    status, _, err = run(*words("fit", FIT, {"--output": tmp_path}))
+    assert (status, err) == (0, "")
+    results = []
+    for name in ("uap.npz", "uap.keras"):
+        changes = {"--perturbation": tmp_path / name, "--json": []}
+        status, text, err = run(*words("evaluate", EVALUATE, changes))
+        assert (status, err) == (0, "")
+        results.append(json.loads(text))
+    assert results[0] == results[1]
+    for name, says in (
+        ("model.keras", "holds a Sequential"),
+        ("text.keras", "cannot be loaded"),
+        ("none.keras", "there is no such file"),
+    ):
+        changes = {"--perturbation": workplace / name}
+        status, _, err = run(*words("evaluate", EVALUATE, changes))
+        assert status == 2
+        assert says in err
+
+
+@pytest.mark.parametrize("size", [[8, 8], [12, 12]])
+def test_grey_saved_model_with_a_size(size, run, tmp_path):
+    changes = {
+        "--model": "exported_grey",
+        "--size": size,
+        "--output": tmp_path,
+    }
+    status, _, err = run(*words("fit", FIT, changes))
+    assert (status, err) == (0, "")
+    v, _ = interchange.load_perturbation(tmp_path / "uap.npz")
+    assert v.shape == (*size, 1)
+
+
+def test_small_logits_are_no_probabilities(monkeypatch):
+    """Three logits between 0 and 1 are trained as logits."""
+    model = keras.Sequential(
+        [
+            keras.Input(SIZE),
+            keras.layers.Flatten(),
+            keras.layers.Dense(
+                3, kernel_initializer="zeros", bias_initializer="ones"
+            ),
+        ]
+    )
+    told = []
+    real = keras.losses.SparseCategoricalCrossentropy
+
+    def loss(from_logits):
+        told.append(from_logits)
+        return real(from_logits=from_logits)
+
+    monkeypatch.setattr(keras.losses, "SparseCategoricalCrossentropy", loss)
+    options = command_line._parser().parse_args(
+        ["harden", "--model", "m", "--images", "i", "--epochs", "1"]
+    )
+    images, labels = np.zeros((4, *SIZE), "float32"), np.arange(4) % 3
+    harden._harden(options, model, images, labels, 1.0)
+    assert told == [True]

@@ -25,6 +25,7 @@ from keras_uap.commands.options import (
 )
 from keras_uap.keras_private import all_layers
 from keras_uap.labeller import Labeller
+from keras_uap.logits import gives_logits
 from keras_uap.saving import atomic_path
 
 HELP = "Fine-tune a classifier so that perturbations fool it less."
@@ -156,10 +157,9 @@ def _harden(options, classifier, images, labels, ball):
     training = keras.Sequential(
         [keras.Input(images.shape[1:]), layer, classifier]
     )
-    scores = classifier.predict(images[:64], verbose=0)
     losses = keras.losses
     loss = losses.SparseCategoricalCrossentropy
-    if scores.shape[-1] == 1:
+    if classifier.output_shape[-1] == 1:
         loss = losses.BinaryCrossentropy
     steps = options.epochs * -(-len(images) // inputs.BATCH)
     rate = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps)
@@ -172,7 +172,7 @@ def _harden(options, classifier, images, labels, ball):
         part.trainable = False
     training.compile(
         keras.optimizers.Adam(rate),
-        loss(from_logits=not np.all((scores >= 0) & (scores <= 1))),
+        loss(from_logits=gives_logits(classifier, images[: inputs.BATCH])),
         metrics=["accuracy"],
     )
     training.fit(

@@ -4,7 +4,6 @@ import pathlib
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 import keras_uap
 from keras_uap import datasets, interchange
@@ -41,9 +40,8 @@ def attach(model, options, number=0):
     """
     shape = None
     if options.size is not None:
-        stated = getattr(model, "input_shape", None)
-        grey = isinstance(stated, tuple) and stated[-1] == 1
-        shape = (*options.size, 1 if grey else 3)
+        # The channels are those that the classifier states.
+        shape = (*options.size, None)
     try:
         classifier = keras_uap.attach(
             model,
@@ -128,17 +126,23 @@ def load_images(options, name, shape, shuffle=False):
     )
     pictures, targets = [], []
     # A byte a value keeps a thousand pictures at 150 MB.
-    try:
-        for batch in data:
-            batch, target = batch if labels else (batch, ())
-            pictures.append(batch.numpy().astype("uint8"))
-            targets.append(np.asarray(target))
-    except tf.errors.InvalidArgumentError as error:
+    for batch in data:
+        batch, target = batch if labels else (batch, ())
+        pictures.append(batch.numpy().astype("uint8"))
+        targets.append(np.asarray(target))
+    if not pictures:
         raise UsageError(
-            f"--{name.replace('_', '-')} {source} holds a file that is no "
-            f"picture, or is damaged. {datasets.first_line(error)}"
-        ) from error
+            f"--{name.replace('_', '-')} {source} holds no picture that can "
+            f"be read. Received: {len(data.left_out)} file(s) that cannot, "
+            f"such as {data.left_out[0]}."
+        )
     pictures = np.concatenate(pictures)
+    if data.left_out:
+        print(
+            f"  {len(data.left_out)} file(s) left out that cannot be read, "
+            f"{len(pictures)} pictures taken",
+            flush=True,
+        )
     if not labels:
         return pictures, None, None
     return pictures, np.concatenate(targets), data.class_names
@@ -171,7 +175,10 @@ def split_off(images, labels=None):
 def load_perturbation(path, shape=None):
     """Loads a perturbation, in grey levels of 0 to 255, and its card."""
     try:
-        perturbation, card = interchange.load_perturbation(path)
+        if pathlib.Path(path).suffix == ".keras":
+            perturbation, card = _of_model(path)
+        else:
+            perturbation, card = interchange.load_perturbation(path)
     except FileNotFoundError:
         raise UsageError(
             f"--perturbation {path}: there is no such file."
@@ -184,6 +191,31 @@ def load_perturbation(path, shape=None):
             "makes another size of one."
         )
     return perturbation * (255 / (high - low)), card
+
+
+def _of_model(path):
+    """The perturbation of a saved `UniversalPerturbation`, and its card."""
+    if not pathlib.Path(path).exists():
+        raise FileNotFoundError(path)
+    try:
+        uap = keras.saving.load_model(path)
+    except Exception as error:
+        raise UsageError(
+            f"--perturbation {path} cannot be loaded; the uap.npz beside it "
+            "needs no classifier. "
+            f"{type(error).__name__}: {datasets.first_line(error)}"
+        ) from error
+    if not isinstance(uap, keras_uap.UniversalPerturbation):
+        raise UsageError(
+            f"--perturbation {path} holds a {type(uap).__name__}. Expected: "
+            "a UniversalPerturbation, as in the uap.keras of demo or fit."
+        )
+    card = {
+        "epsilon": uap.epsilon,
+        "norm": uap.norm,
+        "value_range": uap.value_range,
+    }
+    return uap.perturbation, card
 
 
 def load_class_names(options, classifier):

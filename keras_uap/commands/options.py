@@ -46,7 +46,8 @@ def add_perturbation(parser, several=False):
         required=True,
         nargs="+" if several else None,
         metavar="UAP.npz",
-        help=("files" if several else "a file") + " that demo or fit wrote",
+        help=("files" if several else "a file")
+        + " that demo or fit wrote, uap.npz or uap.keras",
     )
 
 
