@@ -5,6 +5,7 @@ aspect ratio and scaled, as the model zoo does it, to whole grey levels.
 `augmentation` makes few photographs go further.
 """
 
+import collections
 import pathlib
 
 import keras
@@ -12,12 +13,26 @@ import numpy as np
 import tensorflow as tf
 
 from keras_uap.batches import without_tuner as without_tuner
+from keras_uap.parts import photographs
+from keras_uap.parts import split as split
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 _CHANNELS = {"rgb": 3, "grayscale": 1}
 
 # What may be kept in memory: 3,500 colour pictures of 224x224.
 _MOST_BYTES = 2**29
+
+# Fewer pictures than this are varied: see `augmented`.
+FEW = 500
+
+# What `load` gives; all but the images may be None.
+Pictures = collections.namedtuple(
+    "Pictures", ["images", "class_names", "labels", "groups", "folders"]
+)
+
+
+class DamagedError(ValueError):
+    """A file that is no picture."""
 
 
 def images(
@@ -79,10 +94,11 @@ def images(
             "color_mode must be 'rgb' or 'grayscale'. Received: "
             f"{color_mode!r}."
         )
+    paths = None
     if hasattr(source, "as_dataset"):
         data, names = _from_tfds(source, source.name, split, labels)
     elif pathlib.Path(source).is_dir():
-        data, names = _from_folder(source, labels, limit, shuffle, seed)
+        data, names, paths = _from_folder(source, labels, limit, shuffle, seed)
     else:
         name = str(source)
         data, names = _from_tfds(_tfds_builder(name), name, split, labels)
@@ -114,7 +130,68 @@ def images(
     data = without_tuner(data)
     if labels:
         data.class_names = names
+    if paths is not None and not shuffle:
+        data.file_paths = paths
     return data
+
+
+def load(
+    source,
+    size=(224, 224),
+    split="train",
+    limit=None,
+    labels=False,
+    color_mode="rgb",
+):
+    """Loads pictures into memory, with what `split` must know of them.
+
+    Args:
+        source, size, split, limit, labels, color_mode: As for `images`.
+
+    Returns:
+        `Pictures`: uint8 `images` `(n, height, width, channels)`;
+        `class_names`, a list, and `labels` `(n,)`, with `labels=True`;
+        `groups` `(n,)`, the photograph of each picture, where the names of
+        the files tell; and `folders` `(n,)`, the folder in the source that
+        each is in, where there are several. What is not known is `None`.
+
+    Raises:
+        ImportError, ValueError: as `images`, and for a file that is no
+            picture.
+    """
+    data = images(
+        source, size, split, limit, 32, labels, color_mode, cache=False
+    )
+    pictures, targets = [], []
+    # A byte a value keeps a thousand pictures at 150 MB.
+    try:
+        for batch in data:
+            batch, target = batch if labels else (batch, ())
+            pictures.append(batch.numpy().astype("uint8"))
+            targets.append(np.asarray(target))
+    except tf.errors.InvalidArgumentError as error:
+        raise DamagedError(
+            f"{source} holds a file that is no picture, or is damaged. "
+            f"{first_line(error)}"
+        ) from error
+    groups = folders = None
+    if hasattr(data, "file_paths"):
+        groups = photographs(data.file_paths)
+        root = pathlib.Path(source)
+        folders = [
+            pathlib.Path(path).relative_to(root).parts[0]
+            if pathlib.Path(path).parent != root
+            else "."
+            for path in data.file_paths
+        ]
+        folders = np.array(folders) if len(set(folders)) > 1 else None
+    return Pictures(
+        np.concatenate(pictures),
+        getattr(data, "class_names", None),
+        np.concatenate(targets) if labels else None,
+        groups,
+        folders,
+    )
 
 
 def augmentation(value_range=(0, 255), seed=None):
@@ -180,7 +257,7 @@ def first_line(error):
 
 
 def _from_folder(folder, labels, limit, shuffle, seed):
-    """Returns a data set of `(image,)` or `(image, label)`, and class names."""
+    """Returns a data set of `(image,)` or `(image, label)`, names, paths."""
     paths = pathlib.Path(folder).rglob("*")
     if not any(path.suffix.lower() in _SUFFIXES for path in paths):
         raise ValueError(
@@ -229,9 +306,8 @@ def _from_folder(folder, labels, limit, shuffle, seed):
         return image, *label
 
     data = tf.data.Dataset.from_tensor_slices(columns)
-    return data.map(
-        read, num_parallel_calls=tf.data.AUTOTUNE
-    ), found.class_names
+    data = data.map(read, num_parallel_calls=tf.data.AUTOTUNE)
+    return data, found.class_names, paths.tolist()
 
 
 def _tfds_builder(name):

@@ -3,11 +3,9 @@
 import pathlib
 
 import keras
-import numpy as np
-import tensorflow as tf
 
 import keras_uap
-from keras_uap import datasets, interchange
+from keras_uap import datasets, interchange, parts
 from keras_uap.commands.console import UsageError
 
 BATCH = 16
@@ -97,51 +95,31 @@ def _value_range(options, number):
     return low, high
 
 
-def load_images(options, name, shape, shuffle=False):
+def load_images(options, name, shape):
     """Loads the pictures of `--images` or `--held-out`.
 
     Args:
         options: The parsed options.
         name: `"images"` or `"held_out"`.
         shape: Tuple `(H, W, C)` of the pictures to make.
-        shuffle: Boolean, whether they come in the order of the seed.
 
     Returns:
-        uint8 array `(n, H, W, C)`; labels `(n,)` or `None`; and the names of
-        the classes, or `None`.
+        `datasets.Pictures`.
     """
-    source = getattr(options, name)
-    labels = getattr(options, "labels", False)
     split = options.split
     if name == "held_out":
         split = options.held_out_split or split
-    data = datasets.images(
-        source,
-        shape[:2],
-        split,
-        options.limit,
-        labels=labels,
-        color_mode="grayscale" if shape[-1] == 1 else "rgb",
-        shuffle=shuffle,
-        seed=getattr(options, "seed", 0),
-        cache=False,
-    )
-    pictures, targets = [], []
-    # A byte a value keeps a thousand pictures at 150 MB.
     try:
-        for batch in data:
-            batch, target = batch if labels else (batch, ())
-            pictures.append(batch.numpy().astype("uint8"))
-            targets.append(np.asarray(target))
-    except tf.errors.InvalidArgumentError as error:
-        raise UsageError(
-            f"--{name.replace('_', '-')} {source} holds a file that is no "
-            f"picture, or is damaged. {datasets.first_line(error)}"
-        ) from error
-    pictures = np.concatenate(pictures)
-    if not labels:
-        return pictures, None, None
-    return pictures, np.concatenate(targets), data.class_names
+        return datasets.load(
+            getattr(options, name),
+            shape[:2],
+            split,
+            options.limit,
+            getattr(options, "labels", False),
+            "grayscale" if shape[-1] == 1 else "rgb",
+        )
+    except datasets.DamagedError as error:
+        raise UsageError(f"--{name.replace('_', '-')} {error}") from error
 
 
 def check_labels(options, names, classifier):
@@ -155,17 +133,38 @@ def check_labels(options, names, classifier):
         )
 
 
-def split_off(images, labels=None):
-    """Holds out the last fifth of the pictures of `--images`."""
-    at = int(len(images) * 0.8)
-    if at < 1 or at == len(images):
-        raise UsageError(
-            f"--images holds {len(images)} picture(s), too few to hold a "
-            "fifth of them out. Add pictures, or pass --held-out."
+def in_parts(options, pictures, shares=parts.SHARES):
+    """Splits the pictures of `--images` by photograph, each class fairly.
+
+    Args:
+        options: The parsed options.
+        pictures: `datasets.Pictures`.
+        shares: Tuple of floats, one for each part.
+
+    Returns:
+        A list of `datasets.Pictures`.
+    """
+    classes = pictures.folders if pictures.labels is None else pictures.labels
+    try:
+        found = datasets.split(
+            pictures.images, pictures.groups, classes, shares, options.seed
         )
-    if labels is None:
-        return (images[:at], None), (images[at:], None)
-    return (images[:at], labels[:at]), (images[at:], labels[at:])
+    except ValueError as error:
+        raise UsageError(
+            f"--images holds {len(pictures.images)} picture(s), too few to "
+            "hold some out: each part needs a photograph of its own. Add "
+            "pictures, or pass --held-out."
+        ) from error
+    return [_taken(pictures, part) for part in found]
+
+
+def _taken(pictures, part):
+    columns = {
+        name: None if values is None else values[part]
+        for name, values in pictures._asdict().items()
+        if name != "class_names"
+    }
+    return pictures._replace(**columns)
 
 
 def load_perturbation(path, shape=None):
