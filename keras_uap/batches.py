@@ -109,6 +109,10 @@ class ArraySource:
             for part in (slice(at), slice(at, None))
         ]
 
+    def count(self, size):
+        """The number of batches of this size, or None if it is not known."""
+        return -(-len(self.images) // size)
+
     def batches(self, size, labeller=None, order=None, verbose=0):
         """Returns a data set of batches.
 
@@ -167,6 +171,14 @@ class DataSource:
             f"{type(self.data).__name__}. Pass validation_data instead."
         )
 
+    def count(self, size):
+        """The number of batches, or None if it is not known."""
+        if isinstance(self.data, tf.data.Dataset):
+            count = int(self.data.cardinality())
+            # Negative numbers stand for what is not known, or has no end.
+            return count if count >= 0 else None
+        return self.data.num_batches
+
     def batches(self, size, labeller=None, order=None, verbose=0):
         """Returns the data set as it is."""
         return self.data
@@ -185,11 +197,15 @@ class Order:
 
     def renew(self, seed_generator):
         """Draws the seed of the next epoch."""
-        seed = keras.ops.convert_to_numpy(seed_generator.next())
-        self._seed = seed.tolist()
+        self._seed = new_seed(seed_generator)
 
     def of(self, count):
         return np.random.default_rng(self._seed).permutation(count)
+
+
+def new_seed(seed_generator):
+    """Draws a seed for NumPy from a `keras.random.SeedGenerator`."""
+    return keras.ops.convert_to_numpy(seed_generator.next()).tolist()
 
 
 def without_tuner(data):

@@ -4,9 +4,18 @@ import keras
 
 
 class KeepBest(keras.callbacks.Callback):
-    """Keeps the best perturbation of a fit; stands before all callbacks."""
+    """Keeps the best perturbation of a fit; stands before all callbacks.
+
+    Args:
+        begin: Function of no arguments, called when the fit begins.
+    """
+
+    def __init__(self, begin):
+        super().__init__()
+        self._begin = begin
 
     def on_train_begin(self, logs=None):
+        self._begin()
         # Where a run is resumed, BackupAndRestore, which comes later in the
         # list, restores both.
         self.model.stop_reason = None

@@ -180,6 +180,19 @@ class LpBall(keras.constraints.Constraint):
             return (self.epsilon * np.sign(noise)).astype("float32")
         return (self.epsilon * noise / np.linalg.norm(noise)).astype("float32")
 
+    def uniform(self, shape, rng):
+        """Returns a random point of the ball, uniform in it, float32.
+
+        Args:
+            shape: Tuple of integers.
+            rng: `numpy.random.Generator`.
+        """
+        if self.norm == "linf":
+            inside = rng.uniform(-self.epsilon, self.epsilon, shape)
+            return self.project(inside.astype("float32"))
+        # In that many dimensions the volume of an l2 ball is at its edge.
+        return self.scaled(self.project(self.noise(shape, rng)))
+
     def scaled(self, perturbation):
         """Returns a perturbation at the norm epsilon; zero stays zero."""
         length = self.norm_of(perturbation)

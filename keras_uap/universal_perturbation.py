@@ -143,8 +143,9 @@ class UniversalPerturbation(PerturbationModel):
                 for gradient steps. Directions come with a mean absolute value
                 of 1, so a learning rate is in pixel units. A name gets a
                 learning rate of a tenth of `epsilon`.
-            loss: `"crossentropy"`, `"margin"` or a `keras.losses.Loss`, what
-                gradient steps minimise; DeepFool has none. See
+            loss: `"crossentropy"`, `"dominant"`, `"features"`,
+                `"features+dominant"`, `"margin"` or a `keras.losses.Loss`,
+                what gradient steps minimise; DeepFool has none. See
                 `keras_uap.losses`.
             run_eagerly: Boolean, as in Keras.
             steps_per_execution: Integer, as in Keras.
@@ -162,6 +163,8 @@ class UniversalPerturbation(PerturbationModel):
         with self.distribute_strategy.scope():
             update = updates.get(optimizer, loss, self.target is not None)
         update.refuse(self.target, jit_compile)
+        if self.built:
+            update.build(self)
         self._update = update
         super().compile(
             optimizer=update.optimizer,
@@ -176,8 +179,6 @@ class UniversalPerturbation(PerturbationModel):
             "steps_per_execution": steps_per_execution,
             "jit_compile": jit_compile if update.with_xla else False,
         }
-        if self.built:
-            self.on_build()
 
     def on_build(self):
         self._update.build(self)
@@ -353,7 +354,10 @@ class UniversalPerturbation(PerturbationModel):
         )
         # Where there are others, rates are measured on those.
         self._fit_source = train if held_out is None else None
-        keep_best = KeepBest()
+        steps = steps_per_epoch or train.count(batch_size)
+        keep_best = KeepBest(
+            lambda: self._update.begin(self, (initial_epoch, epochs), steps)
+        )
         try:
             return super().fit(
                 train.batches(

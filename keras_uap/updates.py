@@ -22,7 +22,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_uap import losses
+from keras_uap.batches import new_seed
 from keras_uap.deepfool import DeepFool
+from keras_uap.logits import features_function
 from keras_uap.pixels import apply_perturbation, clip_to_range
 
 # The labels `(n,)` of the perturbed images before the update, and the forwards
@@ -74,6 +76,15 @@ class Update:
     def build(self, model):
         """Called when the size of the images is known."""
 
+    def begin(self, model, epochs, batches):
+        """Called when a fit begins.
+
+        Args:
+            model: `UniversalPerturbation`.
+            epochs: Pair of integers, the epochs done before and in all.
+            batches: Integer, those of an epoch, or `None` if not known.
+        """
+
     def config_of(self, optimizer):
         """What goes into a file for what `compile` got."""
         return optimizer
@@ -107,11 +118,8 @@ class Update:
             gradient = gradient * model.mask
         # On several devices the images of all of them make one batch. The
         # optimizer adds the replicas' directions up, so each hands in a share.
-        replicas = model.distribute_strategy.num_replicas_in_sync
-        if replicas > 1:
-            context = tf.distribute.get_replica_context()
-            gradient = context.all_reduce("sum", gradient)
-            scale = scale / replicas
+        gradient = _over_devices(model, gradient)
+        scale = scale / model.distribute_strategy.num_replicas_in_sync
         mean = tf.reduce_sum(tf.abs(gradient))
         mean = mean / model.ball.free_values(model.v.shape)
         gradient = tf.math.divide_no_nan(scale * gradient, mean)
@@ -132,6 +140,9 @@ class GradientUpdate(Update):
         super().__init__(optimizer)
         self._default_step = default_step
         self._loss = loss
+        if isinstance(loss, losses.BatchLoss):
+            self.name = f"The loss {loss.name!r}"
+            self.with_target = loss.with_target
         self._loss_mean = keras.metrics.Mean(name="loss")
         self._no_gradient = keras.metrics.Sum(name="no_gradient")
         self.metrics = [self._loss_mean, self._no_gradient]
@@ -139,7 +150,17 @@ class GradientUpdate(Update):
     def build(self, model):
         if self._default_step:
             step = STEP * model.ball.pixel_step(model.v.shape)
-            model.optimizer.learning_rate = step
+            self.optimizer.learning_rate = step
+        if getattr(self._loss, "needs_features", False):
+            # Here, and not after the clean predictions, it says if it cannot.
+            features_function(model.classifier, self._loss.layer)
+
+    def begin(self, model, epochs, batches):
+        if getattr(self._loss, "starts_at_random", False):
+            v = model.perturbation
+            if not v.any():
+                rng = np.random.default_rng(new_seed(model.seed_generator))
+                model.v.assign(model.ball.uniform(v.shape, rng))
 
     def __call__(self, model, images, clean):
         goal = clean
@@ -198,12 +219,8 @@ class GradientUpdate(Update):
         def see_batch(perturbed, goal):
             features, scores = look(perturbed)
             summary = loss.summary(goal, tf.stop_gradient(scores))
-            if (
-                summary is not None
-                and model.distribute_strategy.num_replicas_in_sync > 1
-            ):
-                context = tf.distribute.get_replica_context()
-                summary = context.all_reduce("sum", summary)
+            if summary is not None:
+                summary = _over_devices(model, summary)
             seen = losses.Seen(features, clean_features, summary)
             return scores, loss.call(goal, scores, seen)
 
@@ -351,6 +368,14 @@ def get_optimizer(optimizer):
             f"Unknown optimizer. Received: optimizer={optimizer!r}. Expected "
             "'deepfool' or the name of a Keras optimizer, such as 'lion'."
         ) from None
+
+
+def _over_devices(model, values):
+    """Adds a tensor, or tuple of tensors, up over the devices."""
+    if model.distribute_strategy.num_replicas_in_sync == 1:
+        return values
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce("sum", values)
 
 
 def _sum_where(keep, values):
