@@ -4,7 +4,8 @@ For an image of label `k`, every other class `j` has the linear approximation
 of a boundary, `f_j(x) = z_j(x) - z_k(x) = 0`, at l2 distance
 `|f_j| / ||grad f_j||`. DeepFool steps to the nearest one among the
 `num_candidates` highest classes, looks again, and goes on until the label has
-changed. The sum of the steps, a little overshot, is the perturbation.
+changed. The sum of the steps, a little overshot, is the perturbation. With a
+`confidence` it steps further, to where the other class leads by so many logits.
 
 A whole batch takes its steps together, in one `tf.while_loop`. Images whose
 label has changed leave the loop: each turn runs on those that are left.
@@ -38,6 +39,7 @@ from keras_uap.checks import (
     check_whole,
 )
 from keras_uap.labeller import Labeller
+from keras_uap.losses import class_masses, dominant_goals
 
 # Lifts an image that lies exactly on a boundary over it, in logits.
 _NUDGE = 1e-5
@@ -67,6 +69,7 @@ def deepfool(
     batch_size=32,
     from_logits=None,
     verbose="auto",
+    confidence=0.0,
 ):
     """Finds minimal l2 perturbations, one for each image.
 
@@ -83,11 +86,13 @@ def deepfool(
         from_logits: Boolean, whether the classifier returns logits; `None`
             finds out.
         verbose: `"auto"`, 0 or 1, whether to show a progress bar.
+        confidence: Float of at least 0, by how many logits another class must
+            lead before an image counts as done.
 
     Returns:
         A named tuple of NumPy arrays: `perturbations` `(n, H, W, C)` in pixel
         units, `labels` `(n,)` of the perturbed images, `steps` `(n,)` taken,
-        and `converged` `(n,)`, whether the label changed.
+        and `converged` `(n,)`, whether the label changed, with `confidence`.
 
     Raises:
         TypeError: if `classifier` is not a Keras model, or the images do not
@@ -99,7 +104,11 @@ def deepfool(
         - [Moosavi-Dezfooli et al., 2016](https://arxiv.org/abs/1511.04599)
     """
     rule = DeepFool(
-        num_candidates=num_candidates, overshoot=overshoot, max_steps=max_steps
+        num_candidates=num_candidates,
+        overshoot=overshoot,
+        max_steps=max_steps,
+        boundary="nearest",
+        confidence=confidence,
     )
     check_whole("batch_size", batch_size, 1)
     images = as_images(images)
@@ -129,7 +138,7 @@ def deepfool(
 def _compiled(rule, logits, image_shape, source):
     """The rule, compiled; kept for the next calls with the same `source`."""
     settings = (rule.num_candidates, rule.overshoot, rule.max_steps)
-    key = (source, image_shape, settings)
+    key = (source, image_shape, settings, rule.confidence)
     if key not in _compiled_runs:
         if len(_compiled_runs) == _MOST_RUNS:
             del _compiled_runs[next(iter(_compiled_runs))]
@@ -145,43 +154,59 @@ def _compiled(rule, logits, image_shape, source):
 class DeepFool:
     """The update rule of the paper: v grows by DeepFool increments.
 
-    In *whole batches* (the default), the increments of the images of a batch
-    that `v` does not fool yet are added up, and the sum gives the direction of
-    one step. Minimal increments are tiny beside `epsilon` on a large network,
-    so the step's length is set by `step_size`, not by the increments, and a
-    momentum joins the directions of the batches. *One image after another*
-    (`one_by_one=True`) is Algorithm 1 of the paper to the letter: each image's
-    increment is added whole, `v` is projected, and the next image starts from
-    there.
+    *One image after another* (`one_by_one=True`) is Algorithm 1 of the paper
+    to the letter: each image that `v` does not fool yet takes its minimal step
+    over the nearest boundary, the increment is added whole, `v` is projected,
+    and the next image starts from there.
+
+    In *whole batches* (the default), the increments of the images are added
+    up, and the sum gives the direction of one step. Increments are tiny beside
+    `epsilon` on a large network, so the step's length is set by `step_size`,
+    not by the increments, and a momentum joins the directions of the batches.
+    Steps over the nearest boundaries pull in many directions. So here all
+    images go over the boundary of one class, the one that has most
+    probability, other than each image's own, over the batch: the dominant
+    one. (An image of that class goes to the best of its others.) They take one
+    step, to where that class leads by `confidence`, and it is not looked at
+    where the step ends. `boundary="nearest"` is the paper's step here too.
 
     Args:
         num_candidates: Integer of at least 2, the number of highest classes
-            whose boundaries are looked at. Costs `num_candidates - 1`
-            backward passes a step.
+            among which the nearest boundary is sought. Costs
+            `num_candidates - 1` backward passes a step.
         overshoot: Float of at least 0, the share added to each increment.
-        max_steps: Integer of at least 1, the most steps for one image.
+        max_steps: Integer of at least 1, the most steps for one image. `None`
+            means 1 for the dominant boundary, 50 for the nearest.
         one_by_one: Boolean, whether images follow one another as in the
             paper, or each batch makes one step.
         step_size: Float above 0, the length of a whole batch's step as a share
             of `epsilon`, or a `keras.optimizers.schedules.LearningRateSchedule`
             of it over the batches.
         momentum: Float in [0, 1), of the steps of whole batches.
+        boundary: `"nearest"` or `"dominant"`, the boundary to step over. `None`
+            means the dominant in whole batches, but the nearest for one image
+            after another and for more than two candidates.
+        confidence: Float of at least 0, by how many logits another class (the
+            dominant one) must lead before an image counts as done. `None`
+            means 10 for the dominant boundary, 0 for the nearest.
 
     Raises:
-        ValueError: for arguments out of range.
+        ValueError: for arguments out of range, or a dominant boundary with
+            one image after another or several candidates.
     """
 
     def __init__(
         self,
         num_candidates=2,
         overshoot=0.02,
-        max_steps=50,
+        max_steps=None,
         one_by_one=False,
         step_size=0.8,
         momentum=0.9,
+        boundary=None,
+        confidence=None,
     ):
         check_whole("num_candidates", num_candidates, 2)
-        check_whole("max_steps", max_steps, 1)
         check_flag("one_by_one", one_by_one)
         check_number("overshoot", overshoot, least=0, below=np.inf)
         if not isinstance(
@@ -189,42 +214,75 @@ class DeepFool:
         ):
             check_number("step_size", step_size, above=0, below=np.inf)
         check_number("momentum", momentum, least=0, below=1)
+        nearest = one_by_one or num_candidates > 2
+        if boundary is None:
+            boundary = "nearest" if nearest else "dominant"
+        if boundary not in ("nearest", "dominant"):
+            raise ValueError(
+                "boundary must be 'nearest' or 'dominant'. Received: "
+                f"boundary={boundary!r}."
+            )
+        dominant = boundary == "dominant"
+        if dominant and nearest:
+            raise ValueError(
+                "The dominant boundary is one boundary of a whole batch. "
+                f"Received: one_by_one={one_by_one}, num_candidates="
+                f"{num_candidates}. Pass boundary='nearest'."
+            )
+        if max_steps is None:
+            max_steps = 1 if dominant else 50
+        check_whole("max_steps", max_steps, 1)
+        if confidence is None:
+            confidence = 10.0 if dominant else 0.0
+        check_number("confidence", confidence, least=0, below=np.inf)
         self.num_candidates = num_candidates
         self.overshoot = overshoot
         self.max_steps = max_steps
         self.one_by_one = one_by_one
         self.step_size = step_size
         self.momentum = momentum
+        self.boundary = boundary
+        self.confidence = confidence
 
-    def minimal_perturbations(self, logits, images, labels=None):
+    def minimal_perturbations(self, logits, images, labels=None, add_up=None):
         """Runs DeepFool on a batch, as TensorFlow ops.
 
         Args:
             logits: Function from images to logits, as `logits_function` gives.
             images: Float32 tensor `(n, H, W, C)`.
             labels: Integer tensor `(n,)`, the labels to leave; an image that
-                has another label from the start needs no step. `None` means
-                the labels of `images`.
+                has another label from the start, with `confidence`, needs no
+                step. `None` means the labels of `images`.
+            add_up: Function that adds a tensor up over the devices that share
+                the batch. `None` means there is one.
 
         Returns:
             A named tuple of tensors: `increments` `(n, H, W, C)`, `labels`
             `(n,)` of the images with them, `steps` `(n,)` taken, `converged`
-            `(n,)`, whether the label changed, `first_labels` `(n,)` before
-            any step, and `passes`, the number of model passes. An image
-            without a usable gradient leaves the loop and has not converged.
+            `(n,)`, whether the label changed with `confidence`, `first_labels`
+            `(n,)` before any step, and `passes`, the number of model passes.
+            An image without a usable gradient leaves the loop and has not
+            converged. With the dominant boundary the last step is taken on
+            trust, at one pass less: `labels` are those before it, and all that
+            took it have converged.
         """
         count = tf.shape(images)[0]
         if labels is not None:
             labels = tf.cast(labels, "int64")
         stretch = 1.0 + self.overshoot
+        dominant = self.boundary == "dominant"
+        turns = self.max_steps if dominant else self.max_steps + 1
         no_image = tf.zeros((0,), "int32")
 
         def more(turn, active, *_):
-            return (turn <= self.max_steps) & (tf.size(active) > 0)
+            return (turn < turns) & (tf.size(active) > 0)
 
-        def take_step(
-            turn, active, first_labels, candidates, total, steps, found, passes
-        ):
+        def first_time(turn, find, found):
+            if dominant:
+                return find() if turn is first_turn else found
+            return tf.cond(turn == 0, find, lambda: found)
+
+        def take_step(turn, active, found, candidates, total, steps, passes):
             points = tf.gather(images, active)
             points += stretch * tf.gather(total, active)
             with tf.GradientTape(
@@ -234,23 +292,30 @@ class DeepFool:
                 scores = logits(points)
             highest = tf.argmax(scores, axis=-1)
             passes += tf.size(active)
-            found = tf.tensor_scatter_nd_update(
-                found, active[:, tf.newaxis], highest
-            )
-            # Every image is active in the first turn, so its candidates, kept
-            # from then on, are the classes that are highest at the start.
-            first = turn == 0
-            candidates = tf.cond(
-                first, lambda: self._highest(scores), lambda: candidates
-            )
-            first_labels = tf.cond(first, lambda: highest, lambda: first_labels)
+            # Every image is active in the first turn, and what is found there
+            # holds for all turns.
+            first_labels, now, done = found
+            first_labels = first_time(turn, lambda: highest, first_labels)
             origin = first_labels if labels is None else labels
-            left = tf.where(tf.equal(highest, tf.gather(origin, active)))[:, 0]
-            left = tf.cond(
-                turn < self.max_steps,
-                lambda: tf.cast(left, "int32"),
-                lambda: no_image,
+            own = tf.gather(origin, active)
+            candidates = first_time(
+                turn,
+                lambda: self._candidates(scores, own, add_up),
+                candidates,
             )
+            ahead = self._is_done(
+                scores, highest, own, tf.gather(candidates, active)
+            )
+            now, done = (
+                tf.tensor_scatter_nd_update(old, active[:, tf.newaxis], new)
+                for old, new in ((now, highest), (done, ahead))
+            )
+            left = tf.where(~ahead)[:, 0]
+            left = tf.cast(left, "int32")
+            if not dominant:  # There the last turn only looks.
+                left = tf.cond(
+                    turn < self.max_steps, lambda: left, lambda: no_image
+                )
             active = tf.gather(active, left)
             increments, usable, spent = self._step(
                 logits,
@@ -269,56 +334,86 @@ class DeepFool:
             return (
                 turn + 1,
                 tf.boolean_mask(active, usable),
-                first_labels,
+                (first_labels, now, done),
                 candidates,
                 total,
                 steps,
-                found,
                 passes + spent,
             )
 
         nothing = tf.zeros((count,), "int64")
-        start = (
-            tf.constant(0),
+        first_turn = tf.constant(0)
+        state = (
+            first_turn,
             tf.range(count),
-            nothing,
+            (nothing, nothing, tf.zeros((count,), "bool")),
             tf.zeros((count, self.num_candidates), "int32"),
             tf.zeros_like(images),
             tf.zeros((count,), "int32"),
-            nothing,
             tf.constant(0),
         )
         batch = tf.TensorShape([None])
         shapes = (
             tf.TensorShape([]),
             batch,
-            batch,
+            (batch, batch, batch),
             tf.TensorShape([None, None]),
             images.shape,
             batch,
-            batch,
             tf.TensorShape([]),
         )
-        _, _, first_labels, _, total, steps, found, passes = tf.while_loop(
-            more, take_step, start, shape_invariants=shapes
-        )
-        origin = first_labels if labels is None else labels
+        if dominant:
+            # Devices cannot meet within a loop, so the first turn is taken
+            # before it.
+            state = take_step(*state)
+        if not dominant or turns > 1:
+            state = tf.while_loop(
+                more, take_step, state, shape_invariants=shapes
+            )
+        _, active, (first_labels, now, done), _, total, steps, passes = state
+        if dominant:
+            done = tf.tensor_scatter_nd_update(
+                done, active[:, tf.newaxis], tf.fill(tf.shape(active), True)
+            )
         return _Batch(
             increments=stretch * total,
-            labels=found,
+            labels=now,
             steps=steps,
-            converged=tf.not_equal(found, origin),
+            converged=done,
             first_labels=first_labels,
             passes=passes,
         )
 
-    def _highest(self, scores):
-        """The highest classes, `(n, num_candidates)`, highest first."""
+    def _candidates(self, scores, own, add_up):
+        """The classes to step from and to, `(n, num_candidates)`.
+
+        Each image's own class stands first, then the highest of the others,
+        highest first, or the dominant class alone.
+        """
+        if self.boundary == "dominant":
+            masses = class_masses(own, scores)
+            masses = masses if add_up is None else add_up(masses)
+            goals = dominant_goals(own, scores, masses)
+            return tf.cast(tf.stack([own, goals], axis=-1), "int32")
         k = min(self.num_candidates, scores.shape[-1])
-        return tf.math.top_k(scores, k=k).indices
+        own = tf.one_hot(own, scores.shape[-1]) > 0
+        return tf.math.top_k(tf.where(own, np.inf, scores), k=k).indices
+
+    def _is_done(self, scores, highest, own, candidates):
+        """Whether the class that counts leads each image's own by enough."""
+        if self.boundary == "dominant":
+            other = tf.gather(scores, candidates[:, 1], batch_dims=1)
+        else:
+            is_own = tf.one_hot(own, scores.shape[-1]) > 0
+            other = tf.reduce_max(
+                tf.where(is_own, scores.dtype.min, scores), axis=-1
+            )
+        lead = other - tf.gather(scores, own, batch_dims=1)
+        # A score that is not finite does not keep an image in the loop.
+        return ~(lead < self.confidence) & tf.not_equal(highest, own)
 
     def _step(self, logits, tape, points, scores, left, candidates):
-        """One step towards the nearest boundary for the images `left`.
+        """One step over the nearest boundary for the images `left`.
 
         Returns the increments, whether each image had a usable gradient, and
         the model passes spent.
@@ -391,7 +486,8 @@ class DeepFool:
             axes = list(range(1, slope.shape.rank))
             shape = [-1] + [1] * len(axes)
             square = tf.reduce_sum(tf.square(slope), axis=axes)
-            gap = tf.abs(tf.reduce_sum(leads(j) * scores, axis=-1)) + _NUDGE
+            lead = tf.reduce_sum(leads(j) * scores, axis=-1)
+            gap = self.confidence - lead + _NUDGE
             distance = gap / tf.sqrt(square)
             # A gradient that is zero, not finite, or too large or too small
             # for float32 is never chosen.
@@ -425,11 +521,14 @@ class DeepFool:
             "one_by_one": self.one_by_one,
             "step_size": keras.saving.serialize_keras_object(self.step_size),
             "momentum": self.momentum,
+            "boundary": self.boundary,
+            "confidence": self.confidence,
         }
 
     @classmethod
     def from_config(cls, config):
-        config = dict(config)
+        # Files without a boundary are from when there was but the nearest.
+        config = {"boundary": "nearest", **config}
         config["step_size"] = keras.saving.deserialize_keras_object(
             config["step_size"]
         )

@@ -16,6 +16,7 @@ and says what it can: run on several devices, with XLA, towards a target.
 """
 
 import collections
+import functools
 
 import keras
 import numpy as np
@@ -252,7 +253,10 @@ class _DeepFoolUpdate(Update):
     def _minimal_perturbations(self, model, images, v, clean):
         perturbed = apply_perturbation(images, v, model.value_range)
         return self._rule.minimal_perturbations(
-            model.labeller.logits, perturbed, clean
+            model.labeller.logits,
+            perturbed,
+            clean,
+            functools.partial(_over_devices, model),
         )
 
 

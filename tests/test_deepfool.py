@@ -12,7 +12,7 @@ def weights(model):
     return [np.asarray(w, "float64") for w in model.get_weights()]
 
 
-def closed_form(model, images, num_candidates):
+def closed_form(model, images, num_candidates, confidence=0.0):
     """Minimal perturbations of a linear classifier, in NumPy."""
     kernel, bias = weights(model)
     if kernel.shape[-1] == 1:  # One logit z is two classes, (0, z).
@@ -24,7 +24,7 @@ def closed_form(model, images, num_candidates):
         order = np.argsort(-scores, kind="stable")[:num_candidates]
         own, others = order[0], order[1:]
         normals = kernel[:, others] - kernel[:, [own]]
-        gaps = scores[own] - scores[others]
+        gaps = scores[own] - scores[others] + confidence
         nearest = np.argmin(gaps / np.linalg.norm(normals, axis=0))
         normal = normals[:, nearest]
         perturbations.append(gaps[nearest] * normal / np.sum(normal**2))
@@ -50,6 +50,164 @@ def test_closed_form(classes, num_candidates, activation, linear, images):
     assert result.converged.all()
     moved = keras_uap.logits_function(model)(images + result.perturbations)
     np.testing.assert_array_equal(np.argmax(moved, -1), labels)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 20.0])
+@pytest.mark.parametrize("num_candidates", [2, 4])
+def test_closed_form_with_confidence(
+    confidence, num_candidates, linear, images
+):
+    """Exactly to where the other class leads by so many logits."""
+    model = linear()
+    result = keras_uap.deepfool(
+        model,
+        images,
+        num_candidates,
+        overshoot=0.0,
+        verbose=0,
+        confidence=confidence,
+    )
+    expected, labels = closed_form(model, images, num_candidates, confidence)
+    np.testing.assert_allclose(result.perturbations, expected, atol=1e-4)
+    np.testing.assert_array_equal(result.labels, labels)
+    assert result.converged.all()
+    scores = model.predict(images, verbose=0)
+    rows, own = np.arange(40), scores.argmax(-1)
+    moved = model.predict(images + result.perturbations, verbose=0)
+    np.testing.assert_allclose(
+        moved[rows, labels] - moved[rows, own], confidence, atol=1e-3
+    )
+
+
+def by_hand(model, x, num_candidates, overshoot, confidence, max_steps=50):
+    """DeepFool of one image in NumPy, with gradients by a tape."""
+    network = keras.Model(model.inputs[0], model.layers[-1].output)
+
+    def look(x):
+        point = tf.constant(x[np.newaxis], "float32")
+        with tf.GradientTape() as tape:
+            tape.watch(point)
+            z = network(point)
+        slopes = np.asarray(tape.jacobian(z, point))[0, :, 0]
+        return np.asarray(z, "float64")[0], slopes.astype("float64")
+
+    start, _ = look(x)
+    order = np.argsort(-start)
+    own, others = order[0], order[1:num_candidates]
+    total = np.zeros(x.shape)
+    for steps in range(max_steps + 1):
+        z, slopes = look(x + (1 + overshoot) * total)
+        best = np.max(np.delete(z, own))
+        if best - z[own] >= confidence and best > z[own]:
+            return (1 + overshoot) * total, steps, True
+        if steps == max_steps:
+            return (1 + overshoot) * total, steps, False
+        nearest = None
+        for k in others:
+            slope = slopes[k] - slopes[own]
+            gap = confidence + z[own] - z[k]
+            step = gap * slope / np.sum(slope**2)
+            if nearest is None or np.sum(step**2) < np.sum(nearest**2):
+                nearest = step
+        total += nearest
+
+
+@pytest.mark.parametrize("confidence", [0.0, 2.0])
+def test_agrees_with_numpy_on_a_network(confidence, cnn, images):
+    model = cnn(activation=None)
+    images = images[:12]
+    result = keras_uap.deepfool(
+        model,
+        images,
+        3,
+        0.05,
+        max_steps=8,
+        verbose=0,
+        confidence=confidence,
+    )
+    assert result.steps.max() > 2
+    for x, increment, steps, converged in zip(
+        images, result.perturbations, result.steps, result.converged
+    ):
+        expected = by_hand(model, x, 3, 0.05, confidence, 8)
+        np.testing.assert_allclose(increment, expected[0], atol=1e-3)
+        assert (steps, converged) == expected[1:]
+
+
+def dominant_by_hand(model, images, labels, confidence):
+    """Increments to the dominant boundary of a linear classifier, in NumPy."""
+    kernel, bias = weights(model)
+    scores = images.reshape(len(images), -1).astype("float64") @ kernel + bias
+    p = np.exp(scores - scores.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    p[np.arange(len(p)), labels] = 0.0
+    dominant = p.sum(0).argmax()
+    increments = []
+    for z, own in zip(scores, labels):
+        goal = dominant
+        if own == goal:
+            goal = np.argmax(np.where(np.arange(len(z)) == own, -np.inf, z))
+        slope = kernel[:, goal] - kernel[:, own]
+        gap = max(confidence - (z[goal] - z[own]), 0.0)
+        increments.append(gap * slope / np.sum(slope**2))
+    return np.reshape(increments, images.shape), dominant
+
+
+@pytest.mark.parametrize("max_steps", [1, 3])
+@pytest.mark.parametrize("confidence", [0.0, 4.0, 10.0])
+def test_dominant_boundary_of_a_linear_classifier(
+    max_steps, confidence, linear, images
+):
+    model = linear()
+    logits = keras_uap.logits_function(model)
+    # Some images are already beyond it, and some are of the dominant class.
+    labels = np.argmax(logits(images[::-1].copy()), -1)
+    rule = keras_uap.DeepFool(
+        overshoot=0.02, max_steps=max_steps, confidence=confidence
+    )
+    assert rule.boundary == "dominant"
+    batch = rule.minimal_perturbations(logits, tf.constant(images), labels)
+    expected, dominant = dominant_by_hand(model, images, labels, confidence)
+    done = np.all(expected == 0, axis=(1, 2, 3))
+    assert 0 < done.sum() < 40
+    assert np.any(labels == dominant)
+    np.testing.assert_allclose(batch.increments, 1.02 * expected, atol=1e-4)
+    np.testing.assert_array_equal(batch.steps, ~done)
+    assert np.all(batch.converged)
+    np.testing.assert_array_equal(
+        batch.first_labels, np.argmax(logits(images), -1)
+    )
+    if max_steps == 1:
+        # A forward of all, then a backward of all, or both of those left.
+        left = np.sum(~done)
+        assert int(batch.passes) == 40 + min(40, 2 * left)
+
+
+def test_dominant_boundary_within_a_fit(linear, images, make_uap):
+    """One batch from v = 0 steps along the sum of the increments."""
+    model = linear()
+    labels = model.predict(images, verbose=0).argmax(-1)
+    uap = make_uap(model, 100.0, value_range=None)
+    uap.compile(keras_uap.DeepFool(step_size=0.04, momentum=0.0))
+    history = uap.fit(images, batch_size=40, verbose=0).history
+    total = dominant_by_hand(model, images, labels, 10.0)[0].sum(0)
+    np.testing.assert_allclose(
+        uap.perturbation, 4.0 * total / np.abs(total).mean(), rtol=1e-3
+    )
+    assert history["model_passes"] == [80]
+    assert history["not_converged"] == [0]
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_dominant_leaves_out_images_without_a_gradient(value, broken, images):
+    images[:, 0, 0, 0] = np.where(np.arange(40) % 3 == 0, 0.9, 0.1)
+    lost = np.arange(40) % 3 == 0
+    batch = keras_uap.DeepFool(confidence=1e3).minimal_perturbations(
+        keras_uap.logits_function(broken(value, 0.5)), tf.constant(images)
+    )
+    np.testing.assert_array_equal(batch.converged, ~lost)
+    np.testing.assert_array_equal(batch.increments.numpy()[lost], 0.0)
+    assert np.isfinite(batch.increments).all()
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
@@ -164,6 +322,21 @@ class CountedLogits:
         return self.logits(count(images))
 
 
+@pytest.mark.parametrize("share_fooled", [0.0, 0.5, 1.0])
+def test_model_passes_to_the_dominant_boundary(share_fooled, cnn, images):
+    logits = CountedLogits(keras_uap.logits_function(cnn()))
+    labels = np.argmax(logits(tf.constant(images)), -1)
+    fooled = np.arange(40) < 40 * share_fooled
+    labels = np.where(fooled, (labels + 1) % 4, labels)
+    for max_steps in (1, 3):
+        logits.forwards = logits.backwards = 0
+        rule = keras_uap.DeepFool(max_steps=max_steps, confidence=1.0)
+        batch = rule.minimal_perturbations(logits, tf.constant(images), labels)
+        assert int(batch.passes) == logits.forwards + logits.backwards
+        assert logits.forwards >= 40
+        assert max(batch.steps) <= max_steps
+
+
 @pytest.mark.parametrize("num_candidates", [2, 4])
 @pytest.mark.parametrize("share_fooled", [0.0, 0.5, 1.0])
 def test_model_passes_are_counted_right(
@@ -174,7 +347,7 @@ def test_model_passes_are_counted_right(
     fooled = np.arange(40) < 40 * share_fooled
     labels = np.where(fooled, (labels + 1) % 4, labels)
     logits.forwards = 0
-    rule = keras_uap.DeepFool(num_candidates)
+    rule = keras_uap.DeepFool(num_candidates, boundary="nearest")
     batch = rule.minimal_perturbations(logits, tf.constant(images), labels)
     assert int(batch.passes) == logits.forwards + logits.backwards
     assert logits.forwards >= 40
@@ -194,6 +367,7 @@ def test_model_passes_are_counted_right(
         ("overshoot", -0.1),
         ("overshoot", np.nan),
         ("max_steps", 0),
+        ("confidence", -0.5),
         ("batch_size", 0),
         ("batch_size", 2.0),
         ("images", np.zeros((0, 8, 8, 3))),
@@ -216,11 +390,46 @@ def test_bad_arguments(argument, value, linear, images):
         ("step_size", np.inf),
         ("momentum", 1.0),
         ("momentum", -0.1),
+        ("boundary", "nearer"),
+        ("confidence", -1.0),
+        ("confidence", np.inf),
     ],
 )
 def test_bad_arguments_of_the_rule(argument, value):
     with pytest.raises(ValueError, match=argument):
         keras_uap.DeepFool(**{argument: value})
+
+
+def test_the_dominant_boundary_is_one_of_a_whole_batch():
+    for arguments in ({"one_by_one": True}, {"num_candidates": 3}):
+        with pytest.raises(ValueError, match="Pass boundary='nearest'"):
+            keras_uap.DeepFool(boundary="dominant", **arguments)
+
+
+def test_what_a_rule_is_where_nothing_is_said():
+    def settings(**arguments):
+        rule = keras_uap.DeepFool(**arguments)
+        return rule.boundary, rule.confidence, rule.max_steps
+
+    assert settings() == ("dominant", 10.0, 1)
+    paper = ("nearest", 0.0, 50)
+    assert settings(one_by_one=True) == paper
+    assert settings(num_candidates=10) == paper
+    assert settings(boundary="nearest") == paper
+
+
+def test_a_rule_of_a_file_without_a_boundary_is_the_papers():
+    old = {
+        "num_candidates": 2,
+        "overshoot": 0.02,
+        "max_steps": 50,
+        "one_by_one": False,
+        "step_size": 0.8,
+        "momentum": 0.9,
+    }
+    rule = keras_uap.DeepFool.from_config(old)
+    assert (rule.boundary, rule.confidence) == ("nearest", 0.0)
+    assert rule.get_config() == old | {"boundary": "nearest", "confidence": 0.0}
 
 
 def test_images_of_another_size(linear):

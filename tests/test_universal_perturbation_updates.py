@@ -110,7 +110,9 @@ def test_batch_step_is_the_normed_sum_of_increments(linear, images, make_uap):
     """One batch from v = 0: a step of step_size * epsilon, on average."""
     model = linear()
     uap = make_uap(model, 100.0, value_range=None)
-    uap.compile(keras_uap.DeepFool(step_size=0.04, momentum=0.0))
+    uap.compile(
+        keras_uap.DeepFool(step_size=0.04, momentum=0.0, boundary="nearest")
+    )
     uap.fit(images, batch_size=40, verbose=0)
     increments = keras_uap.deepfool(model, images, 2, verbose=0).perturbations
     total = increments.sum(axis=0)
