@@ -29,6 +29,7 @@ import collections
 import dataclasses
 import json
 import os
+import random
 import textwrap
 import time
 import warnings
@@ -58,12 +59,12 @@ MOST = 2000
 
 DATA_FREE = "data-free"
 DATA_FREE_START = "data-free start"
-# The loss of each run, or how DeepFool does it.
+# The loss of each run; DeepFool has none.
 _RUNS = {
     "dominant": "dominant",
     "features+dominant": "features+dominant",
     "cross-entropy": "crossentropy",
-    "DeepFool": DeepFool(),
+    "DeepFool": None,
     DATA_FREE_START: "dominant",
 }
 # This share of a run's passes goes to images without content.
@@ -276,16 +277,21 @@ def audit(
             f"scores. Received: {classifier!r}."
         )
     pictures = _pictures(classifier, images, groups, value_range)
-    return audit_pictures(
-        classifier,
-        pictures,
-        ball,
-        value_range,
-        budget,
-        seed,
-        from_logits,
-        verbose,
-    )
+    # Keras seeds what it makes from Python's own generator.
+    state = random.getstate()
+    try:
+        return audit_pictures(
+            classifier,
+            pictures,
+            ball,
+            value_range,
+            budget,
+            seed,
+            from_logits,
+            verbose,
+        )
+    finally:
+        random.setstate(state)
 
 
 def audit_pictures(
@@ -456,17 +462,18 @@ class _Attacker:
             uap.build((None, *self._images.shape[1:]))
         # The order comes from this generator alone; the global state stays.
         uap.seed_generator.state.assign([seed, 0])
-        rule = _RUNS["dominant" if noise is not None else name]
+        loss = _RUNS["dominant" if noise is not None else name]
         images = self._images if noise is None else noise
         varied = self._varied and noise is None
-        each = 3 if "features" in str(rule) else 2
+        each = 3 if "features" in name else 2
         data, clean, steps = _data(
             images, passes, each, varied, seed, self._value_range
         )
-        if isinstance(rule, DeepFool):
-            uap.compile(rule)
+        if loss is None:
+            falling = keras.optimizers.schedules.PolynomialDecay
+            uap.compile(DeepFool(step_size=falling(0.8, steps, 0.008)))
         else:
-            uap.compile(uap.decaying_lion(steps), loss=rule)
+            uap.compile(uap.decaying_lion(steps), loss=loss)
         spending = _Spending(passes - clean)
         with warnings.catch_warnings():
             # The audit has said it.
