@@ -309,7 +309,7 @@ def audit_pictures(
     warn_of_other_range(pictures.images, value_range, "images", 3)
     judge = _Judge(classifier, pictures, value_range, from_logits, seed)
     attacker = _Attacker(
-        classifier, ball, value_range, from_logits, judge.images_to_fit
+        classifier, ball, value_range, from_logits, judge.pictures_to_fit
     )
     runs, notes = _runs(classifier, BUDGETS[budget])
     notes += attacker.notes
@@ -344,6 +344,10 @@ class _Judge:
             images, groups, classes, seed=seed
         )
         self.images_to_fit = images[fit]
+        paths = pictures.paths
+        self.pictures_to_fit = datasets.Pictures(
+            self.images_to_fit, paths=None if paths is None else paths[fit]
+        )
         self.num_select = len(select)
         others = np.concatenate([select, held_out])
         self.held_out = images[held_out]
@@ -414,7 +418,9 @@ _Attack = collections.namedtuple(
 class _Attacker:
     """Runs with a fixed number of passes, on images that are varied if few."""
 
-    def __init__(self, classifier, ball, value_range, from_logits, images):
+    def __init__(self, classifier, ball, value_range, from_logits, pictures):
+        images = pictures.images
+        self._pictures = pictures
         self._classifier = classifier
         self._ball = ball
         self._value_range = value_range
@@ -463,11 +469,13 @@ class _Attacker:
         # The order comes from this generator alone; the global state stays.
         uap.seed_generator.state.assign([seed, 0])
         loss = _RUNS["dominant" if noise is not None else name]
-        images = self._images if noise is None else noise
+        pictures = self._pictures
+        if noise is not None:
+            pictures = datasets.Pictures(noise)
         varied = self._varied and noise is None
         each = 3 if "features" in name else 2
         data, clean, steps = _data(
-            images, passes, each, varied, seed, self._value_range
+            pictures, passes, each, varied, seed, self._value_range
         )
         if loss is None:
             falling = keras.optimizers.schedules.PolynomialDecay
@@ -494,7 +502,7 @@ def _span(images):
     return float(images.min()), float(images.max())
 
 
-def _data(images, passes, each, varied, seed, value_range):
+def _data(pictures, passes, each, varied, seed, value_range):
     """What `fit` takes, to spend a number of passes.
 
     Returns:
@@ -504,12 +512,12 @@ def _data(images, passes, each, varied, seed, value_range):
     """
     if varied:
         steps = max(1, passes // ((each + 1) * BATCH))
-        views = datasets.augmented(
-            images, BATCH, value_range or _span(images), seed
-        )
+        value_range = value_range or _span(pictures.images)
+        views = datasets.views(pictures, BATCH, value_range, seed)
         # DeepFool may take fewer passes: then there are more batches.
         arguments = {"x": views.repeat(), "steps_per_epoch": passes // BATCH}
         return arguments, 0, steps
+    images = pictures.images
     # More images than the passes can show once need no clean prediction.
     most = max(1, passes // (each + 1))
     if len(images) > most:
@@ -564,7 +572,7 @@ def _runs(classifier, budget):
 def _pictures(classifier, images, groups, value_range):
     """Returns what the caller named as `datasets.Pictures`."""
     shape = stated_shape(classifier)
-    labels = folders = None
+    labels = None
     if isinstance(images, (str, os.PathLike)):
         if groups is not None:
             raise ValueError(
@@ -597,7 +605,7 @@ def _pictures(classifier, images, groups, value_range):
             f"{', '.join(map(str, shape))})."
         )
     groups = as_groups(groups, images)
-    return datasets.Pictures(images, None, labels, groups, folders)
+    return datasets.Pictures(images, labels=labels, groups=groups)
 
 
 def _gathered(data):

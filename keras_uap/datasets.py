@@ -27,7 +27,9 @@ FEW = 500
 
 # What `load` gives; all but the images may be None.
 Pictures = collections.namedtuple(
-    "Pictures", ["images", "class_names", "labels", "groups", "folders"]
+    "Pictures",
+    ["images", "class_names", "labels", "groups", "folders", "paths"],
+    defaults=[None] * 5,
 )
 
 
@@ -152,8 +154,9 @@ def load(
         `Pictures`: uint8 `images` `(n, height, width, channels)`;
         `class_names`, a list, and `labels` `(n,)`, with `labels=True`;
         `groups` `(n,)`, the photograph of each picture, where the names of
-        the files tell; and `folders` `(n,)`, the folder in the source that
-        each is in, where there are several. What is not known is `None`.
+        the files tell; `folders` `(n,)`, the folder in the source that each
+        is in, where there are several; and `paths` `(n,)` of the files. What
+        is not known is `None`.
 
     Raises:
         ImportError, ValueError: as `images`, and for a file that is no
@@ -174,8 +177,9 @@ def load(
             f"{source} holds a file that is no picture, or is damaged. "
             f"{first_line(error)}"
         ) from error
-    groups = folders = None
+    groups = folders = paths = None
     if hasattr(data, "file_paths"):
+        paths = np.array(data.file_paths)
         groups = photographs(data.file_paths)
         root = pathlib.Path(source)
         folders = [
@@ -191,10 +195,11 @@ def load(
         np.concatenate(targets) if labels else None,
         groups,
         folders,
+        paths,
     )
 
 
-def augmentation(value_range=(0, 255), seed=None):
+def augmentation(value_range=(0, 255), seed=None, crops=True):
     """Returns Keras layers that vary photographs: a few go much further.
 
     Random mirror images, zooms into the picture (up to twice), shifts (up to a
@@ -203,6 +208,7 @@ def augmentation(value_range=(0, 255), seed=None):
     Args:
         value_range: Pair of floats, the pixel range.
         seed: Integer, the seed of the draws.
+        crops: Boolean, whether to zoom and shift.
 
     Returns:
         A function from a batch of images to a float32 batch of the same shape,
@@ -217,6 +223,8 @@ def augmentation(value_range=(0, 255), seed=None):
         layers.RandomBrightness(0.2, value_range, seed=seeds[3]),
         layers.RandomContrast(0.3, value_range, seed=seeds[4]),
     ]
+    if not crops:
+        del pipeline[1:3]
 
     def augment(batch):
         batch = tf.cast(batch, "float32")
@@ -248,6 +256,67 @@ def augmented(images, batch_size=16, value_range=(0, 255), seed=0):
         .batch(batch_size)
         .prefetch(2)
         .map(augmentation(value_range, seed))
+    )
+
+
+def views(pictures, batch_size=16, value_range=(0, 255), seed=0):
+    """Returns a data set of varied batches of pictures, whole where they are.
+
+    A picture that was loaded is the middle of its file. Where the files are
+    known, each view is a random crop of the whole of one, a quarter of it to
+    all of it, of any shape between 3:4 and 4:3; else as `augmented`.
+
+    Args:
+        pictures: `Pictures`, as `load` gives, with images of `value_range`.
+        batch_size: Integer.
+        value_range: Pair of floats, the pixel range.
+        seed: Integer, the seed of the order and of the draws.
+
+    Returns:
+        A `tf.data.Dataset` of float32 batches, each pass with other draws.
+    """
+    images, paths = pictures.images, pictures.paths
+    if paths is None:
+        return augmented(images, batch_size, value_range, seed)
+    low, high = value_range
+    size = images.shape[1:3]
+    color_mode = "grayscale" if images.shape[-1] == 1 else "rgb"
+
+    def read(path):
+        image = _to_color_mode(_read_picture(path), color_mode)
+        # What is kept in memory is at most twice the size that is needed.
+        sides = tf.cast(tf.shape(image)[:2], "float64")
+        scale = 2.0 * max(size) / tf.reduce_min(sides)
+        scale = tf.minimum(scale, 1)
+        sides = tf.cast(tf.round(sides * scale), "int32")
+        image = tf.image.resize(image, sides, antialias=True)
+        return tf.cast(tf.round(image), "uint8")
+
+    def crop(image, draw):
+        begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+            tf.shape(image),
+            tf.zeros((1, 0, 4)),
+            draw,
+            aspect_ratio_range=(3 / 4, 4 / 3),
+            area_range=(0.25, 1.0),
+            use_image_if_no_bounding_boxes=True,
+        )
+        image = tf.slice(image, begin, extent)
+        image = tf.image.resize(image, size, antialias=True)
+        image = tf.ensure_shape(image, images.shape[1:])
+        return low + image * ((high - low) / 255)
+
+    whole = tf.data.Dataset.from_tensor_slices(paths)
+    whole = whole.map(read, num_parallel_calls=tf.data.AUTOTUNE).cache()
+    draws = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
+    data = tf.data.Dataset.zip(
+        whole.shuffle(len(paths), seed=seed), draws.batch(2)
+    )
+    data = data.map(crop, num_parallel_calls=tf.data.AUTOTUNE)
+    return without_tuner(
+        data.batch(batch_size)
+        .prefetch(2)
+        .map(augmentation(value_range, seed, crops=False))
     )
 
 
@@ -298,16 +367,20 @@ def _from_folder(folder, labels, limit, shuffle, seed):
         )
 
     def read(path, *label):
-        # Not every format can be decoded as grey.
-        image = tf.io.decode_image(
-            tf.io.read_file(path), channels=3, expand_animations=False
-        )
-        image.set_shape((None, None, 3))
-        return image, *label
+        return _read_picture(path), *label
 
     data = tf.data.Dataset.from_tensor_slices(columns)
     data = data.map(read, num_parallel_calls=tf.data.AUTOTUNE)
     return data, found.class_names, paths.tolist()
+
+
+def _read_picture(path):
+    # Not every format can be decoded as grey.
+    image = tf.io.decode_image(
+        tf.io.read_file(path), channels=3, expand_animations=False
+    )
+    image.set_shape((None, None, 3))
+    return image
 
 
 def _tfds_builder(name):

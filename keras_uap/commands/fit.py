@@ -84,9 +84,7 @@ def run(options):
     data = {"x": images, "batch_size": inputs.BATCH}
     epochs = options.epochs
     if options.augment or len(images) < datasets.FEW:
-        data = {
-            "x": datasets.augmented(images, inputs.BATCH, seed=options.seed)
-        }
+        data = {"x": datasets.views(train, inputs.BATCH, seed=options.seed)}
         epochs = epochs or max(EPOCHS, -(-VIEWS // len(images)))
         print(f"  each is varied anew {epochs} times: crops, light, mirror")
     epochs = epochs or EPOCHS
