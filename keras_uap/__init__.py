@@ -34,6 +34,7 @@ __all__ = [
     "UniversalPerturbation",
     "__version__",
     "attach",
+    "audit",
     "deepfool",
     "logits_function",
     "noise_images",
@@ -44,6 +45,8 @@ __all__ = [
 
 
 def __getattr__(name):
+    if name == "audit":  # It measures, too.
+        return importlib.import_module("keras_uap.auditing").audit
     if name in _MODULES:
         return importlib.import_module(f"keras_uap.{name}")
     raise AttributeError(f"module 'keras_uap' has no attribute {name!r}")

@@ -10,6 +10,7 @@ import sys
 import warnings
 
 from keras_uap.commands import (
+    audit,
     console,
     demo,
     evaluate,
@@ -24,7 +25,7 @@ Find and measure universal adversarial perturbations of image classifiers: one
 small image that, added to almost any picture, changes the classifier's answer.
 For testing and hardening your own models."""
 
-COMMANDS = (demo, fit, evaluate, transfer, harden, report)
+COMMANDS = (demo, audit, fit, evaluate, transfer, harden, report)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -7,6 +7,7 @@ transparent lies on white, as on most pages. `augmentation` makes few
 photographs go further.
 """
 
+import collections
 import os
 import pathlib
 import threading
@@ -21,6 +22,8 @@ import tensorflow as tf
 
 from keras_uap.batches import without_tuner as without_tuner
 from keras_uap.checks import check_flag
+from keras_uap.parts import photographs
+from keras_uap.parts import split as split
 
 _SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".gif"),
@@ -36,6 +39,19 @@ _TOGETHER = 32
 
 # What may be kept in memory: 3,500 colour pictures of 224x224.
 _MOST_BYTES = 2**29
+
+# Fewer pictures than this are varied: see `augmented`.
+FEW = 500
+
+# What `load` gives; all but the images may be None.
+Pictures = collections.namedtuple(
+    "Pictures",
+    [
+        *("images", "class_names", "labels", "groups", "folders", "paths"),
+        "left_out",
+    ],
+    defaults=[None] * 5 + [()],
+)
 
 
 def images(
@@ -117,7 +133,7 @@ def images(
         # Bytes, so that four times as many fit into memory.
         return tf.cast(tf.round(resize(image)), "uint8"), *label
 
-    left_out = []
+    left_out, paths = [], None
     if not hasattr(source, "as_dataset") and pathlib.Path(source).is_dir():
         paths, numbers, names = _find_files(source, labels, limit)
         if strict:
@@ -155,10 +171,75 @@ def images(
     data.left_out = left_out
     if labels:
         data.class_names = names
+    if paths is not None and not shuffle:
+        data.file_paths = paths.tolist()
     return data
 
 
-def augmentation(value_range=(0, 255), seed=None):
+def load(
+    source,
+    size=(224, 224),
+    split="train",
+    limit=None,
+    labels=False,
+    color_mode="rgb",
+):
+    """Loads pictures into memory, with what `split` must know of them.
+
+    Args:
+        source, size, split, limit, labels, color_mode: As for `images`.
+
+    Returns:
+        `Pictures`: uint8 `images` `(n, height, width, channels)`;
+        `class_names`, a list, and `labels` `(n,)`, with `labels=True`;
+        `groups` `(n,)`, the photograph of each picture, where the names of
+        the files tell; `folders` `(n,)`, the folder in the source that each
+        is in, where there are several; and `paths` `(n,)` of the files. What
+        is not known is `None`. `left_out` are the files that cannot be read.
+
+    Raises:
+        ImportError, ValueError: as `images`, and if none of the files can be
+            read.
+    """
+    data = images(
+        source, size, split, limit, 32, labels, color_mode, cache=False
+    )
+    pictures, targets = [], []
+    # A byte a value keeps a thousand pictures at 150 MB.
+    for batch in data:
+        batch, target = batch if labels else (batch, ())
+        pictures.append(batch.numpy().astype("uint8"))
+        targets.append(np.asarray(target))
+    if not pictures:
+        raise ValueError(
+            f"{source} holds no picture that can be read. Received: "
+            f"{len(data.left_out)} file(s) that cannot, such as "
+            f"{data.left_out[0]}."
+        )
+    groups = folders = paths = None
+    if hasattr(data, "file_paths"):
+        paths = [p for p in data.file_paths if p not in set(data.left_out)]
+        groups = photographs(paths)
+        root = pathlib.Path(source)
+        folders = [
+            pathlib.Path(path).relative_to(root).parts[0]
+            if pathlib.Path(path).parent != root
+            else "."
+            for path in paths
+        ]
+        folders = np.array(folders) if len(set(folders)) > 1 else None
+    return Pictures(
+        np.concatenate(pictures),
+        getattr(data, "class_names", None),
+        np.concatenate(targets) if labels else None,
+        groups,
+        folders,
+        None if paths is None else np.array(paths),
+        tuple(data.left_out),
+    )
+
+
+def augmentation(value_range=(0, 255), seed=None, crops=True):
     """Returns Keras layers that vary photographs: a few go much further.
 
     Random mirror images, zooms into the picture (up to twice), shifts (up to a
@@ -167,6 +248,7 @@ def augmentation(value_range=(0, 255), seed=None):
     Args:
         value_range: Pair of floats, the pixel range.
         seed: Integer, the seed of the draws.
+        crops: Boolean, whether to zoom and shift.
 
     Returns:
         A function from a batch of images to a float32 batch of the same shape,
@@ -181,6 +263,8 @@ def augmentation(value_range=(0, 255), seed=None):
         layers.RandomBrightness(0.2, value_range, seed=seeds[3]),
         layers.RandomContrast(0.3, value_range, seed=seeds[4]),
     ]
+    if not crops:
+        del pipeline[1:3]
 
     def augment(batch):
         batch = tf.cast(batch, "float32")
@@ -212,6 +296,69 @@ def augmented(images, batch_size=16, value_range=(0, 255), seed=0):
         .batch(batch_size)
         .prefetch(2)
         .map(augmentation(value_range, seed))
+    )
+
+
+def views(pictures, batch_size=16, value_range=(0, 255), seed=0):
+    """Returns a data set of varied batches of pictures, whole where they are.
+
+    A picture that was loaded is the middle of its file. Where the files are
+    known, each view is a random crop of the whole of one, a quarter of it to
+    all of it, of any shape between 3:4 and 4:3; else as `augmented`.
+
+    Args:
+        pictures: `Pictures`, as `load` gives, with images of `value_range`.
+        batch_size: Integer.
+        value_range: Pair of floats, the pixel range.
+        seed: Integer, the seed of the order and of the draws.
+
+    Returns:
+        A `tf.data.Dataset` of float32 batches, each pass with other draws.
+    """
+    images, paths = pictures.images, pictures.paths
+    if paths is None:
+        return augmented(images, batch_size, value_range, seed)
+    low, high = value_range
+    size = images.shape[1:3]
+    color_mode = "grayscale" if images.shape[-1] == 1 else "rgb"
+
+    def read(path):
+        image = tf.numpy_function(_read_picture, [path], tf.uint8)
+        image = tf.ensure_shape(image, (None, None, 3))
+        image = _to_color_mode(tf.cast(image, "float32"), color_mode)
+        # What is kept in memory is at most twice the size that is needed.
+        sides = tf.cast(tf.shape(image)[:2], "float64")
+        scale = 2.0 * max(size) / tf.reduce_min(sides)
+        scale = tf.minimum(scale, 1)
+        sides = tf.cast(tf.round(sides * scale), "int32")
+        image = tf.image.resize(image, sides, antialias=True)
+        return tf.cast(tf.round(image), "uint8")
+
+    def crop(image, draw):
+        begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+            tf.shape(image),
+            tf.zeros((1, 0, 4)),
+            draw,
+            aspect_ratio_range=(3 / 4, 4 / 3),
+            area_range=(0.25, 1.0),
+            use_image_if_no_bounding_boxes=True,
+        )
+        image = tf.slice(image, begin, extent)
+        image = tf.image.resize(image, size, antialias=True)
+        image = tf.ensure_shape(image, images.shape[1:])
+        return low + image * ((high - low) / 255)
+
+    whole = tf.data.Dataset.from_tensor_slices(paths)
+    whole = whole.map(read, num_parallel_calls=tf.data.AUTOTUNE).cache()
+    draws = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
+    data = tf.data.Dataset.zip(
+        whole.shuffle(len(paths), seed=seed), draws.batch(2)
+    )
+    data = data.map(crop, num_parallel_calls=tf.data.AUTOTUNE)
+    return without_tuner(
+        data.batch(batch_size)
+        .prefetch(2)
+        .map(augmentation(value_range, seed, crops=False))
     )
 
 

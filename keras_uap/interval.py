@@ -66,6 +66,11 @@ def rate_interval(hits, groups=None, level=0.95):
     return _wilson(share, effective * ratio**2, level)
 
 
+def is_wide(interval):
+    """Whether an interval says next to nothing: wider than 30 points."""
+    return interval[1] - interval[0] > 0.3
+
+
 def difference_interval(differences, groups=None, level=0.95):
     """Returns the confidence interval of a mean of paired differences.
 

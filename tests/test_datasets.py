@@ -465,3 +465,54 @@ def test_without_tuner_unless_asked_for():
     options.autotune.enabled = True
     data = data.with_options(options)
     assert datasets.without_tuner(data).options().autotune.enabled is True
+
+
+def wide_picture(path):
+    """A picture whose middle square is black, with bright ends."""
+    pixels = np.zeros((20, 60, 3), "uint8")
+    pixels[:, :20] = 255
+    pixels[:, 40:] = 255
+    Image.fromarray(pixels).save(path)
+
+
+def test_views_show_the_whole_picture(tmp_path):
+    for name in "abc":
+        wide_picture(tmp_path / f"{name}.png")
+    pictures = datasets.load(tmp_path, (8, 8))
+    assert pictures.images.max() == 0
+    data = datasets.views(pictures, 2, (0, 1), seed=1).repeat(8)
+    batches = np.concatenate([batch.numpy() for batch in data])
+    assert batches.shape == (24, 8, 8, 3)
+    assert batches.min() >= 0
+    assert 0.9 < batches.max() <= 1
+    # Other draws in each pass, the same from the same seed.
+    assert len(np.unique(batches.mean(axis=(1, 2, 3)))) > 12
+    again = datasets.views(pictures, 2, (0, 1), seed=1).repeat(8)
+    again = np.concatenate([batch.numpy() for batch in again])
+    np.testing.assert_array_equal(batches, again)
+
+
+def test_views_without_files_are_augmented():
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), "uint8")
+    views = datasets.views(datasets.Pictures(images), 4, seed=3)
+    for one, two in zip(views, datasets.augmented(images, 4, seed=3)):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_load_knows_folders_and_photographs(tmp_path):
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+        for i in range(4):
+            image = Image.new("RGB", (8, 8), (50 * i, 0, 0))
+            image.save(tmp_path / name / f"p{i // 2}_{i}.png")
+    pictures = datasets.load(tmp_path, (8, 8), labels=True)
+    assert pictures.images.dtype == np.uint8
+    assert pictures.folders.tolist() == ["x"] * 4 + ["y"] * 4
+    assert len(set(pictures.groups)) == 4
+    assert pictures.labels.tolist() == [0] * 4 + [1] * 4
+    assert pictures.class_names == ["x", "y"]
+    reds = [Image.open(path).getpixel((0, 0))[0] for path in pictures.paths]
+    assert reds == pictures.images[:, 0, 0, 0].tolist()
+    (tmp_path / "x" / "z.png").write_bytes(b"no picture")
+    with pytest.raises(datasets.DamagedError, match="no picture"):
+        datasets.load(tmp_path, (8, 8))

@@ -10,7 +10,7 @@ from PIL import Image
 
 import keras_uap
 from keras_uap import __main__ as command_line
-from keras_uap import interchange, samples
+from keras_uap import analysis, auditing, interchange, samples
 from keras_uap.commands import console, demo, harden, inputs
 
 SIZE = (8, 8, 3)
@@ -20,6 +20,8 @@ SIZE = (8, 8, 3)
 def workplace(tmp_path_factory):
     """A folder with models, 12 pictures and files that are wrong."""
     folder = tmp_path_factory.mktemp("work")
+    # The layers draw their seeds when they are made, before `save`.
+    keras.utils.set_random_seed(1)
     rng = np.random.default_rng(0)
     (folder / "photos" / "below").mkdir(parents=True)
     for i in range(12):
@@ -104,12 +106,20 @@ EVALUATE = {
 }
 
 
+AUDIT = {
+    "--model": "model.keras",
+    "--images": "photos",
+    "--budget": "quick",
+}
+
+
 DEFAULTS = {
     "fit": FIT,
     "evaluate": EVALUATE,
     "report": EVALUATE,
     "transfer": EVALUATE,
     "harden": FIT,
+    "audit": AUDIT,
 }
 
 
@@ -185,6 +195,16 @@ WRONG_TRANSFER = [
     ({"--value-range": [0, 1, "--value-range", 0, 1]}, "2 for 1 model(s)"),
     ({"--images": "empty"}, "No pictures in empty"),
 ]
+WRONG_AUDIT = [
+    ({"--model": "none.keras"}, "--model none.keras"),
+    ({"--images": "empty"}, "No pictures in empty"),
+    ({"--images": "one"}, "--images holds 1 picture"),
+    ({"--images": "damaged"}, "--images damaged holds a file"),
+    ({"--epsilon": 0}, "epsilon"),
+    ({"--norm": "l3"}, "norm='l3'"),
+    ({"--seed": -1}, "--seed must be at least 0"),
+    ({"--budget": "huge"}, "--budget"),
+]
 WRONG_HARDEN = [
     ({"--model": "exported"}, "cannot be trained any more"),
     ({"--learning-rate": 0}, "--learning-rate must be above 0"),
@@ -202,6 +222,7 @@ WRONG_HARDEN = [
     + [("report", *case) for case in WRONG_EVALUATE[:3]]
     + [("transfer", *case) for case in WRONG_TRANSFER]
     + [("harden", *case) for case in WRONG_HARDEN]
+    + [("audit", *case) for case in WRONG_AUDIT]
     + [
         ("demo", {"--epsilon": -1}, "epsilon"),
         ("demo", {"--norm": "l3"}, "norm"),
@@ -214,7 +235,7 @@ def test_wrong_argument_is_one_sentence(
 ):
     monkeypatch.setattr(samples, "load_classifier", cnn)
     defaults = DEFAULTS.get(command, {})
-    if command in ("fit", "harden", "report", "transfer"):
+    if command in ("audit", "fit", "harden", "report", "transfer"):
         defaults = defaults | {"--output": tmp_path}
     status, out, err = run(*words(command, defaults, changes))
     assert status == 2
@@ -341,6 +362,51 @@ def test_report(run, tmp_path):
     assert json.loads(text) == json.loads((folder / "report.json").read_text())
     with Image.open(folder / "report.png") as picture:
         assert min(picture.size) > 400
+
+
+def test_audit(run, tmp_path, monkeypatch):
+    budget = auditing.Budget(200, [("dominant", 0), ("cross-entropy", 0)])
+    monkeypatch.setattr(auditing, "BUDGETS", {"quick": budget})
+    output = {"--output": tmp_path / "out", "--class-names": "names.txt"}
+    status, out, err = run(*words("audit", AUDIT, output))
+    assert (status, err) == (0, "")
+    check_columns(out)
+    # What was done, how long it will take, what the number means.
+    text = " ".join(out.split())
+    assert "2 attacks of 200 model passes on 7 images" in text
+    assert "This takes about" in text
+    assert "pictures are few" in text or "images to fit are few" in text
+    assert "lower bound" in text
+    assert "wider than 30 points" in text
+    folder = output["--output"]
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"uap.npz", "audit.json", "audit.txt", "audit.png"}
+    values = json.loads((folder / "audit.json").read_text())
+    assert f"{values['fooling_rate']:.1%}" in out
+    v, card = interchange.load_perturbation(folder / "uap.npz")
+    assert card["classifier"] == "model.keras"
+    assert card["held_out"]["fooling_rate"] == values["fooling_rate"]
+    assert np.abs(v).max() <= 10
+    _, text, _ = run(*words("audit", AUDIT, output | {"--json": []}))
+    assert json.loads(text)["fooling_rate"] == values["fooling_rate"]
+
+
+def test_class_folders_share_every_part(run, workplace, tmp_path, monkeypatch):
+    """In sorted order, the held-out part was once the last classes."""
+    seen = []
+    measure = analysis.fooling_report
+
+    def look(classifier, v, images, *rest, **named):
+        seen.append(images)
+        return measure(classifier, v, images, *rest, **named)
+
+    monkeypatch.setattr(analysis, "fooling_report", look)
+    changes = {"--images": "classes", "--output": tmp_path}
+    assert run(*words("fit", FIT, changes))[0] == 0
+    # The classes are dark, middling and light.
+    kinds = seen[0].mean(axis=(1, 2, 3)) // 85
+    assert set(kinds.astype(int).tolist()) == {0, 1, 2}
+    assert len(kinds) == 5
 
 
 def test_labels_give_error_rates(run, workplace):

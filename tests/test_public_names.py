@@ -21,6 +21,7 @@ NAMES = {
     "UniversalPerturbation",
     "__version__",
     "attach",
+    "audit",
     "deepfool",
     "logits_function",
     "noise_images",
@@ -58,6 +59,7 @@ def test_star_import():
     # A function of the same name as its module.
     assert callable(names["attach"])
     assert callable(names["deepfool"])
+    assert callable(names["audit"])
 
 
 def test_unknown_name():

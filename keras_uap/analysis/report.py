@@ -16,7 +16,7 @@ import tensorflow as tf
 from keras_uap import visualization
 from keras_uap.analysis.result import Result, random_noise
 from keras_uap.checks import as_images, as_numbers, check_whole
-from keras_uap.interval import rate_interval
+from keras_uap.interval import is_wide, rate_interval
 from keras_uap.labeller import LabelledImages
 from keras_uap.lp_ball import as_norm, lp_norm
 from keras_uap.pixels import (
@@ -26,6 +26,12 @@ from keras_uap.pixels import (
     same_shape,
 )
 from keras_uap.visualization.ink import class_name
+
+# What a report says below a rate that stands on too little.
+TOO_FEW = (
+    "The interval is wider than 30 points: measure on more photographs before\n"
+    "you rely on this rate."
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -160,7 +166,10 @@ class FoolingReport(Result):
         for c, share in self.dominant_labels():
             name = class_name(c, class_names)
             rows.append((f"  to {name}"[:32], f"{share:.1%} of the fooled"))
-        return "\n".join(f"{name:<34}{value}" for name, value in rows)
+        text = "\n".join(f"{name:<34}{value}" for name, value in rows)
+        if is_wide(self.fooling_interval):
+            text += f"\n{TOO_FEW}"
+        return text
 
     def __str__(self):
         return self.table()

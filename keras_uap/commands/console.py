@@ -22,7 +22,7 @@ class Progress(keras.callbacks.Callback):
         text = f"  epoch {epoch + 1} of {self.params['epochs']}: "
         text += f"{logs[name]:.1%} {verb}"
         if f"val_{name}" in logs:
-            text += f", {logs[f'val_{name}']:.1%} of the held-out pictures"
+            text += f", {logs[f'val_{name}']:.1%} of those that choose"
         print(text, flush=True)
 
 

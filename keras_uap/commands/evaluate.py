@@ -39,16 +39,17 @@ def measure(options):
     shape = classifier.input_shape[1:]
     perturbation, card = inputs.load_perturbation(options.perturbation, shape)
     class_names = inputs.load_class_names(options, classifier)
-    images, labels, names = inputs.load_images(options, "images", shape)
-    inputs.check_labels(options, names, classifier)
+    pictures = inputs.load_images(options, "images", shape)
+    inputs.check_labels(options, pictures.class_names, classifier)
     report = analysis.fooling_report(
         classifier,
         perturbation,
-        images,
-        labels,
+        pictures.images,
+        pictures.labels,
+        pictures.groups,
         norm=card["norm"],
         value_range=inputs.PIXELS,
         seed=options.seed,
         verbose=0,
     )
-    return report, class_names or names
+    return report, class_names or pictures.class_names

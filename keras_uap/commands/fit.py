@@ -23,6 +23,10 @@ EXAMPLE = """\
 python -m keras_uap fit --model classifier.keras --images photos/ \\
       --value-range -1 1 --epsilon 10 --output result"""
 
+# How often many pictures are shown, and few varied ones in all.
+EPOCHS = 5
+VIEWS = 2000
+
 
 def add_arguments(parser):
     add_model(parser)
@@ -38,9 +42,8 @@ def add_arguments(parser):
     parser.add_argument(
         "--epochs",
         type=whole,
-        default=5,
         metavar="N",
-        help="passes over the pictures (default: 5)",
+        help="passes over the pictures (default: 5; more where they are few)",
     )
     parser.add_argument(
         "--target",
@@ -51,7 +54,8 @@ def add_arguments(parser):
     parser.add_argument(
         "--augment",
         action="store_true",
-        help="vary the pictures: better from few, a third slower",
+        help="vary the pictures, also where there are "
+        f"{datasets.FEW} or more (fewer always are)",
     )
     add_class_names(parser)
     add_output(parser)
@@ -65,32 +69,38 @@ def run(options):
     uap = inputs.make_uap(options, classifier, options.target)
     uap.compile(options.update)
     shape = classifier.input_shape[1:]
-    images, _, _ = inputs.load_images(options, "images", shape)
+    pictures = inputs.load_images(options, "images", shape)
     if options.held_out is None:
-        (images, _), (held_out, _) = inputs.split_off(images)
+        train, select, held_out = inputs.in_parts(options, pictures)
     else:
-        held_out, _, _ = inputs.load_images(options, "held_out", shape)
-    console.say(
-        "1/3",
-        f"finding one perturbation on {len(images)} pictures, "
-        f"measuring on {len(held_out)} others",
+        train, select = inputs.in_parts(options, pictures, (0.8, 0.2))
+        held_out = inputs.load_images(options, "held_out", shape)
+    images = train.images
+    console.say("1/3", f"finding one perturbation on {len(images)} pictures")
+    print(
+        f"  {len(select.images)} others choose the best epoch, "
+        f"{len(held_out.images)} more are measured on"
     )
+    data = {"x": images, "batch_size": inputs.BATCH}
+    epochs = options.epochs
+    if options.augment or len(images) < datasets.FEW:
+        data = {"x": datasets.views(train, inputs.BATCH, seed=options.seed)}
+        epochs = epochs or max(EPOCHS, -(-VIEWS // len(images)))
+        print(f"  each is varied anew {epochs} times: crops, light, mirror")
+    epochs = epochs or EPOCHS
     if options.update == "lion":
         batches = -(-len(images) // inputs.BATCH)
-        uap.compile(uap.decaying_lion(batches * options.epochs))
-    data = {"x": images, "batch_size": inputs.BATCH}
-    if options.augment:
-        views = datasets.augmented(images, inputs.BATCH, seed=options.seed)
-        data = {"x": views}
+        uap.compile(uap.decaying_lion(batches * epochs))
     interrupted = fit_or_interrupt(
-        uap, **data, epochs=options.epochs, validation_data=held_out
+        uap, **data, epochs=epochs, validation_data=select.images
     )
     console.say("2/3", "measuring")
     return finish(
         options,
         uap,
         interrupted,
-        images=held_out,
+        images=held_out.images,
+        groups=held_out.groups,
         name=pathlib.Path(options.model).name,
         class_names=class_names,
         step="3/3",

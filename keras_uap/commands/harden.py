@@ -80,29 +80,26 @@ def run(options):
         )
     classifier = inputs.attach(model, options)
     ball = inputs.make_ball(options)
-    images, labels, held_out, held_out_labels = _load(options, classifier)
+    train, held_out = _load(options, classifier)
+    images, labels = train.images, train.labels
     console.say(
         "1/4", f"a perturbation of the model, on {len(images)} pictures"
     )
-    before = _fresh_report(
-        options, classifier, images, held_out, held_out_labels
-    )
+    before = _fresh_report(options, classifier, images, held_out)
     console.say("2/4", f"fine-tuning, {options.epochs} epochs")
     if labels is None:
         labeller = Labeller(classifier, images.shape[1:])
         labels = labeller.labels(images, batch_size=inputs.BATCH)
     _harden(options, classifier, images, labels, ball)
     console.say("3/4", "a fresh perturbation of the hardened model")
-    after = _fresh_report(
-        options, classifier, images, held_out, held_out_labels
-    )
+    after = _fresh_report(options, classifier, images, held_out)
     console.say("4/4", f"writing to {options.output.resolve()}")
     with atomic_path(options.output / "hardened.keras") as path:
         model.save(path)
     agreement = float(np.mean(after.clean_labels == before.clean_labels))
     values = {
         "images": len(images),
-        "held_out_images": len(held_out),
+        "held_out_images": len(held_out.images),
         "norm": ball.norm,
         "epsilon": ball.epsilon,
         "before": _summary(before, 1.0),
@@ -112,24 +109,19 @@ def run(options):
 
 
 def _load(options, classifier):
-    """Pictures and labels to train on, pictures and labels held out."""
+    """Pictures to train on, and others to measure on."""
     shape = classifier.input_shape[1:]
-    # In sorted order the last fifth would be other classes.
-    images, labels, names = inputs.load_images(
-        options, "images", shape, shuffle=options.labels
-    )
-    inputs.check_labels(options, names, classifier)
+    train = inputs.load_images(options, "images", shape)
+    inputs.check_labels(options, train.class_names, classifier)
     if options.held_out is None:
-        train, held_out = inputs.split_off(images, labels)
-        return *train, *held_out
-    held_out, held_out_labels, names = inputs.load_images(
-        options, "held_out", shape
-    )
-    inputs.check_labels(options, names, classifier)
-    return images, labels, held_out, held_out_labels
+        # Nothing is chosen here, so two parts do.
+        return inputs.in_parts(options, train, (0.75, 0.25))
+    held_out = inputs.load_images(options, "held_out", shape)
+    inputs.check_labels(options, held_out.class_names, classifier)
+    return train, held_out
 
 
-def _fresh_report(options, classifier, images, held_out, labels):
+def _fresh_report(options, classifier, images, held_out):
     """Measures a perturbation that is found anew, always in the same way."""
     keras.utils.set_random_seed(options.seed)
     uap = inputs.make_uap(options, classifier)
@@ -140,8 +132,9 @@ def _fresh_report(options, classifier, images, held_out, labels):
     return analysis.fooling_report(
         classifier,
         uap.perturbation,
-        held_out,
-        labels,
+        held_out.images,
+        held_out.labels,
+        held_out.groups,
         norm=uap.norm,
         value_range=inputs.PIXELS,
         seed=options.seed,

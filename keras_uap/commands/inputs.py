@@ -3,10 +3,9 @@
 import pathlib
 
 import keras
-import numpy as np
 
 import keras_uap
-from keras_uap import datasets, interchange
+from keras_uap import datasets, interchange, parts
 from keras_uap.commands.console import UsageError
 
 BATCH = 16
@@ -95,57 +94,35 @@ def _value_range(options, number):
     return low, high
 
 
-def load_images(options, name, shape, shuffle=False):
+def load_images(options, name, shape):
     """Loads the pictures of `--images` or `--held-out`.
 
     Args:
         options: The parsed options.
         name: `"images"` or `"held_out"`.
         shape: Tuple `(H, W, C)` of the pictures to make.
-        shuffle: Boolean, whether they come in the order of the seed.
 
     Returns:
-        uint8 array `(n, H, W, C)`; labels `(n,)` or `None`; and the names of
-        the classes, or `None`.
+        `datasets.Pictures`.
     """
-    source = getattr(options, name)
-    labels = getattr(options, "labels", False)
     split = options.split
     if name == "held_out":
         split = options.held_out_split or split
-    data = datasets.images(
-        source,
+    pictures = datasets.load(
+        getattr(options, name),
         shape[:2],
         split,
         options.limit,
-        labels=labels,
-        color_mode="grayscale" if shape[-1] == 1 else "rgb",
-        shuffle=shuffle,
-        seed=getattr(options, "seed", 0),
-        cache=False,
+        getattr(options, "labels", False),
+        "grayscale" if shape[-1] == 1 else "rgb",
     )
-    pictures, targets = [], []
-    # A byte a value keeps a thousand pictures at 150 MB.
-    for batch in data:
-        batch, target = batch if labels else (batch, ())
-        pictures.append(batch.numpy().astype("uint8"))
-        targets.append(np.asarray(target))
-    if not pictures:
-        raise UsageError(
-            f"--{name.replace('_', '-')} {source} holds no picture that can "
-            f"be read. Received: {len(data.left_out)} file(s) that cannot, "
-            f"such as {data.left_out[0]}."
-        )
-    pictures = np.concatenate(pictures)
-    if data.left_out:
+    if pictures.left_out:
         print(
-            f"  {len(data.left_out)} file(s) left out that cannot be read, "
-            f"{len(pictures)} pictures taken",
+            f"  {len(pictures.left_out)} file(s) left out that cannot be read, "
+            f"{len(pictures.images)} pictures taken",
             flush=True,
         )
-    if not labels:
-        return pictures, None, None
-    return pictures, np.concatenate(targets), data.class_names
+    return pictures
 
 
 def check_labels(options, names, classifier):
@@ -159,17 +136,38 @@ def check_labels(options, names, classifier):
         )
 
 
-def split_off(images, labels=None):
-    """Holds out the last fifth of the pictures of `--images`."""
-    at = int(len(images) * 0.8)
-    if at < 1 or at == len(images):
-        raise UsageError(
-            f"--images holds {len(images)} picture(s), too few to hold a "
-            "fifth of them out. Add pictures, or pass --held-out."
+def in_parts(options, pictures, shares=parts.SHARES):
+    """Splits the pictures of `--images` by photograph, each class fairly.
+
+    Args:
+        options: The parsed options.
+        pictures: `datasets.Pictures`.
+        shares: Tuple of floats, one for each part.
+
+    Returns:
+        A list of `datasets.Pictures`.
+    """
+    classes = pictures.folders if pictures.labels is None else pictures.labels
+    try:
+        found = datasets.split(
+            pictures.images, pictures.groups, classes, shares, options.seed
         )
-    if labels is None:
-        return (images[:at], None), (images[at:], None)
-    return (images[:at], labels[:at]), (images[at:], labels[at:])
+    except ValueError as error:
+        raise UsageError(
+            f"--images holds {len(pictures.images)} picture(s), too few to "
+            "hold some out: each part needs a photograph of its own. Add "
+            "pictures, or pass --held-out."
+        ) from error
+    return [_taken(pictures, part) for part in found]
+
+
+def _taken(pictures, part):
+    columns = {
+        name: None if values is None else values[part]
+        for name, values in pictures._asdict().items()
+        if name != "class_names"
+    }
+    return pictures._replace(**columns)
 
 
 def load_perturbation(path, shape=None):

@@ -80,7 +80,8 @@ def add_held_out(parser):
     parser.add_argument(
         "--held-out",
         metavar="IMAGES",
-        help="pictures to measure on (default: the last fifth of --images)",
+        help="pictures to measure on (default: a quarter of --images, of "
+        "photographs and folders of their own)",
     )
     parser.add_argument(
         "--held-out-split",

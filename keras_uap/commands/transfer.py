@@ -54,11 +54,12 @@ def run(options):
             f"The perturbations have {shape[-1]} channel(s), the models take "
             f"{' and '.join(map(str, sorted(shapes)))}. Expected: the same."
         )
-    images, _, _ = inputs.load_images(options, "images", shape)
+    pictures = inputs.load_images(options, "images", shape)
     matrix = analysis.transfer_matrix(
         classifiers,
         perturbations,
-        images,
+        pictures.images,
+        pictures.groups,
         norm=norms.pop(),
         value_range=inputs.PIXELS,
         seed=options.seed,

@@ -1,0 +1,300 @@
+"""Tests of the standard evaluation, on tiny models with known answers."""
+
+import json
+import random
+
+import keras
+import models
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+import keras_uap
+from keras_uap import auditing, datasets, interchange, samples
+
+RANGE = (0, 1)
+
+
+@pytest.fixture(autouse=True)
+def tiny_budgets(monkeypatch):
+    monkeypatch.setattr(
+        auditing,
+        "BUDGETS",
+        {
+            name: auditing.Budget(passes, budget.runs)
+            for (name, budget), passes in zip(
+                auditing.BUDGETS.items(), (300, 300)
+            )
+        },
+    )
+    monkeypatch.setattr(datasets, "FEW", 0)
+
+
+@pytest.fixture
+def many():
+    return models.images(120)
+
+
+def run(classifier, images, **arguments):
+    defaults = {
+        "epsilon": 0.08,
+        "value_range": RANGE,
+        "budget": "quick",
+        "verbose": 0,
+    }
+    return keras_uap.audit(classifier, images, **(defaults | arguments))
+
+
+def recount(audit, classifier, images, groups=None, seed=0):
+    """The held-out rate, from the parts and the perturbation alone."""
+    part = datasets.split(images, groups, seed=seed)[2]
+    clean = classifier.predict(images[part], verbose=0)
+    moved = np.clip(images[part] + audit.perturbation, *RANGE)
+    moved = classifier.predict(moved, verbose=0)
+    if clean.shape[-1] == 1:
+        return np.mean((clean > 0.5) != (moved > 0.5))
+    return np.mean(clean.argmax(-1) != moved.argmax(-1))
+
+
+def test_one_perturbation_measured_on_what_nobody_saw(linear, many):
+    model = linear()
+    groups = np.arange(120) // 3
+    audit = run(model, many, groups=groups)
+    assert audit.fooling_rate == pytest.approx(
+        recount(audit, model, many, groups)
+    )
+    low, high = audit.fooling_interval
+    assert low < audit.fooling_rate < high
+    assert audit.random_rate < audit.fooling_rate
+    assert np.abs(audit.perturbation).max() <= 0.08
+    assert audit.num_fit + audit.num_select + audit.num_images == 120
+    names = [(run.name, run.seed) for run in audit.runs]
+    assert names == [
+        ("dominant", 0),
+        ("features+dominant", 0),
+        ("cross-entropy", 0),
+        ("data-free", 0),
+        ("data-free start", 0),
+    ]
+    # What chose is the part to select, and no other.
+    rates = [run.select_rate for run in audit.runs]
+    assert audit.strongest == audit.runs[int(np.argmax(rates))]
+    assert audit.fooling_rate == pytest.approx(audit.strongest.fooling_rate)
+    for row in audit.runs:
+        assert 0 < row.passes <= 300
+    assert sum(r.passes for r in audit.runs) > 4 * 300 * 0.7
+
+
+def test_near_the_best_there_is(linear, many):
+    """Of two classes the best perturbation is known: signs of the weights."""
+    model = linear(classes=2)
+    audit = run(model, many, epsilon=0.05)
+    kernel = model.get_weights()[0]
+    v = 0.05 * np.sign(kernel[:, 0] - kernel[:, 1]).reshape(many.shape[1:])
+    part = datasets.split(many)[2]
+    clean = model.predict(many[part], verbose=0).argmax(-1)
+    best = max(
+        np.mean(
+            model.predict(np.clip(many[part] + s * v, 0, 1), verbose=0).argmax(
+                -1
+            )
+            != clean
+        )
+        for s in (1, -1)
+    )
+    assert audit.fooling_rate >= best - 0.05
+
+
+def test_standard_has_two_seeds_and_a_seed_repeats_it(cnn, many):
+    model = cnn()
+    audit = run(model, many, budget="standard", norm="l2", epsilon=1.0, seed=3)
+    assert [r.seed for r in audit.runs] == [3] * 6 + [4] * 6
+    assert {r.name for r in audit.runs} >= {"DeepFool", "data-free"}
+    assert np.linalg.norm(audit.perturbation) <= 1.0
+    again = run(model, many, budget="standard", norm="l2", epsilon=1.0, seed=3)
+    np.testing.assert_array_equal(audit.perturbation, again.perturbation)
+    assert "DeepFool" in str(audit)
+
+
+def test_leaves_the_caller_alone(cnn, many):
+    model, before = cnn(), many.copy()
+    weights = [w.numpy() for w in model.weights]
+    draws = []
+    for audited in (False, True):
+        keras.utils.set_random_seed(5)
+        if audited:
+            run(model, many)
+        draws.append((random.random(), keras.random.uniform(()).numpy()))
+    assert draws[0] == draws[1]
+    np.testing.assert_array_equal(many, before)
+    for old, new in zip(weights, model.weights):
+        np.testing.assert_array_equal(old, new.numpy())
+
+
+@pytest.mark.parametrize("activation", [None, "softmax"])
+def test_heads(cnn, many, activation):
+    model = cnn(activation)
+    audit = run(model, many)
+    assert audit.fooling_rate == pytest.approx(recount(audit, model, many))
+
+
+def test_sigmoid_and_data_set(cnn, many):
+    model = cnn("sigmoid", classes=1)
+    data = tf.data.Dataset.from_tensor_slices((many, np.arange(120) % 2))
+    audit = run(model, data.batch(50))
+    assert audit.fooling_rate > audit.random_rate
+    with pytest.raises(ValueError, match="without an end"):
+        run(model, data.batch(50).repeat())
+
+
+def test_hidden_head_leaves_the_features_out(subclassed, many):
+    audit = run(subclassed(), many)
+    assert not [r for r in audit.runs if "features" in r.name]
+    assert "features were left out" in " ".join(audit.notes)
+    assert "features were left out" in " ".join(str(audit).split())
+
+
+def test_few_images_are_varied(cnn, many, monkeypatch, capsys):
+    monkeypatch.setattr(datasets, "FEW", 500)
+    audit = run(cnn(), many[:30], verbose=1)
+    assert "were varied" in str(audit)
+    assert "wider than 30 points" in " ".join(str(audit).split())
+    out = capsys.readouterr().out
+    assert "This takes about" in " ".join(out.split())
+    assert "4 of 4: data-free start" in out
+    assert max(map(len, out.splitlines())) <= 80
+    for row in audit.runs:
+        assert row.passes <= 300
+
+
+def test_result(linear, many):
+    audit = run(linear(), many)
+    text = str(audit)
+    assert max(map(len, text.splitlines())) <= 80
+    assert f"{audit.fooling_rate:.1%}" in text
+    assert "lower bound" in text
+    assert repr(audit).startswith("Audit(fooling_rate=0.")
+    assert "\n" not in repr(audit)
+    values = json.loads(audit.to_json())
+    assert values["fooling_rate"] == audit.fooling_rate
+    assert "perturbation" not in values
+    assert len(values["runs"]) == 5
+    with pytest.raises(AttributeError):
+        audit.fooling_rate = 1.0
+    assert len(audit.plot(list("abcd")).axes) == 3
+
+
+def test_card_goes_with_the_perturbation(linear, many, tmp_path):
+    audit = run(linear(), many)
+    path = interchange.save_perturbation(
+        tmp_path / "v", audit.perturbation, audit.card
+    )
+    v, card = interchange.load_perturbation(path)
+    np.testing.assert_array_equal(v, audit.perturbation)
+    assert card["held_out"]["fooling_rate"] == audit.fooling_rate
+
+
+def test_no_gradient_is_told(linear, many):
+    """Rounded scores have no gradient: the attacks find next to nothing."""
+    model = keras.Sequential(
+        [
+            keras.Input(many.shape[1:]),
+            keras.layers.Rescaling(1.0),
+            linear(scale=200.0),
+            keras.layers.Lambda(tf.nn.softmax),
+        ]
+    )
+    audit = run(model, many)
+    assert "no usable gradient" in " ".join(audit.warnings)
+
+
+def test_a_rate_that_falls_with_the_norm_is_told(many):
+    """Beyond 0.1 this classifier gives its clean answers again."""
+    masked = keras.Sequential(
+        [keras.Input(many.shape[1:]), Forgets(), keras.layers.Dense(2)]
+    )
+    masked.layers[-1].set_weights(
+        [np.eye(2, dtype="float32") * 50, np.zeros(2, "float32")]
+    )
+    images = np.full((120, 8, 8, 3), 0.5, "float32")
+    images += np.random.default_rng(0).uniform(-0.01, 0.01, images.shape)
+    images[:, 0, 0] = (0, 1, 0.5)
+    audit = run(masked, images.astype("float32"), epsilon=0.06)
+    assert audit.larger_rate < audit.fooling_rate
+    assert "twice the norm" in " ".join(audit.warnings)
+
+
+@keras.saving.register_keras_serializable(package="keras_uap_tests")
+class Forgets(keras.layers.Layer):
+    """Scores of the mean pixel, if it is near the middle."""
+
+    def call(self, x):
+        mean = tf.reduce_mean(x, axis=(1, 2, 3)) - 0.5
+        near = tf.cast(tf.abs(mean) < 0.09, "float32")
+        score = 0.03 - near * tf.abs(mean)
+        return tf.stack([score, -score], axis=-1)
+
+
+def test_folder(tmp_path, cnn):
+    rng = np.random.default_rng(0)
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        for i in range(20):
+            pixels = rng.integers(0, 256, (9, 9, 3), "uint8")
+            Image.fromarray(pixels).save(tmp_path / name / f"p{i // 2}_{i}.png")
+    audit = run(cnn(), str(tmp_path))
+    assert audit.num_fit + audit.num_select + audit.num_images == 60
+    assert audit.num_groups == audit.num_images / 2
+    unit = run(cnn(value_range=(0, 255)), tmp_path, value_range=(0, 255))
+    assert unit.num_images == audit.num_images
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"epsilon": 0}, "epsilon"),
+        ({"norm": "l3"}, "norm"),
+        ({"value_range": (1, 0)}, "value_range"),
+        ({"budget": "huge"}, "Unknown budget"),
+        ({"seed": -1}, "seed"),
+        ({"verbose": 3}, "verbose"),
+        ({"groups": np.zeros(120)}, "two photographs"),
+        ({"groups": np.zeros(3)}, "one group per image"),
+        ({"images": np.zeros((2, 8, 8, 3))}, "too few images"),
+        ({"images": np.zeros((40, 9, 9, 3))}, "size that the classifier"),
+        ({"images": np.full((40, 8, 8, 3), np.nan)}, "finite"),
+        ({"images": "nowhere"}, "neither a folder"),
+        ({"images": "nowhere", "groups": [1]}, "groups go with an array"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(
+    arguments, says, cnn, many, monkeypatch
+):
+    def no_work(*_, **__):
+        raise AssertionError("It has begun.")
+
+    monkeypatch.setattr(auditing.UniversalPerturbation, "fit", no_work)
+    arguments = {"images": many} | arguments
+    with pytest.raises(ValueError, match=says):
+        run(cnn(), **arguments)
+
+
+def test_no_classifier(many):
+    with pytest.raises(TypeError, match="classifier must be a Keras model"):
+        run("model", many)
+
+
+@pytest.mark.slow
+def test_embedded_classifier(monkeypatch):
+    runs = [("dominant", 0), ("cross-entropy", 0)]
+    monkeypatch.setattr(
+        auditing, "BUDGETS", {"quick": auditing.Budget(480, runs)}
+    )
+    photos = np.concatenate([samples.load_photos(s) for s in samples.SPLITS])
+    groups = np.concatenate([samples.photo_groups(s) for s in samples.SPLITS])
+    audit = keras_uap.audit(
+        samples.load_classifier(), photos, groups, budget="quick", verbose=0
+    )
+    assert audit.fooling_rate > audit.random_rate + 0.05
+    assert not audit.warnings or "30 points" in audit.warnings[0]
