@@ -514,5 +514,8 @@ def test_load_knows_folders_and_photographs(tmp_path):
     reds = [Image.open(path).getpixel((0, 0))[0] for path in pictures.paths]
     assert reds == pictures.images[:, 0, 0, 0].tolist()
     (tmp_path / "x" / "z.png").write_bytes(b"no picture")
-    with pytest.raises(datasets.DamagedError, match="no picture"):
-        datasets.load(tmp_path, (8, 8))
+    with pytest.warns(UserWarning, match=r"z\.png"):
+        fewer = datasets.load(tmp_path, (8, 8))
+    assert [pathlib.Path(path).name for path in fewer.left_out] == ["z.png"]
+    assert fewer.paths.tolist() == pictures.paths.tolist()
+    np.testing.assert_array_equal(fewer.groups, pictures.groups)
