@@ -54,6 +54,10 @@ Pictures = collections.namedtuple(
 )
 
 
+class UnreadableError(ValueError):
+    """None of the files can be read."""
+
+
 def images(
     source,
     size=(224, 224),
@@ -211,7 +215,7 @@ def load(
         pictures.append(batch.numpy().astype("uint8"))
         targets.append(np.asarray(target))
     if not pictures:
-        raise ValueError(
+        raise UnreadableError(
             f"{source} holds no picture that can be read. Received: "
             f"{len(data.left_out)} file(s) that cannot, such as "
             f"{data.left_out[0]}."

@@ -108,14 +108,17 @@ def load_images(options, name, shape):
     split = options.split
     if name == "held_out":
         split = options.held_out_split or split
-    pictures = datasets.load(
-        getattr(options, name),
-        shape[:2],
-        split,
-        options.limit,
-        getattr(options, "labels", False),
-        "grayscale" if shape[-1] == 1 else "rgb",
-    )
+    try:
+        pictures = datasets.load(
+            getattr(options, name),
+            shape[:2],
+            split,
+            options.limit,
+            getattr(options, "labels", False),
+            "grayscale" if shape[-1] == 1 else "rgb",
+        )
+    except datasets.UnreadableError as error:
+        raise UsageError(f"--{name.replace('_', '-')} {error}") from error
     if pictures.left_out:
         print(
             f"  {len(pictures.left_out)} file(s) left out that cannot be read, "
@@ -165,7 +168,7 @@ def _taken(pictures, part):
     columns = {
         name: None if values is None else values[part]
         for name, values in pictures._asdict().items()
-        if name != "class_names"
+        if name not in ("class_names", "left_out")
     }
     return pictures._replace(**columns)
 
