@@ -20,6 +20,13 @@ def check_whole(name, value, least):
         )
 
 
+def check_counts(**counts):
+    """Raises ValueError unless each is None or a whole number above 0."""
+    for name, value in counts.items():
+        if value is not None:
+            check_whole(name, value, 1)
+
+
 def check_number(name, value, least=None, above=None, most=None, below=None):
     """Raises ValueError unless `value` is a number within its bounds.
 

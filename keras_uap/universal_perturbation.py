@@ -23,20 +23,18 @@ import keras
 import tensorflow as tf
 
 from keras_uap import batches, updates
-from keras_uap.checks import check_flag, check_number, check_whole
-from keras_uap.keep_best import KeepBest, with_callbacks
-from keras_uap.keras_private import (
-    higher_is_better,
-    is_validation,
-    monitored,
+from keras_uap.checks import (
+    check_counts,
+    check_flag,
+    check_number,
+    check_whole,
 )
-from keras_uap.metrics import FoolingRate, sparse_labels
-from keras_uap.perturbation_model import PerturbationModel
-from keras_uap.pixels import warn_of_other_range
+from keras_uap.keep_best import KeepBest, with_callbacks
+from keras_uap.measured_perturbation import MeasuredPerturbation
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")
-class UniversalPerturbation(PerturbationModel):
+class UniversalPerturbation(MeasuredPerturbation):
     """One small image that, added to almost any image, fools a classifier.
 
     Example:
@@ -107,36 +105,15 @@ class UniversalPerturbation(PerturbationModel):
         self.order = batches.Order()
         self.stop_reason = None
         self._fit_source = None
-        self._fooling_rate = FoolingRate()
-        self._target_rate = higher_is_better(
-            keras.metrics.Mean(name="target_rate")
-        )
         self._model_passes = keras.metrics.Sum(name="model_passes")
-        self._accuracy = keras.metrics.Mean(name="accuracy")
-        self._batches = keras.metrics.Sum(name="batches")
-        # The place of the first batch that is not finite, counted from 1.
-        self._bad_batch = keras.metrics.Sum(name="bad_batch")
         self.compile("deepfool" if self.target is None else "lion")
 
         self.build_if_stated()
         if initial_perturbation is not None:
             self.perturbation = initial_perturbation
 
-    @property
-    def metrics(self):
-        rates = [self._fooling_rate]
-        if self.target is not None:
-            rates.append(self._target_rate)
-        # What `evaluate` returns comes first, in its order.
-        return [
-            *rates,
-            self._accuracy,
-            *self._update.metrics,
-            self._model_passes,
-            self._batches,
-            self._bad_batch,
-            monitored(rates),
-        ]
+    def progress_metrics(self):
+        return [*self._update.metrics, self._model_passes]
 
     # Compiling --------------------------------------------------------------
 
@@ -248,56 +225,7 @@ class UniversalPerturbation(PerturbationModel):
             logs[metric.name] = metric.result()
         return self.for_workers(logs)
 
-    def test_step(self, data):
-        images, clean, labels = self._unpack(data)
-        if clean is None:
-            clean = self._predicted(images)
-        predicted = self._predicted(self.perturbed(images))
-        return self.for_workers(self._measure(clean, predicted, labels))
-
-    def _unpack(self, data):
-        """Returns images, clean predictions or None, and labels or None."""
-        images, clean, labels = batches.unpack(data)
-        number = self._batches.result()
-        images, finite = batches.checked(images, self.v.shape, number)
-        if self.jit_compile:
-            known = finite | (self._bad_batch.result() > 0)
-            self._bad_batch.update_state(tf.where(known, 0.0, number + 1))
-        self._batches.update_state(1)
-        return images, clean, labels
-
-    def refuse_bad_batch(self, name="x"):
-        """Raises ValueError for a batch that was not finite, with XLA."""
-        # XLA drops the check in the graph.
-        place = int(self._bad_batch.result()) if self.jit_compile else 0
-        if place:
-            raise batches.not_finite(name, place - 1)
-
-    def on_one_batch(self, x, y, sample_weight):
-        self._build_for_source(batches.source(x, y))
-
-    def _predicted(self, images):
-        return tf.argmax(self.labeller.logits(images), axis=-1)
-
-    def _measure(self, clean, predicted, labels):
-        """Updates the metrics that evaluation and training share."""
-        self._fooling_rate.update_state(clean, predicted)
-        logs = {"fooling_rate": self._fooling_rate.result()}
-        if self.target is not None:
-            # Who is there already cannot be sent there.
-            self._target_rate.update_state(
-                tf.cast(predicted == self.target, "float32"),
-                tf.cast(clean != self.target, "float32"),
-            )
-            logs["target_rate"] = self._target_rate.result()
-        if labels is not None:
-            self._accuracy.update_state(
-                tf.cast(predicted == sparse_labels(labels), "float32")
-            )
-            logs["accuracy"] = self._accuracy.result()
-        return logs
-
-    # Fitting and measuring --------------------------------------------------
+    # Fitting ----------------------------------------------------------------
 
     def fit(
         self,
@@ -362,23 +290,21 @@ class UniversalPerturbation(PerturbationModel):
                 run; the best perturbation so far is kept.
         """
         batch_size = 16 if batch_size is None else batch_size
-        check_whole("batch_size", batch_size, 1)
         check_whole("epochs", epochs, 1)
         check_whole("initial_epoch", initial_epoch, 0)
-        for name, value in {
-            "steps_per_epoch": steps_per_epoch,
-            "validation_steps": validation_steps,
-            "validation_batch_size": validation_batch_size,
-        }.items():
-            if value is not None:
-                check_whole(name, value, 1)
+        check_counts(
+            batch_size=batch_size,
+            steps_per_epoch=steps_per_epoch,
+            validation_steps=validation_steps,
+            validation_batch_size=validation_batch_size,
+        )
         if not isinstance(validation_freq, (list, tuple, set)):
             check_whole("validation_freq", validation_freq, 1)
         if validation_split is not None:
             check_number("validation_split", validation_split, 0, below=1)
 
         train = batches.source(x, y, "x", steps_per_epoch)
-        self._build_for_source(train)
+        self.build_for_source(train)
         held_out = None
         if validation_data is not None:
             held_out = batches.pair_source(
@@ -387,7 +313,7 @@ class UniversalPerturbation(PerturbationModel):
                 validation_steps,
                 "validation_steps",
             )
-            self._build_for_source(held_out)
+            self.build_for_source(held_out)
         elif validation_split:
             train, held_out = train.split(validation_split)
         steps = steps_per_epoch or train.num_batches(batch_size)
@@ -459,54 +385,3 @@ class UniversalPerturbation(PerturbationModel):
             verbose=0,
             return_dict=True,
         )
-
-    def evaluate(self, x=None, y=None, batch_size=None, **kwargs):
-        """Measures the perturbation on images.
-
-        Args:
-            x: Images, as for `fit`.
-            y: Labels `(n,)`. They add `accuracy` on the perturbed images, and
-                change nothing else.
-            batch_size: Integer, for arrays. Defaults to 32.
-            **kwargs: `verbose`, `steps`, `callbacks`, `return_dict`, as in
-                `keras.Model.evaluate`.
-
-        Returns:
-            `fooling_rate`, and `target_rate` and `accuracy` where there is a
-            target and labels: as a dictionary with `return_dict=True`, else as
-            a list in that order, or a single float. `target_rate` is the share
-            of the images not already of the target that are sent there.
-
-        Raises:
-            ValueError: if the images are empty, not finite or of the wrong
-                shape.
-        """
-        if batch_size is not None:
-            check_whole("batch_size", batch_size, 1)
-        if kwargs.get("steps") is not None:
-            check_whole("steps", kwargs["steps"], 1)
-        # `fit` has checked its validation data, once for all epochs.
-        if not is_validation(kwargs):
-            images = batches.source(x, y, "x", kwargs.get("steps"), "steps")
-            self._build_for_source(images)
-            x, y = images.batches(batch_size or 32), None
-        try:
-            measured = super().evaluate(x, y, **kwargs)
-            self.refuse_bad_batch()
-            return measured
-        except tf.errors.InvalidArgumentError as error:
-            batches.raise_if_bad_batch(error, "x")
-            raise
-
-    def predict(self, x, *args, **kwargs):
-        """Class scores of the perturbed images, as `keras.Model.predict`."""
-        try:
-            return super().predict(x, *args, **kwargs)
-        except tf.errors.InvalidArgumentError as error:
-            batches.raise_if_bad_batch(error, "x")
-            raise
-
-    def _build_for_source(self, source):
-        images = source.first
-        self._build_for(images.shape[1:], images[:4].astype("float32"))
-        warn_of_other_range(images, self.value_range, source.name, 4)
