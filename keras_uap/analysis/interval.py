@@ -66,6 +66,16 @@ def rate_interval(hits, groups=None, level=0.95):
     return _wilson(share, effective * ratio**2, level)
 
 
+def interval_of_some(hits, groups=None, level=0.95):
+    """`rate_interval` of a part of the images, which may be of one group.
+
+    One photograph says nothing of others: the interval is then 0 to 1.
+    """
+    if groups is not None and len(np.unique(groups)) < 2:
+        return 0.0, 1.0
+    return rate_interval(hits, groups, level)
+
+
 def difference_interval(differences, groups=None, level=0.95):
     """Returns the confidence interval of a mean of paired differences.
 

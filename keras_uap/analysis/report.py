@@ -20,10 +20,14 @@ from keras_uap.analysis._tools import (
     count_groups,
     random_noise,
 )
-from keras_uap.analysis.interval import rate_interval
+from keras_uap.analysis.interval import interval_of_some, rate_interval
 from keras_uap.checks import as_numbers, check_whole
 from keras_uap.logits import compile_logits, logits_function, predict_logits
-from keras_uap.lp_ball import lp_norm, standardize_norm
+from keras_uap.lp_ball import (
+    lp_norm,
+    standardize_epsilon,
+    standardize_norm,
+)
 from keras_uap.perturbation_layer import (
     RESIZE_HINT,
     apply_perturbation,
@@ -58,6 +62,11 @@ class FoolingReport(Result):
             probability of the top label of each image before and after.
         clean_error_rate, error_rate: Share of predictions that differ from the
             given labels before and after, or `None` without labels.
+        ball_epsilon: The epsilon of the fit, or `None` where not given.
+        target: Integer, the class that images were to be sent to, or `None`.
+        target_rate, target_interval: Share of the images not already of the
+            target that are sent there, and its 95 % interval, or `None`.
+        target_random_rate: The same share for random noise, or `None`.
     """
 
     num_images: int
@@ -82,6 +91,11 @@ class FoolingReport(Result):
     perturbed_confidences: np.ndarray
     clean_error_rate: float | None
     error_rate: float | None
+    ball_epsilon: float | None = None
+    target: int | None = None
+    target_rate: float | None = None
+    target_interval: tuple | None = None
+    target_random_rate: float | None = None
 
     def per_class(self):
         """Fooling rate by clean prediction.
@@ -145,7 +159,11 @@ class FoolingReport(Result):
                 if self.num_groups != self.num_images
                 else f"{self.num_images}",
             ),
-            ("norm", f"{self.norm}, {self.epsilon:.4g} {unit}".rstrip()),
+            (
+                "norm",
+                f"{self.norm}, {self.epsilon:.4g} {unit}".rstrip()
+                + self._unused_ball(),
+            ),
             ("fooling rate", _rate(self.fooling_rate, self.fooling_interval)),
             (
                 "random noise, same norm",
@@ -155,7 +173,12 @@ class FoolingReport(Result):
             ("without clipping", f"{self.unclipped_rate:.1%}"),
             ("confidence, clean", f"{self.clean_confidence:.2f}"),
             ("confidence, perturbed", f"{self.perturbed_confidence:.2f}"),
-            ("confidence, where fooled", f"{self.fooled_confidence:.2f}"),
+            (
+                "confidence, where fooled",
+                f"{self.fooled_confidence:.2f}"
+                if self.fooling_rate > 0
+                else "none is fooled",
+            ),
             ("values changed", f"{self.share_changed:.1%}"),
         ]
         if self.norm == "linf":
@@ -163,10 +186,33 @@ class FoolingReport(Result):
         if self.error_rate is not None:
             rows.append(("error rate, clean", f"{self.clean_error_rate:.1%}"))
             rows.append(("error rate, perturbed", f"{self.error_rate:.1%}"))
+        if self.target is not None:
+            name = _class_name(self.target, class_names)
+            others = int(np.sum(self.clean_labels != self.target))
+            rows += [
+                (
+                    f"sent to {name}"[:32],
+                    "no image is of another class"
+                    if self.target_rate is None
+                    else _rate(self.target_rate, self.target_interval),
+                ),
+                ("  of images not already of it", f"{others}"),
+            ]
+            if self.target_rate is not None:
+                noise = f"{self.target_random_rate:.1%}"
+                rows.append(("  by random noise, same norm", noise))
         for c, share in self.dominant_labels():
-            name = f"class {c}" if class_names is None else class_names[c]
+            name = _class_name(c, class_names)
             rows.append((f"  to {name}"[:32], f"{share:.1%} of the fooled"))
         return "\n".join(f"{name:<34}{value}" for name, value in rows)
+
+    def _unused_ball(self):
+        """What to say of a perturbation that ends far inside its ball."""
+        if self.ball_epsilon is None or (
+            self.epsilon >= 0.99 * self.ball_epsilon
+        ):
+            return ""
+        return f"; {self.ball_epsilon:.4g} allowed, not reached"
 
     def __str__(self):
         return self.table()
@@ -185,6 +231,8 @@ def fooling_report(
     batch_size=32,
     from_logits=None,
     verbose="auto",
+    epsilon=None,
+    target=None,
 ):
     """Measures a perturbation on images.
 
@@ -207,6 +255,10 @@ def fooling_report(
         from_logits: Boolean, whether the classifier returns logits; `None`
             finds out.
         verbose: `"auto"`, 0 or 1, whether to show progress.
+        epsilon: Float, the radius of the ball that the perturbation was sought
+            in. The table says so where it ends far inside.
+        target: Integer, the class that the perturbation was to send images to,
+            for its target rate.
 
     Returns:
         A `FoolingReport`.
@@ -236,6 +288,10 @@ def fooling_report(
             f"{len(images)} images and labels of shape {np.shape(labels)}."
         )
     groups = check_groups(groups, images)
+    if epsilon is not None:
+        epsilon = standardize_epsilon(epsilon)
+    if target is not None:
+        check_whole("target", target, 0)
     function = logits_function(
         classifier, from_logits, images[:4].astype("float32")
     )
@@ -259,18 +315,20 @@ def fooling_report(
     unclipped = predict(
         lambda x: apply_perturbation(x, v, None), "unclipped image"
     )
+    before = clean.argmax(-1)
     rng = np.random.default_rng(seed)
-    random_hits = []
+    random_hits, random_sent = [], []
     for _ in range(num_random):
         noise = random_noise(v.shape, lp_norm(v, norm), norm, rng)
         random = predict(
             lambda x, v=noise: apply_perturbation(x, v, value_range),
             "image with noise",
         )
-        random_hits.append(random.argmax(-1) != clean.argmax(-1))
+        random_hits.append(random.argmax(-1) != before)
+        random_sent.append(random.argmax(-1) == target)
     random_hits = np.mean(random_hits, axis=0)
 
-    before, after = clean.argmax(-1), perturbed.argmax(-1)
+    after = perturbed.argmax(-1)
     fooled = before != after
     clean_certainty, certainty = _confidence(clean), _confidence(perturbed)
     bound = np.abs(v) >= lp_norm(v, "linf") * (1 - 1e-5)
@@ -299,7 +357,30 @@ def fooling_report(
         perturbed_confidences=certainty,
         clean_error_rate=_error_rate(before, labels),
         error_rate=_error_rate(after, labels),
+        ball_epsilon=None if epsilon is None else float(epsilon),
+        **_target_rates(target, before, after, random_sent, groups),
     )
+
+
+def _target_rates(target, before, after, random_sent, groups):
+    """The fields of a report that tell of its target."""
+    others = before != target
+    if target is None or not others.any():
+        return {"target": target}
+    hits = after[others] == target
+    groups = None if groups is None else groups[others]
+    return {
+        "target": int(target),
+        "target_rate": float(hits.mean()),
+        "target_interval": interval_of_some(hits, groups),
+        "target_random_rate": float(
+            np.mean(random_sent, axis=0)[others].mean()
+        ),
+    }
+
+
+def _class_name(label, class_names):
+    return f"class {label}" if class_names is None else class_names[label]
 
 
 def _to_grey_levels(images, value_range):

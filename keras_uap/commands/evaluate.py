@@ -48,5 +48,7 @@ def measure(options):
         value_range=_tools.PIXELS,
         seed=options.seed,
         verbose=0,
+        epsilon=card["epsilon"],
+        target=card.get("target"),
     )
     return report, class_names or names
