@@ -71,6 +71,16 @@ def is_wide(interval):
     return interval[1] - interval[0] > 0.3
 
 
+def interval_of_some(hits, groups=None, level=0.95):
+    """`rate_interval` of a part of the images, which may be of one group.
+
+    One photograph says nothing of others: the interval is then 0 to 1.
+    """
+    if groups is not None and len(np.unique(groups)) < 2:
+        return 0.0, 1.0
+    return rate_interval(hits, groups, level)
+
+
 def difference_interval(differences, groups=None, level=0.95):
     """Returns the confidence interval of a mean of paired differences.
 

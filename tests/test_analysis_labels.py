@@ -111,6 +111,8 @@ def test_targets(switch, pixels):
     np.testing.assert_allclose(result.target_rates, [1.0, 1.0])
     np.testing.assert_allclose(result.clean_rates, [0.0, 4 / 12])
     np.testing.assert_allclose(result.fooling_rates, [1.0, 8 / 12])
+    np.testing.assert_array_equal(result.num_others, [12, 8])
+    assert result.to_dict()["num_others"] == [12, 8]
     assert result.num_groups == 6
     assert result.perturbations.shape == (2, *SHAPE)
     table = result.table()
@@ -122,3 +124,37 @@ def test_targets(switch, pixels):
         )
     with pytest.raises(ValueError, match="targets must be whole numbers"):
         analysis.target_rates(switch, pixels, pixels, [])
+
+
+def test_who_is_there_already_is_not_sent_there(switch, pixels):
+    """A perturbation of no size sends nobody, whatever label they have."""
+    arguments = {
+        "groups": np.arange(12) // 2,
+        "epsilon": 1e-6,
+        "value_range": (0, 1),
+        "draws": 12,
+        "verbose": 0,
+    }
+    result = analysis.target_rates(switch, pixels, pixels, [3], **arguments)
+    np.testing.assert_allclose(result.clean_rates, [0.5])
+    np.testing.assert_allclose(result.target_rates, [0.0])
+    assert result.intervals[0, 0] == 0.0
+    assert "class 3                          0.0%      6" in result.table()
+    # All that is left is of one photograph: no interval can be had.
+    result = analysis.target_rates(
+        switch,
+        pixels,
+        pixels[[0, 1, 2, 11]],
+        [3],
+        **arguments | {"groups": [0, 0, 1, 1]},
+    )
+    np.testing.assert_array_equal(result.num_others, [1])
+    np.testing.assert_array_equal(result.intervals, [[0.0, 1.0]])
+    with pytest.raises(ValueError, match="target 3, and 6 held-out images"):
+        analysis.target_rates(
+            switch,
+            pixels,
+            pixels[:6],
+            [3],
+            **arguments | {"groups": None},
+        )

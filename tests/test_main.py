@@ -304,6 +304,8 @@ def test_fit_and_evaluate(changes, run, tmp_path):
     # Grey levels, whatever the classifier takes.
     assert card["value_range"] == [0, 255]
     assert card["target"] == changes.get("--target")
+    assert ("target_rate" in card["held_out"]) == ("--target" in changes)
+    assert ("sent to class 2" in out) == ("--target" in changes)
     held_out = card["held_out"]
     report = (output["--output"] / "report.txt").read_text()
     assert f"{held_out['fooling_rate']:.1%}" in report

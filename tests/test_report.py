@@ -158,6 +158,52 @@ def test_nothing_fooled(linear, images):
     json.loads(report.to_json())
 
 
+def test_nothing_fooled_has_no_confidence(linear, images):
+    report = analysis.fooling_report(
+        linear(), np.zeros(SHAPE), images, value_range=(0, 1), verbose=0
+    )
+    assert "confidence, where fooled          none is fooled" in report.table()
+
+
+def test_a_fit_that_went_no_further_is_told(linear, images, small_noise):
+    def norm_of(epsilon):
+        report = analysis.fooling_report(
+            linear(),
+            small_noise,
+            images,
+            value_range=(0, 1),
+            epsilon=epsilon,
+            verbose=0,
+        )
+        assert max(map(len, report.table().splitlines())) <= 80
+        lines = report.table().splitlines()
+        return next(line for line in lines if line.startswith("norm"))[34:]
+
+    assert norm_of(None) == norm_of(0.08) == "linf, 0.08 of 1"
+    assert norm_of(0.2) == "linf, 0.08 of 1; 0.2 allowed, not reached"
+
+
+def test_target(linear, images, small_noise):
+    model, v = linear(), 5 * small_noise
+    before = recount(model, images, 0.0).argmax(1)
+    after = recount(model, images, v).argmax(1)
+    target = int(np.bincount(after).argmax())
+    others = before != target
+    report = analysis.fooling_report(
+        model, v, images, value_range=(0, 1), target=target, verbose=0
+    )
+    rate = np.mean(after[others] == target)
+    assert np.any(before == target)
+    assert report.target_rate == pytest.approx(rate)
+    low, high = report.target_interval
+    assert low < rate < high
+    assert 0 <= report.target_random_rate <= 1
+    table = report.table()
+    assert f"sent to class {target}                   {rate:.1%}" in table
+    assert f"not already of it     {others.sum()}" in table
+    assert json.loads(report.to_json())["target_rate"] == report.target_rate
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -19,7 +19,7 @@ from keras_uap import visualization
 from keras_uap.analysis.fitting import check_alike, fit_perturbation
 from keras_uap.analysis.result import PICTURES, Result, progress_bar
 from keras_uap.checks import as_images, as_wholes, check_number, check_whole
-from keras_uap.interval import rate_interval
+from keras_uap.interval import interval_of_some
 from keras_uap.labeller import LabelledImages
 from keras_uap.lp_ball import LpBall
 from keras_uap.visualization.ink import class_name
@@ -183,10 +183,12 @@ class TargetRates(Result):
 
     Attributes:
         targets: Tuple of class indices.
-        target_rates: Array `(k,)`, the share of held-out images with the
-            target as label.
+        target_rates: Array `(k,)`, the share of the held-out images not
+            already of the target that are sent there.
         intervals: Array `(k, 2)`, 95 % intervals of it.
-        clean_rates: Array `(k,)`, the same without perturbation.
+        num_others: Integer array `(k,)`, the images not already of the target.
+        clean_rates: Array `(k,)`, the share of all held-out images that are of
+            the target without perturbation.
         fooling_rates: Array `(k,)`, the share with any other label than clean.
         epsilon, norm: The ball, in pixel units.
         num_images, num_groups: Integers, held-out images and photographs.
@@ -196,6 +198,7 @@ class TargetRates(Result):
     targets: tuple
     target_rates: np.ndarray
     intervals: np.ndarray
+    num_others: np.ndarray
     clean_rates: np.ndarray
     fooling_rates: np.ndarray
     epsilon: float
@@ -207,14 +210,15 @@ class TargetRates(Result):
     def table(self, class_names=None):
         """The rates as a text of at most 80 columns."""
         lines = [
-            f"{'target':<32}{'sent there':>11}"
+            f"{'target':<26}{'sent there':>11}{'of':>7}"
             f"{'95 % interval':>19}{'fooled':>9}"
         ]
         for i, target in enumerate(self.targets):
-            name = class_name(target, class_names)[:31]
+            name = class_name(target, class_names)[:25]
             low, high = self.intervals[i]
             lines.append(
-                f"{name:<32}{self.target_rates[i]:>11.1%}"
+                f"{name:<26}{self.target_rates[i]:>11.1%}"
+                f"{self.num_others[i]:>7}"
                 f"{f'{low:.1%} to {high:.1%}':>19}"
                 f"{self.fooling_rates[i]:>9.1%}"
             )
@@ -257,7 +261,8 @@ def target_rates(
         A `TargetRates`.
 
     Raises:
-        ValueError: for targets that are no classes, or no targets.
+        ValueError: for targets that are no classes, no targets, or a target
+            that all held-out images are of.
     """
     check_whole("seed", seed, 0)
     check_whole("draws", draws, 1)
@@ -275,9 +280,18 @@ def target_rates(
             f"{labelled.num_classes - 1}, as the classifier has "
             f"{labelled.num_classes} classes."
         )
+    # Who is there already is not sent there.
+    others = [labelled.clean != target for target in targets]
+    for target, other in zip(targets, others):
+        if not other.any():
+            raise ValueError(
+                "A target needs held-out images of other classes. Received: "
+                f"target {target}, and {len(held_out)} held-out images that "
+                "the classifier gives that label."
+            )
     progress = progress_bar(len(targets), verbose, "target")
-    perturbations, reached, fooled = [], [], []
-    for done, target in enumerate(targets, start=1):
+    perturbations, rates, intervals, fooled = [], [], [], []
+    for done, (target, other) in enumerate(zip(targets, others), start=1):
         v = fit_perturbation(
             classifier,
             images,
@@ -291,15 +305,20 @@ def target_rates(
         )
         labels = labelled.labels(v)
         perturbations.append(v)
-        reached.append(labels == target)
+        hits = labels[other] == target
+        rates.append(hits.mean())
+        intervals.append(
+            interval_of_some(
+                hits, None if groups is None else labelled.groups[other]
+            )
+        )
         fooled.append(np.mean(labels != labelled.clean))
         progress.update(done)
     return TargetRates(
         targets=targets,
-        target_rates=np.mean(reached, axis=1),
-        intervals=np.array(
-            [rate_interval(hits, labelled.groups) for hits in reached]
-        ),
+        target_rates=np.array(rates),
+        intervals=np.array(intervals),
+        num_others=np.array([other.sum() for other in others]),
         clean_rates=np.array([np.mean(labelled.clean == t) for t in targets]),
         fooling_rates=np.array(fooled),
         epsilon=ball.epsilon,

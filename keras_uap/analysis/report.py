@@ -16,9 +16,9 @@ import tensorflow as tf
 from keras_uap import visualization
 from keras_uap.analysis.result import Result, random_noise
 from keras_uap.checks import as_images, as_numbers, check_whole
-from keras_uap.interval import is_wide, rate_interval
+from keras_uap.interval import interval_of_some, is_wide, rate_interval
 from keras_uap.labeller import LabelledImages
-from keras_uap.lp_ball import as_norm, lp_norm
+from keras_uap.lp_ball import as_epsilon, as_norm, lp_norm
 from keras_uap.pixels import (
     apply_perturbation,
     as_perturbation,
@@ -60,6 +60,11 @@ class FoolingReport(Result):
             probability of the top label of each image before and after.
         clean_error_rate, error_rate: Share of predictions that differ from the
             given labels before and after, or `None` without labels.
+        ball_epsilon: The epsilon of the fit, or `None` where not given.
+        target: Integer, the class that images were to be sent to, or `None`.
+        target_rate, target_interval: Share of the images not already of the
+            target that are sent there, and its 95 % interval, or `None`.
+        target_random_rate: The same share for random noise, or `None`.
     """
 
     num_images: int
@@ -84,6 +89,11 @@ class FoolingReport(Result):
     perturbed_confidences: np.ndarray
     clean_error_rate: float | None
     error_rate: float | None
+    ball_epsilon: float | None = None
+    target: int | None = None
+    target_rate: float | None = None
+    target_interval: tuple | None = None
+    target_random_rate: float | None = None
 
     def per_class(self):
         """Fooling rate by clean prediction.
@@ -145,7 +155,11 @@ class FoolingReport(Result):
                 if self.num_groups != self.num_images
                 else f"{self.num_images}",
             ),
-            ("norm", f"{self.norm}, {self.epsilon:.4g} {unit}".rstrip()),
+            (
+                "norm",
+                f"{self.norm}, {self.epsilon:.4g} {unit}".rstrip()
+                + self._unused_ball(),
+            ),
             ("fooling rate", _rate(self.fooling_rate, self.fooling_interval)),
             (
                 "random noise, same norm",
@@ -155,7 +169,12 @@ class FoolingReport(Result):
             ("without clipping", f"{self.unclipped_rate:.1%}"),
             ("confidence, clean", f"{self.clean_confidence:.2f}"),
             ("confidence, perturbed", f"{self.perturbed_confidence:.2f}"),
-            ("confidence, where fooled", f"{self.fooled_confidence:.2f}"),
+            (
+                "confidence, where fooled",
+                f"{self.fooled_confidence:.2f}"
+                if self.fooling_rate > 0
+                else "none is fooled",
+            ),
             ("values changed", f"{self.share_changed:.1%}"),
         ]
         if self.norm == "linf":
@@ -163,6 +182,21 @@ class FoolingReport(Result):
         if self.error_rate is not None:
             rows.append(("error rate, clean", f"{self.clean_error_rate:.1%}"))
             rows.append(("error rate, perturbed", f"{self.error_rate:.1%}"))
+        if self.target is not None:
+            name = class_name(self.target, class_names)
+            others = int(np.sum(self.clean_labels != self.target))
+            rows += [
+                (
+                    f"sent to {name}"[:32],
+                    "no image is of another class"
+                    if self.target_rate is None
+                    else _rate(self.target_rate, self.target_interval),
+                ),
+                ("  of images not already of it", f"{others}"),
+            ]
+            if self.target_rate is not None:
+                noise = f"{self.target_random_rate:.1%}"
+                rows.append(("  by random noise, same norm", noise))
         for c, share in self.dominant_labels():
             name = class_name(c, class_names)
             rows.append((f"  to {name}"[:32], f"{share:.1%} of the fooled"))
@@ -170,6 +204,14 @@ class FoolingReport(Result):
         if is_wide(self.fooling_interval):
             text += f"\n{TOO_FEW}"
         return text
+
+    def _unused_ball(self):
+        """What to say of a perturbation that ends far inside its ball."""
+        if self.ball_epsilon is None or (
+            self.epsilon >= 0.99 * self.ball_epsilon
+        ):
+            return ""
+        return f"; {self.ball_epsilon:.4g} allowed, not reached"
 
     def __str__(self):
         return self.table()
@@ -188,6 +230,8 @@ def fooling_report(
     batch_size=32,
     from_logits=None,
     verbose="auto",
+    epsilon=None,
+    target=None,
 ):
     """Measures a perturbation on images.
 
@@ -210,6 +254,10 @@ def fooling_report(
         from_logits: Boolean, whether the classifier returns logits; `None`
             finds out.
         verbose: `"auto"`, 0 or 1, whether to show progress.
+        epsilon: Float, the radius of the ball that the perturbation was sought
+            in. The table says so where it ends far inside.
+        target: Integer, the class that the perturbation was to send images to,
+            for its target rate.
 
     Returns:
         A `FoolingReport`.
@@ -226,6 +274,10 @@ def fooling_report(
     check_whole("num_random", num_random, 1)
     check_whole("seed", seed, 0)
     labels = _as_labels(labels, images)
+    if epsilon is not None:
+        epsilon = as_epsilon(epsilon)
+    if target is not None:
+        check_whole("target", target, 0)
     labelled = LabelledImages(
         classifier,
         images,
@@ -248,12 +300,13 @@ def fooling_report(
         verbose,
         "unclipped image",
     )
-    epsilon = lp_norm(v, norm)
     rng = np.random.default_rng(seed)
-    random_hits = []
+    random_hits, random_sent = [], []
     for _ in range(num_random):
-        noise = random_noise(v.shape, epsilon, norm, rng)
-        random_hits.append(labelled.fooled(noise, verbose, "image with noise"))
+        noise = random_noise(v.shape, lp_norm(v, norm), norm, rng)
+        random = labelled.labels(noise, verbose, "image with noise")
+        random_hits.append(random != labelled.clean)
+        random_sent.append(random == target)
     random_hits = np.mean(random_hits, axis=0)
     before, after = labelled.clean, perturbed.argmax(-1)
     fooled = before != after
@@ -265,7 +318,7 @@ def fooling_report(
         num_images=len(images),
         num_groups=labelled.num_groups,
         norm=norm,
-        epsilon=epsilon,
+        epsilon=lp_norm(v, norm),
         value_range=value_range,
         fooling_rate=float(fooled.mean()),
         fooling_interval=rate_interval(fooled, labelled.groups),
@@ -284,7 +337,26 @@ def fooling_report(
         perturbed_confidences=certainty,
         clean_error_rate=_error_rate(before, labels),
         error_rate=_error_rate(after, labels),
+        ball_epsilon=None if epsilon is None else float(epsilon),
+        **_target_rates(target, before, after, random_sent, groups),
     )
+
+
+def _target_rates(target, before, after, random_sent, groups):
+    """The fields of a report that tell of its target."""
+    others = before != target
+    if target is None or not others.any():
+        return {"target": target}
+    hits = after[others] == target
+    groups = None if groups is None else groups[others]
+    return {
+        "target": int(target),
+        "target_rate": float(hits.mean()),
+        "target_interval": interval_of_some(hits, groups),
+        "target_random_rate": float(
+            np.mean(random_sent, axis=0)[others].mean()
+        ),
+    }
 
 
 def _as_labels(labels, images):

@@ -51,5 +51,7 @@ def measure(options):
         value_range=inputs.PIXELS,
         seed=options.seed,
         verbose=0,
+        epsilon=card["epsilon"],
+        target=card.get("target"),
     )
     return report, class_names or pictures.class_names

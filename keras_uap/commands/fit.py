@@ -155,6 +155,8 @@ def finish(
         value_range=uap.value_range,
         seed=options.seed,
         verbose=0,
+        epsilon=uap.epsilon,
+        target=uap.target,
     )
     card["held_out"] = {
         "fooling_rate": report.fooling_rate,
@@ -163,6 +165,12 @@ def finish(
         "num_images": report.num_images,
         "num_photographs": report.num_groups,
     }
+    if report.target_rate is not None:
+        card["held_out"] |= {
+            "target_rate": report.target_rate,
+            "target_interval_95": report.target_interval,
+            "target_random_noise_rate": report.target_random_rate,
+        }
     save_perturbation(folder / "uap.npz", uap.perturbation, card)
     console.say(step, f"writing to {folder.resolve()}")
     text = report.table(class_names)

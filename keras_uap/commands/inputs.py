@@ -191,7 +191,8 @@ def load_perturbation(path, shape=None):
             f"model's pictures have {shape}. keras_uap.resize_perturbation "
             "makes another size of one."
         )
-    return perturbation * (255 / (high - low)), card
+    scale = 255 / (high - low)
+    return perturbation * scale, {**card, "epsilon": card["epsilon"] * scale}
 
 
 def _of_model(path):
@@ -215,6 +216,7 @@ def _of_model(path):
         "epsilon": uap.epsilon,
         "norm": uap.norm,
         "value_range": uap.value_range,
+        "target": uap.target,
     }
     return uap.perturbation, card
 
