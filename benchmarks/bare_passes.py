@@ -178,7 +178,9 @@ def _deepfool_row(setup, images, candidates, batch_size):
     def fit(between, classifier=None):
         """Epochs from v = 0, in the same orders whoever is fitted."""
         keras.utils.set_random_seed(0)
-        uap = setup.uap(keras_uap.DeepFool(candidates), classifier)
+        uap = setup.uap(
+            keras_uap.DeepFool(candidates, boundary="nearest"), classifier
+        )
         restore = restorer(uap)
         clock = EpochClock(lambda: (restore(), between()))
         history = uap.fit(

@@ -33,7 +33,7 @@ def decaying_lion(uap, batches):
 
 def deepfool(uap, batches):
     steps = keras.optimizers.schedules.PolynomialDecay(1.5, batches, 0.015)
-    return keras_uap.DeepFool(max_steps=3, step_size=steps)
+    return keras_uap.DeepFool(max_steps=3, step_size=steps, boundary="nearest")
 
 
 # name, update, what to fit on and how much of it, epochs, where it starts

@@ -110,7 +110,7 @@ class ArraySource:
         ]
 
     def count(self, size):
-        """The number of batches of this size, or None if it is not known."""
+        """The number of batches of this size."""
         return -(-len(self.images) // size)
 
     def batches(self, size, labeller=None, order=None, verbose=0):
@@ -172,12 +172,13 @@ class DataSource:
         )
 
     def count(self, size):
-        """The number of batches, or None if it is not known."""
-        if isinstance(self.data, tf.data.Dataset):
-            count = int(self.data.cardinality())
-            # Negative numbers stand for what is not known, or has no end.
-            return count if count >= 0 else None
-        return self.data.num_batches
+        """The number of batches. It reads the images if nothing else tells."""
+        if not isinstance(self.data, tf.data.Dataset):
+            return self.data.num_batches
+        count = self.data.cardinality()
+        if count == tf.data.UNKNOWN_CARDINALITY:
+            count = self.data.reduce(np.int64(0), lambda count, *_: count + 1)
+        return int(count)
 
     def batches(self, size, labeller=None, order=None, verbose=0):
         """Returns the data set as it is."""

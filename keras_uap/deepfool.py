@@ -181,7 +181,9 @@ class DeepFool:
             paper, or each batch makes one step.
         step_size: Float above 0, the length of a whole batch's step as a share
             of `epsilon`, or a `keras.optimizers.schedules.LearningRateSchedule`
-            of it over the batches.
+            of it over the batches. `None` means 0.8 for the nearest boundary.
+            For the dominant one, steps begin there and fall in a line to a
+            hundredth of it, over the batches of a fit.
         momentum: Float in [0, 1), of the steps of whole batches.
         boundary: `"nearest"` or `"dominant"`, the boundary to step over. `None`
             means the dominant in whole batches, but the nearest for one image
@@ -195,13 +197,15 @@ class DeepFool:
             one image after another or several candidates.
     """
 
+    FIRST_STEP = 0.8
+
     def __init__(
         self,
         num_candidates=2,
         overshoot=0.02,
         max_steps=None,
         one_by_one=False,
-        step_size=0.8,
+        step_size=None,
         momentum=0.9,
         boundary=None,
         confidence=None,
@@ -209,10 +213,6 @@ class DeepFool:
         check_whole("num_candidates", num_candidates, 2)
         check_flag("one_by_one", one_by_one)
         check_number("overshoot", overshoot, least=0, below=np.inf)
-        if not isinstance(
-            step_size, keras.optimizers.schedules.LearningRateSchedule
-        ):
-            check_number("step_size", step_size, above=0, below=np.inf)
         check_number("momentum", momentum, least=0, below=1)
         nearest = one_by_one or num_candidates > 2
         if boundary is None:
@@ -232,6 +232,12 @@ class DeepFool:
         if max_steps is None:
             max_steps = 1 if dominant else 50
         check_whole("max_steps", max_steps, 1)
+        if step_size is None and not dominant:
+            step_size = self.FIRST_STEP
+        if step_size is not None and not isinstance(
+            step_size, keras.optimizers.schedules.LearningRateSchedule
+        ):
+            check_number("step_size", step_size, above=0, below=np.inf)
         if confidence is None:
             confidence = 10.0 if dominant else 0.0
         check_number("confidence", confidence, least=0, below=np.inf)

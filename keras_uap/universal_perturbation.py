@@ -142,7 +142,8 @@ class UniversalPerturbation(PerturbationModel):
                 update; the name of a Keras optimizer, or a Keras optimizer,
                 for gradient steps. Directions come with a mean absolute value
                 of 1, so a learning rate is in pixel units. A name gets a
-                learning rate of a tenth of `epsilon`.
+                learning rate of a tenth of `epsilon`. `"decaying_lion"` is
+                `decaying_lion` over the batches of each fit.
             loss: `"crossentropy"`, `"dominant"`, `"features"`,
                 `"features+dominant"`, `"margin"` or a `keras.losses.Loss`,
                 what gradient steps minimise; DeepFool has none. See
@@ -290,6 +291,10 @@ class UniversalPerturbation(PerturbationModel):
         epoch; for a `tf.data.Dataset`, which may change from epoch to epoch
         (augmentation), with every batch, at one more forward pass an image.
 
+        Steps that fall (`"decaying_lion"`, `"deepfool"`) begin anew with each
+        fit. A data set of unknown length is read once more for that, to count
+        its batches; `steps_per_epoch` spares it.
+
         Args:
             x: Images `(n, H, W, C)` as array or tensor, float or integer; a
                 `tf.data.Dataset` or `keras.utils.PyDataset` of batches of
@@ -354,9 +359,12 @@ class UniversalPerturbation(PerturbationModel):
         )
         # Where there are others, rates are measured on those.
         self._fit_source = train if held_out is None else None
-        steps = steps_per_epoch or train.count(batch_size)
         keep_best = KeepBest(
-            lambda: self._update.begin(self, (initial_epoch, epochs), steps)
+            lambda: self._update.begin(
+                self,
+                (initial_epoch, epochs),
+                lambda: steps_per_epoch or train.count(batch_size),
+            )
         )
         try:
             return super().fit(

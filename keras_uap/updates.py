@@ -36,12 +36,46 @@ Step = collections.namedtuple("Step", ["predicted", "passes"])
 STEP = 0.1
 
 
+class FallingSteps(keras.optimizers.schedules.LearningRateSchedule):
+    """Steps that fall in a line to a hundredth, over the fit that runs.
+
+    How long that is, an update says when a fit begins. Variables hold it, as
+    the function that a fit runs is traced but once.
+    """
+
+    def __init__(self, first=1.0):
+        # Every replica is told the same.
+        self.first, self._batches = (
+            keras.Variable(
+                value,
+                dtype="float32",
+                trainable=False,
+                aggregation="only_first_replica",
+            )
+            for value in (first, 1.0)
+        )
+
+    def __call__(self, step):
+        share = tf.minimum(tf.cast(step, "float32") / self._batches, 1.0)
+        return self.first * (1.0 - 0.99 * share)
+
+    def begin(self, optimizer, epochs, batches):
+        """Sets the schedule of an optimizer to where a fit begins."""
+        done, last = epochs
+        self._batches.assign(last * batches)
+        optimizer.iterations.assign(done * batches)
+
+    def get_config(self):
+        return {"first": float(keras.ops.convert_to_numpy(self.first))}
+
+
 class Update:
     """What one batch does to a perturbation. Base of all updates.
 
     Args:
         optimizer: Keras optimizer that moves `v`. One that moves `v` by itself
             may leave it out.
+        falling: `FallingSteps`, the optimizer's learning rate, or `None`.
 
     Attributes:
         name: String, what errors call it.
@@ -53,10 +87,11 @@ class Update:
     with_xla = True
     with_target = True
 
-    def __init__(self, optimizer=None):
+    def __init__(self, optimizer=None, falling=None):
         if optimizer is None:
             optimizer = keras.optimizers.SGD()
         self.optimizer = optimizer
+        self._falling = falling
         self.name = type(self).__name__
         self.metrics = []
 
@@ -77,14 +112,17 @@ class Update:
     def build(self, model):
         """Called when the size of the images is known."""
 
-    def begin(self, model, epochs, batches):
+    def begin(self, model, epochs, count_batches):
         """Called when a fit begins.
 
         Args:
             model: `UniversalPerturbation`.
             epochs: Pair of integers, the epochs done before and in all.
-            batches: Integer, those of an epoch, or `None` if not known.
+            count_batches: Function that returns how many batches an epoch has.
+                It may have to read the images for that.
         """
+        if self._falling is not None:
+            self._falling.begin(self.optimizer, epochs, count_batches())
 
     def config_of(self, optimizer):
         """What goes into a file for what `compile` got."""
@@ -124,7 +162,10 @@ class Update:
         mean = tf.reduce_sum(tf.abs(gradient))
         mean = mean / model.ball.free_values(model.v.shape)
         gradient = tf.math.divide_no_nan(scale * gradient, mean)
-        model.optimizer.apply([gradient], [model.v])
+        # Keras finds the end of a data set of unknown length by a batch that
+        # is not there. Without a gradient, that must not count as a step.
+        with tf.control_dependencies([gradient]):
+            model.optimizer.apply([gradient], [model.v])
 
 
 class GradientUpdate(Update):
@@ -135,10 +176,12 @@ class GradientUpdate(Update):
         loss: `keras.losses.Loss`; see `keras_uap.losses`.
         default_step: Boolean, whether the optimizer gets a learning rate of a
             tenth of the ball's pixel step.
+        falling: `FallingSteps`, the optimizer's learning rate, or `None`. They
+            get a first step of a fifth of the ball's pixel step.
     """
 
-    def __init__(self, optimizer, loss, default_step=False):
-        super().__init__(optimizer)
+    def __init__(self, optimizer, loss, default_step=False, falling=None):
+        super().__init__(optimizer, falling)
         self._default_step = default_step
         self._loss = loss
         if isinstance(loss, losses.BatchLoss):
@@ -149,14 +192,17 @@ class GradientUpdate(Update):
         self.metrics = [self._loss_mean, self._no_gradient]
 
     def build(self, model):
-        if self._default_step:
-            step = STEP * model.ball.pixel_step(model.v.shape)
+        step = STEP * model.ball.pixel_step(model.v.shape)
+        if self._falling is not None:
+            self._falling.first.assign(2 * step)
+        elif self._default_step:
             self.optimizer.learning_rate = step
         if getattr(self._loss, "needs_features", False):
             # Here, and not after the clean predictions, it says if it cannot.
             features_function(model.classifier, self._loss.layer)
 
-    def begin(self, model, epochs, batches):
+    def begin(self, model, epochs, count_batches):
+        super().begin(model, epochs, count_batches)
         if getattr(self._loss, "starts_at_random", False):
             v = model.perturbation
             if not v.any():
@@ -241,7 +287,12 @@ class _DeepFoolUpdate(Update):
     with_target = False
 
     def __init__(self, rule):
-        super().__init__(keras.optimizers.SGD(rule.step_size, rule.momentum))
+        step_size, falling = rule.step_size, None
+        if step_size is None:
+            step_size = falling = FallingSteps(rule.FIRST_STEP)
+        super().__init__(
+            keras.optimizers.SGD(step_size, rule.momentum), falling
+        )
         self.name = "One image after another" if rule.one_by_one else "DeepFool"
         self._rule = rule
         self._not_converged = keras.metrics.Sum(name="not_converged")
@@ -323,7 +374,7 @@ def get(optimizer, loss="crossentropy", targeted=False):
 
     Args:
         optimizer: `"deepfool"`, a `DeepFool`, a Keras optimizer or its name,
-            or an `Update`.
+            `"decaying_lion"`, or an `Update`.
         loss: What `keras_uap.losses.get` takes, for gradient updates.
         targeted: Boolean, whether the loss is to reach the class.
 
@@ -334,9 +385,13 @@ def get(optimizer, loss="crossentropy", targeted=False):
     loss = losses.get(loss, targeted)
     if isinstance(optimizer, Update):
         return optimizer
-    found = get_optimizer(optimizer)
+    falling = None
+    if isinstance(optimizer, str) and optimizer.lower() == "decaying_lion":
+        falling = FallingSteps()
+    found = get_optimizer(optimizer, falling)
     if not isinstance(found, DeepFool):
-        return GradientUpdate(found, loss, isinstance(optimizer, str))
+        named = isinstance(optimizer, str)
+        return GradientUpdate(found, loss, named, falling)
     if found.one_by_one:
         return OneByOneDeepFool(found)
     return WholeBatchDeepFool(found)
@@ -349,8 +404,12 @@ def decaying_lion(step, batches):
     )
 
 
-def get_optimizer(optimizer):
+def get_optimizer(optimizer, falling=None):
     """Returns the `DeepFool` or the Keras optimizer that `compile` got.
+
+    Args:
+        optimizer: As for `get`.
+        falling: `FallingSteps` of `"decaying_lion"`.
 
     Raises:
         TypeError: if it is neither, nor the name of one.
@@ -365,12 +424,15 @@ def get_optimizer(optimizer):
         )
     if optimizer.lower() == "deepfool":
         return DeepFool()
+    if optimizer.lower() == "decaying_lion":
+        return keras.optimizers.Lion(falling or FallingSteps())
     try:
         return keras.optimizers.get(optimizer)
     except (TypeError, ValueError):
         raise ValueError(
             f"Unknown optimizer. Received: optimizer={optimizer!r}. Expected "
-            "'deepfool' or the name of a Keras optimizer, such as 'lion'."
+            "'deepfool', 'decaying_lion' or the name of a Keras optimizer, "
+            "such as 'lion'."
         ) from None
 
 

@@ -147,8 +147,10 @@ def broken(value, above, activation=None):
 # One of each kind, to compile with.
 UPDATES = {
     "deepfool": lambda: keras_uap.DeepFool(),
+    "nearest": lambda: keras_uap.DeepFool(boundary="nearest"),
     "one_by_one": lambda: keras_uap.DeepFool(one_by_one=True),
     "lion": lambda: "lion",
+    "decaying_lion": lambda: "decaying_lion",
     "adam": lambda: keras.optimizers.Adam(0.02),
     "sgd": lambda: keras.optimizers.SGD(0.02, momentum=0.9),
 }

@@ -27,7 +27,7 @@ import keras_uap
 images = np.random.default_rng(0).uniform(0, 255, (50, 8, 8, 3))
 images = images.astype("float32")
 
-def fit(update):
+def fit(update, loss="crossentropy"):
     keras.utils.set_random_seed(3)
     classifier = keras.Sequential([
         keras.Input((8, 8, 3)),
@@ -37,7 +37,7 @@ def fit(update):
         keras.layers.Dense(5, activation="softmax"),
     ])
     uap = keras_uap.UniversalPerturbation(classifier, epsilon=20.0)
-    uap.compile(update)
+    uap.compile(update, loss=loss)
     return uap
 
 def run(uap):
@@ -76,10 +76,16 @@ def _finish(process):
 
 def test_two_devices_give_the_perturbation_of_one():
     code = """
-    for update in ("sgd", "lion", "deepfool"):
-        alone, history = run(fit(update))
+    cross, both = "crossentropy", "features+dominant"
+    for update, loss in (
+        ("sgd", cross), ("lion", cross), ("deepfool", cross),
+        (keras_uap.DeepFool(boundary="nearest"), cross),
+        (keras_uap.DeepFool(max_steps=3), cross),
+        ("sgd", "dominant"), ("decaying_lion", "dominant"), ("sgd", both),
+    ):
+        alone, history = run(fit(update, loss))
         with strategy.scope():
-            uap = fit(update)
+            uap = fit(update, loss)
         together, shared = run(uap)
         np.testing.assert_allclose(together, alone, atol=1e-4)
         for name in ("fooling_rate", "val_fooling_rate", "norm"):
@@ -88,7 +94,7 @@ def test_two_devices_give_the_perturbation_of_one():
     """
     lines = _finish(_run(code, TWO_DEVICES)).splitlines()
     sizes = [float(line.split()[-1]) for line in lines if "size" in line]
-    assert len(sizes) == 3
+    assert len(sizes) == 8
     assert min(sizes) > 1
 
 

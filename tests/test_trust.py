@@ -20,13 +20,23 @@ def uap(linear, make_uap):
 # Whole files ------------------------------------------------------------------
 
 
-def test_backup_resumes_exactly(linear, images, held_out, make_uap, tmp_path):
+@pytest.mark.parametrize(
+    ("optimizer", "loss"),
+    [
+        ("lion", "crossentropy"),
+        ("deepfool", "crossentropy"),
+        ("decaying_lion", "features+dominant"),
+    ],
+)
+def test_backup_resumes_exactly(
+    optimizer, loss, linear, images, held_out, make_uap, tmp_path
+):
     folder = tmp_path / "backup"
 
     def run(seed, *callbacks):
         keras.utils.set_random_seed(seed)
         uap = make_uap(linear())
-        uap.compile("lion", run_eagerly=True)
+        uap.compile(optimizer, loss=loss, run_eagerly=True)
         uap.fit(
             images,
             batch_size=6,

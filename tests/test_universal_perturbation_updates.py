@@ -198,7 +198,7 @@ def test_always_in_the_ball(
     make_uap,
     each_batch,
 ):
-    if update in ("deepfool", "one_by_one"):
+    if update in ("deepfool", "nearest", "one_by_one"):
         target = None
     mask = None
     if masked:
