@@ -307,13 +307,61 @@ class DeepFool:
         count = tf.shape(images)[0]
         if labels is not None:
             labels = tf.cast(labels, "int64")
-        stretch = 1.0 + self.overshoot
         dominant = self.boundary == "dominant"
         turns = self.max_steps if dominant else self.max_steps + 1
-        no_image = tf.zeros((0,), "int32")
 
         def more(turn, active, *_):
             return (turn < turns) & (tf.size(active) > 0)
+
+        nothing = tf.zeros((count,), "int64")
+        first_turn = tf.constant(0)
+        take_step = self._turn(logits, images, labels, add_up, first_turn)
+        state = (
+            first_turn,
+            tf.range(count),
+            (nothing, nothing, tf.zeros((count,), "bool")),
+            tf.zeros((count, self.num_candidates), "int32"),
+            tf.zeros_like(images),
+            tf.zeros((count,), "int32"),
+            tf.constant(0),
+        )
+        batch = tf.TensorShape([None])
+        shapes = (
+            tf.TensorShape([]),
+            batch,
+            (batch, batch, batch),
+            tf.TensorShape([None, None]),
+            images.shape,
+            batch,
+            tf.TensorShape([]),
+        )
+        if dominant:
+            # Devices cannot meet within a loop, so the first turn is taken
+            # before it.
+            state = take_step(*state)
+        if not dominant or turns > 1:
+            state = tf.while_loop(
+                more, take_step, state, shape_invariants=shapes
+            )
+        _, active, (first_labels, now, done), _, total, steps, passes = state
+        if dominant:
+            done = tf.tensor_scatter_nd_update(
+                done, active[:, tf.newaxis], tf.fill(tf.shape(active), True)
+            )
+        return _Batch(
+            increments=(1.0 + self.overshoot) * total,
+            labels=now,
+            steps=steps,
+            converged=done,
+            first_labels=first_labels,
+            passes=passes,
+        )
+
+    def _turn(self, logits, images, labels, add_up, first_turn):
+        """Returns the function that takes a step from a state to the next."""
+        stretch = 1.0 + self.overshoot
+        dominant = self.boundary == "dominant"
+        no_image = tf.zeros((0,), "int32")
 
         def first_time(turn, find, found):
             if dominant:
@@ -379,48 +427,7 @@ class DeepFool:
                 passes + spent,
             )
 
-        nothing = tf.zeros((count,), "int64")
-        first_turn = tf.constant(0)
-        state = (
-            first_turn,
-            tf.range(count),
-            (nothing, nothing, tf.zeros((count,), "bool")),
-            tf.zeros((count, self.num_candidates), "int32"),
-            tf.zeros_like(images),
-            tf.zeros((count,), "int32"),
-            tf.constant(0),
-        )
-        batch = tf.TensorShape([None])
-        shapes = (
-            tf.TensorShape([]),
-            batch,
-            (batch, batch, batch),
-            tf.TensorShape([None, None]),
-            images.shape,
-            batch,
-            tf.TensorShape([]),
-        )
-        if dominant:
-            # Devices cannot meet within a loop, so the first turn is taken
-            # before it.
-            state = take_step(*state)
-        if not dominant or turns > 1:
-            state = tf.while_loop(
-                more, take_step, state, shape_invariants=shapes
-            )
-        _, active, (first_labels, now, done), _, total, steps, passes = state
-        if dominant:
-            done = tf.tensor_scatter_nd_update(
-                done, active[:, tf.newaxis], tf.fill(tf.shape(active), True)
-            )
-        return _Batch(
-            increments=stretch * total,
-            labels=now,
-            steps=steps,
-            converged=done,
-            first_labels=first_labels,
-            passes=passes,
-        )
+        return take_step
 
     def _candidates(self, scores, own, add_up):
         """The classes to step from and to, `(n, num_candidates)`.

@@ -110,21 +110,3 @@ def test_intervals_change_smoothly_from_no_hit():
     _, none = rate_interval(np.zeros(513), groups)
     _, one = rate_interval(np.arange(513) == 0, groups)
     assert 0.6 * none < one
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("paired", [False, True])
-@pytest.mark.parametrize("name", SIZES)
-def test_coverage(name, paired):
-    draws = 2000
-    found = {
-        (share, likeness): coverage(
-            SIZES[name], share, likeness, draws, paired=paired
-        )[0]
-        for share in SHARES
-        for likeness in LIKENESSES
-    }
-    (share, likeness), covered = min(found.items(), key=lambda item: item[1])
-    print(f"{name}: least coverage {covered:.1%} at {share}, {likeness}")
-    # Three standard errors of the simulation below 93 %.
-    assert covered >= 0.93 - 3 * (0.93 * 0.07 / draws) ** 0.5

@@ -111,27 +111,7 @@ def transfer_matrix(
     norm = as_norm(norm)
     value_range = as_value_range(value_range)
     check_whole("seed", seed, 0)
-    value_ranges = {} if value_ranges is None else value_ranges
-    if not isinstance(value_ranges, collections.abc.Mapping):
-        raise TypeError(
-            "value_ranges must be a dictionary from names of classifiers. "
-            f"Received: value_ranges={value_ranges!r}."
-        )
-    unknown = sorted(set(value_ranges) - set(classifiers))
-    if unknown:
-        raise ValueError(
-            "value_ranges must be keyed by names of classifiers. Received: "
-            f"{unknown}. Expected: among {list(classifiers)}."
-        )
-    value_ranges = {
-        name: as_value_range(each) for name, each in value_ranges.items()
-    }
-    if value_range is None and any(value_ranges.values()):
-        raise ValueError(
-            "The value_range of the images must be known to stretch them to "
-            "that of a classifier. Received: value_range=None, "
-            f"value_ranges={value_ranges}. Pass value_range=(low, high)."
-        )
+    value_ranges = _as_ranges(value_ranges, value_range, classifiers)
     arrays = {
         name: _as_array(name, perturbation, images.shape)
         for name, perturbation in perturbations.items()
@@ -178,6 +158,32 @@ def transfer_matrix(
         num_images=len(images),
         num_groups=labelled.num_groups,
     )
+
+
+def _as_ranges(value_ranges, value_range, classifiers):
+    """Returns the pixel ranges of classifiers that have one of their own."""
+    value_ranges = {} if value_ranges is None else value_ranges
+    if not isinstance(value_ranges, collections.abc.Mapping):
+        raise TypeError(
+            "value_ranges must be a dictionary from names of classifiers. "
+            f"Received: value_ranges={value_ranges!r}."
+        )
+    unknown = sorted(set(value_ranges) - set(classifiers))
+    if unknown:
+        raise ValueError(
+            "value_ranges must be keyed by names of classifiers. Received: "
+            f"{unknown}. Expected: among {list(classifiers)}."
+        )
+    value_ranges = {
+        name: as_value_range(each) for name, each in value_ranges.items()
+    }
+    if value_range is None and any(value_ranges.values()):
+        raise ValueError(
+            "The value_range of the images must be known to stretch them to "
+            "that of a classifier. Received: value_range=None, "
+            f"value_ranges={value_ranges}. Pass value_range=(low, high)."
+        )
+    return value_ranges
 
 
 def _as_array(name, perturbation, shape):
