@@ -51,22 +51,49 @@ def load_split(folder, num_fit, num_held_out, seed=0):
             samples.load_photos("held_out")[:num_held_out],
             samples.photo_groups("held_out")[:num_held_out],
         )
-    paths = sorted(pathlib.Path(folder).glob("*.jpg"))
-    if not paths:
-        raise SystemExit(f"no .jpg files in {folder}")
-    groups = np.array([path.stem.rpartition("_")[0] for path in paths])
-    photographs = np.random.default_rng(seed).permutation(np.unique(groups))
-    held_out = np.isin(groups, photographs[: len(photographs) // 4])
+    paths, groups, held_out = _held_out(folder, seed)
     rng = np.random.default_rng(seed + 1)
     fit = rng.permutation(np.flatnonzero(~held_out))[:num_fit]
     held_out = rng.permutation(np.flatnonzero(held_out))[:num_held_out]
+    return _load(paths[fit]), _load(paths[held_out]), groups[held_out]
 
-    def load(indices):
-        return np.stack(
-            [np.asarray(Image.open(paths[i]).convert("RGB")) for i in indices]
-        )
 
-    return load(fit), load(held_out), groups[held_out]
+def one_each(folder, count, seed):
+    """Returns crops of as many photographs, none of those held out.
+
+    Args:
+        folder: As for `load_split`, whose seed is 0.
+        count: Integer, the photographs.
+        seed: Integer, decides which, and which crop of each.
+    """
+    rng = np.random.default_rng(seed)
+    if folder is None:
+        paths, groups = None, samples.photo_groups("fit")
+    else:
+        paths, groups, held_out = _held_out(folder, 0)
+        paths, groups = paths[~held_out], groups[~held_out]
+    order = rng.permutation(len(groups))
+    _, first = np.unique(groups[order], return_index=True)
+    chosen = rng.permutation(order[first])[:count]
+    if paths is None:
+        return samples.load_photos("fit")[chosen]
+    return _load(paths[chosen])
+
+
+def _held_out(folder, seed):
+    """The paths of crops, their photographs, and which are held out."""
+    paths = np.array(sorted(pathlib.Path(folder).glob("*.jpg")))
+    if not len(paths):
+        raise SystemExit(f"no .jpg files in {folder}")
+    groups = np.array([path.stem.rpartition("_")[0] for path in paths])
+    photographs = np.random.default_rng(seed).permutation(np.unique(groups))
+    return paths, groups, np.isin(groups, photographs[: len(photographs) // 4])
+
+
+def _load(paths):
+    return np.stack(
+        [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+    )
 
 
 # Measuring --------------------------------------------------------------------

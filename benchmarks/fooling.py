@@ -12,45 +12,105 @@ prediction is not among them.
 """
 
 import argparse
+import dataclasses
 import json
 import time
 
 import keras
 import numpy as np
-from common import load_split
+from common import load_split, one_each
 
 import keras_uap
 from keras_uap import analysis, samples
 
 
-def lion(uap, batches):
-    return "lion"
+@dataclasses.dataclass
+class Row:
+    """A recipe: what finds the perturbation, and on what."""
+
+    name: str
+    optimizer: object = "decaying_lion"
+    loss: str = "dominant"
+    norm: str = "linf"
+    source: str = "crops"
+    count: int = 1040
+    epochs: int = 1
+    first: str = None  # What it was fitted to before.
+    varied: bool = False
 
 
-def decaying_lion(uap, batches):
-    return uap.decaying_lion(batches)
+def nearest(max_steps=3):
+    return keras_uap.DeepFool(max_steps=max_steps, boundary="nearest")
 
 
-def deepfool(uap, batches):
-    steps = keras.optimizers.schedules.PolynomialDecay(1.5, batches, 0.015)
-    return keras_uap.DeepFool(max_steps=3, step_size=steps, boundary="nearest")
-
-
-# name, update, what to fit on and how much of it, epochs, where it starts
+LONG = {"count": 1600, "epochs": 4}
+FREE = {"count": 512, "epochs": 2, "loss": "crossentropy"}
+FEW = {"count": 32, "epochs": 4, "loss": "crossentropy"}
 ROWS = [
-    ("lion, one epoch", lion, "crops", 1040, 1, None),
-    ("decaying lion, four epochs", decaying_lion, "crops", 1600, 4, None),
-    ("DeepFool, whole batches", deepfool, "crops", 256, 4, None),
-    ("data-free, jigsaw images", decaying_lion, "jigsaw", 512, 2, None),
-    ("data-free, noise", decaying_lion, "noise", 512, 2, None),
-    ("few crops", decaying_lion, "crops", 32, 4, None),
-    ("few crops after jigsaw images", decaying_lion, "crops", 32, 4, "jigsaw"),
+    Row("dominant"),
+    Row("cross-entropy", loss="crossentropy"),
+    Row("lion, cross-entropy", "lion", "crossentropy"),
+    Row("features", loss="features"),
+    Row("features and dominant", loss="features+dominant"),
+    Row("dominant, long", **LONG),
+    Row("features and dominant, long", loss="features+dominant", **LONG),
+    Row("cross-entropy, long", loss="crossentropy", **LONG),
+    Row("dominant, l2, long", norm="l2", **LONG),
+    Row("DeepFool", "deepfool", count=256, epochs=2),
+    Row("DeepFool, l2", "deepfool", norm="l2", count=256, epochs=2),
+    Row("DeepFool, long", "deepfool", **LONG),
+    Row("DeepFool, nearest boundary", nearest(), count=256, epochs=4),
+    Row("32 photographs", source="photographs", count=32, epochs=94),
+    Row(
+        "32 photographs, varied",
+        source="photographs",
+        count=32,
+        epochs=63,
+        varied=True,
+    ),
+    Row("data-free, jigsaw images", source="jigsaw", **FREE),
+    Row("data-free, noise", source="noise", **FREE),
+    Row("few crops", **FEW),
+    Row("few crops after jigsaw images", first="jigsaw", **FEW),
 ]
 BATCH = 16
+EPSILONS = {"linf": 10.0, "l2": 2000.0}
 
 
 def draw(kind, count, seed):
     return keras_uap.noise_images(count, (224, 224, 3), kind, seed)
+
+
+def fit(row, classifier, images, held_out, photos, seed):
+    """Returns the rate, the passes, the seconds and the perturbation."""
+    keras.utils.set_random_seed(seed)
+    ball = {"epsilon": EPSILONS[row.norm], "norm": row.norm}
+    uap = keras_uap.UniversalPerturbation(classifier, **ball)
+    if row.first is not None:  # Fitted without data, just as above.
+        uap.compile("decaying_lion")
+        uap.fit(draw(row.first, 512, seed), epochs=2, verbose=0)
+        uap = keras_uap.UniversalPerturbation(
+            classifier, initial_perturbation=uap.perturbation, **ball
+        )
+    data = images[: row.count]
+    if row.source == "photographs":
+        data = one_each(photos, row.count, seed)
+    elif row.source != "crops":
+        data = draw(row.source, row.count, seed)
+    if row.varied:
+        data = keras_uap.datasets.augmented(data, BATCH, seed=seed)
+    uap.compile(row.optimizer, loss=row.loss)
+    start = time.perf_counter()
+    history = uap.fit(
+        data,
+        batch_size=None if row.varied else BATCH,
+        epochs=row.epochs,
+        verbose=0,
+    ).history
+    seconds = time.perf_counter() - start
+    measured = uap.evaluate(held_out, verbose=0, return_dict=True)
+    passes = sum(history["model_passes"])
+    return measured["fooling_rate"], passes, seconds, uap.perturbation
 
 
 def main():
@@ -58,72 +118,61 @@ def main():
     parser.add_argument("--photos", help="folder of 224x224 crops")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--held-out", type=int, default=500)
-    parser.add_argument("--only", help="rows whose name contains this")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=[row.name for row in ROWS],
+        metavar="NAME",
+        help="rows to fit: " + "; ".join(row.name for row in ROWS),
+    )
     parser.add_argument("--json", help="file to write the figures to")
     options = parser.parse_args()
 
+    rows = [row for row in ROWS if not options.only or row.name in options.only]
     classifier = samples.load_classifier()
-    most = max(row[3] for row in ROWS)
+    most = max(row.count for row in ROWS)
     images, held_out, groups = load_split(
         options.photos, most, options.held_out
     )
     print(
-        f"EfficientNet-Lite0, linf, epsilon 10; {len(held_out)} held-out crops "
-        f"of {len(np.unique(groups))} photographs; {options.runs} runs\n"
+        f"EfficientNet-Lite0, epsilon 10 (linf) or 2000 (l2); {len(held_out)} "
+        f"held-out crops of {len(np.unique(groups))} photographs; "
+        f"{options.runs} runs\n"
     )
     print(
-        "| update | images to fit | model passes | held-out fooling rate "
+        "| recipe | images to fit | model passes | held-out fooling rate "
         "| range | seconds |"
     )
     print("|---|---|---|---|---|---|")
     results = []
-    for name, update, source, count, epochs, first in ROWS:
-        if options.only and options.only not in name:
-            continue
-        rates, passes, seconds = [], [], []
-        for seed in range(options.runs):
-            keras.utils.set_random_seed(seed)
-            uap = keras_uap.UniversalPerturbation(classifier, epsilon=10.0)
-            if first is not None:  # Fitted without data, just as above.
-                uap.compile(uap.decaying_lion(2 * 512 // BATCH))
-                uap.fit(draw(first, 512, seed), epochs=2, verbose=0)
-                uap = keras_uap.UniversalPerturbation(
-                    classifier,
-                    epsilon=10.0,
-                    initial_perturbation=uap.perturbation,
-                )
-            data = images[:count]
-            if source != "crops":
-                data = draw(source, count, seed)
-            uap.compile(update(uap, epochs * -(-len(data) // BATCH)))
-            start = time.perf_counter()
-            history = uap.fit(
-                data, batch_size=BATCH, epochs=epochs, verbose=0
-            ).history
-            seconds.append(time.perf_counter() - start)
-            passes.append(sum(history["model_passes"]))
-            rates.append(
-                uap.evaluate(held_out, verbose=0, return_dict=True)[
-                    "fooling_rate"
-                ]
-            )
+    for row in rows:
+        runs = [
+            fit(row, classifier, images, held_out, options.photos, seed)
+            for seed in range(options.runs)
+        ]
+        rates, passes, seconds, found = zip(*runs)
         results.append(
             {
-                "update": name,
-                "images": len(data),
+                "recipe": row.name,
+                "images": row.count,
                 "model_passes": passes,
                 "fooling_rates": rates,
                 "seconds": seconds,
             }
         )
         print(
-            f"| {name} | {len(data)} | {np.mean(passes):.0f} | "
+            f"| {row.name} | {row.count} | {np.mean(passes):.0f} | "
             f"{np.mean(rates):.1%} | {min(rates):.1%} to {max(rates):.1%} | "
             f"{np.median(seconds):.0f} |",
             flush=True,
         )
     report = analysis.fooling_report(
-        classifier, uap.perturbation, held_out, groups=groups, verbose=0
+        classifier,
+        found[-1],
+        held_out,
+        groups=groups,
+        norm=rows[-1].norm,
+        verbose=0,
     )
     print(
         f"\nrandom signs, same norm: {report.random_rate:.1%} (95 % interval "

@@ -10,7 +10,7 @@ HELP = "Find a perturbation of the embedded ImageNet classifier."
 EXAMPLE = "python -m keras_uap demo --output demo"
 
 # About this many varied views of the photographs are fitted on.
-DRAWS = 1600
+DRAWS = 3072
 
 
 def add_arguments(parser):
@@ -32,7 +32,7 @@ def run(options):
     )
     views = datasets.augmented(photos, inputs.BATCH, seed=options.seed)
     epochs = -(-DRAWS // len(photos))
-    uap.compile(uap.decaying_lion(epochs * len(views)))
+    inputs.compile_strongest(uap)
     interrupted = fit.fit_or_interrupt(uap, views, epochs=epochs)
     console.say("3/4", "measuring it on photographs that it was not fitted on")
     return fit.finish(

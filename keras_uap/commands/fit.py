@@ -67,7 +67,10 @@ def run(options):
     classifier = inputs.attach(inputs.load_model(options.model), options)
     class_names = inputs.load_class_names(options, classifier)
     uap = inputs.make_uap(options, classifier, options.target)
-    uap.compile(options.update)
+    if options.update == "lion":
+        inputs.compile_strongest(uap)
+    else:
+        uap.compile(options.update)
     shape = classifier.input_shape[1:]
     pictures = inputs.load_images(options, "images", shape)
     if options.held_out is None:
@@ -88,9 +91,6 @@ def run(options):
         epochs = epochs or max(EPOCHS, -(-VIEWS // len(images)))
         print(f"  each is varied anew {epochs} times: crops, light, mirror")
     epochs = epochs or EPOCHS
-    if options.update == "lion":
-        batches = -(-len(images) // inputs.BATCH)
-        uap.compile(uap.decaying_lion(batches * epochs))
     interrupted = fit_or_interrupt(
         uap, **data, epochs=epochs, validation_data=select.images
     )

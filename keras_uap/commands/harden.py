@@ -126,8 +126,7 @@ def _fresh_report(options, classifier, images, held_out):
     keras.utils.set_random_seed(options.seed)
     uap = inputs.make_uap(options, classifier)
     epochs = max(2, -(-DRAWS // len(images)))
-    batches = epochs * -(-len(images) // inputs.BATCH)
-    uap.compile(uap.decaying_lion(batches))
+    inputs.compile_strongest(uap)
     uap.fit(images, batch_size=inputs.BATCH, epochs=epochs, verbose=0)
     return analysis.fooling_report(
         classifier,

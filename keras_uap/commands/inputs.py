@@ -250,3 +250,9 @@ def make_uap(options, classifier, target=None):
     return keras_uap.UniversalPerturbation(
         classifier, ball.epsilon, ball.norm, value_range=PIXELS, target=target
     )
+
+
+def compile_strongest(uap):
+    """Compiles the update that measured best in most cases."""
+    loss = "dominant" if uap.target is None else "crossentropy"
+    uap.compile("decaying_lion", loss=loss)
