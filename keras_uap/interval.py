@@ -51,19 +51,16 @@ def rate_interval(hits, groups=None, level=0.95):
         return _wilson(share, count, level)
     index, number = _index(groups, hits)
     spread = share * (1 - share)
-    rare = min(hits.sum(), count - hits.sum())
-    if rare <= 0:
+    # A share of draws counts whole: it tells of the image all the same.
+    rare = min(np.count_nonzero(hits), np.count_nonzero(hits != 1))
+    if rare == 0:
         # No image differs from another: how alike they are is not known, and
         # each group is one image in the worst case.
         effective, freedom = number, number - 1
     else:
         variance, freedom = _variance(hits, index, spread, rare)
         effective = spread / variance
-    # Wilson's interval with Student's quantile is that of fewer images.
-    ratio = stats.norm.ppf((1 + level) / 2) / stats.t.ppf(
-        (1 + level) / 2, freedom
-    )
-    return _wilson(share, effective * ratio**2, level)
+    return _wilson(share, effective, level, freedom)
 
 
 def is_wide(interval):
@@ -147,8 +144,8 @@ def _variance(values, index, spread, rare):
     Args:
         values: Array `(n,)`.
         index: Integer array `(n,)`, the group of each value, from 0.
-        spread: Float, the variance of one value.
-        rare: Float, how many values differ from the usual one.
+        spread: Float, the variance of one value, at most.
+        rare: Integer, how many values differ from the usual one.
     """
     sizes = np.bincount(index)
     count, number = len(values), len(sizes)
@@ -165,21 +162,22 @@ def _variance(values, index, spread, rare):
     within *= (1 - own / size) / count
     # Images of one photograph are not less alike than others.
     variance = max(between + within, spread / count)
-    # From few hits, no likeness can be read: the worst case, that each group
-    # is one image, counts as one hit more.
-    worst = max(variance, spread / number)
-    variance = (rare * variance + worst) / (rare + 1)
+    # Likeness is read from pairs of hits. The fewer there are beside the
+    # images of a group, the more counts the worst case, that each group is one
+    # image; with no hit it is all there is.
+    worst, doubt = max(variance, values.var() / number), count / number
+    variance += (worst - variance) * doubt / (rare**2 + doubt)
     if variance == 0:
         return 0.0, number - 1
     error = between**2 / (number - 1) + within**2 / left
-    freedom = min(
-        number - 1, spread / variance - 1, variance**2 / max(error, 1e-300)
-    )
+    # So many independent images; at worst, each group is one.
+    effective = min(number, max(spread / variance, count / own))
+    freedom = min(effective - 1, variance**2 / max(error, 1e-300))
     return variance, max(1.0, freedom)
 
 
-def _wilson(share, count, level):
-    quantile = stats.norm.ppf((1 + level) / 2)
+def _wilson(share, count, level, freedom=np.inf):
+    quantile = stats.t.ppf((1 + level) / 2, freedom)
     square = quantile**2 / count
     middle = (share + square / 2) / (1 + square)
     half = np.sqrt(square * (share * (1 - share) + square / 4)) / (1 + square)
