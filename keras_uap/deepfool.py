@@ -112,6 +112,7 @@ def deepfool(
         boundary="nearest",
         confidence=confidence,
     )
+    check_whole("max_steps", max_steps, 1)
     check_whole("batch_size", batch_size, 1)
     images = as_images(images)
     labeller = Labeller(

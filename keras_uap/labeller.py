@@ -107,20 +107,19 @@ class LabelledImages:
             from_logits,
             self.images[:4].astype("float32"),
         )
-        self.clean_logits = self.logits(None, verbose, "clean image")
+        self.clean_logits = self._predict(None, verbose, "clean image")
         self.clean = self.clean_logits.argmax(axis=-1)
         self.num_classes = self.clean_logits.shape[-1]
 
     def logits(self, perturbation, verbose=0, unit="perturbed image"):
         """Logits `(n, num_classes)` of the images with a perturbation."""
-        transform = None
-        if perturbation is not None:
-            v = as_perturbation(perturbation)
-            same_shape(self.images.shape[1:], v.shape)
+        v = as_perturbation(perturbation)
+        same_shape(self.images.shape[1:], v.shape)
+        return self._predict(
+            lambda x: apply_perturbation(x, v, self.value_range), verbose, unit
+        )
 
-            def transform(batch):
-                return apply_perturbation(batch, v, self.value_range)
-
+    def _predict(self, transform, verbose, unit):
         return self.labeller.predict(
             self.images, transform, self.batch_size, verbose, unit
         )

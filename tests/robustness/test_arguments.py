@@ -363,7 +363,8 @@ CALLS = [
     row(
         keras_uap.DeepFool,
         "num_candidates overshoot max_steps one_by_one momentum",
-        step_size=positive,
+        max_steps=optional_whole(1),
+        step_size=optional_positive,
     ),
     row(keras_uap.project, "epsilon norm", perturbation=numbers),
     row(lp_norm, "norm", perturbation=numbers),
