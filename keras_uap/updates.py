@@ -225,9 +225,9 @@ class GradientUpdate(Update):
             return
         with tf.init_scope():
             rate = self.optimizer.learning_rate
-            if float(rate) == self._own_step:
+            if float(rate.numpy()) == self._own_step:
                 rate.assign(step)
-                self._own_step = float(rate)
+                self._own_step = float(rate.numpy())
 
     def begin(self, model, epochs, count_batches):
         super().begin(model, epochs, count_batches)
