@@ -198,7 +198,7 @@ def test_result(linear, many, tmp_path):
     assert card["held_out"]["fooling_rate"] == audit.fooling_rate
 
 
-def test_no_gradient_is_told(linear, many):
+def test_no_gradient_is_told(linear, many, all_runs):
     """Rounded scores have no gradient: the attacks find next to nothing."""
     model = keras.Sequential(
         [
