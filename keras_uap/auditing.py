@@ -29,7 +29,6 @@ import collections
 import dataclasses
 import json
 import os
-import random
 import textwrap
 import time
 import warnings
@@ -38,7 +37,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_uap import analysis, datasets, visualization
+from keras_uap import analysis, batches, datasets, visualization
 from keras_uap.analysis.report import TOO_FEW, FoolingReport
 from keras_uap.analysis.result import PICTURES, Result
 from keras_uap.checks import as_groups, as_images, check_whole
@@ -49,6 +48,7 @@ from keras_uap.labeller import LabelledImages, stated_shape
 from keras_uap.logits import features_function
 from keras_uap.lp_ball import LpBall
 from keras_uap.pixels import as_value_range, warn_of_other_range
+from keras_uap.saving import random_state_kept
 from keras_uap.universal_perturbation import UniversalPerturbation
 from keras_uap.visualization.ink import class_name
 
@@ -277,9 +277,7 @@ def audit(
             f"scores. Received: {classifier!r}."
         )
     pictures = _pictures(classifier, images, groups, value_range)
-    # Keras seeds what it makes from Python's own generator.
-    state = random.getstate()
-    try:
+    with random_state_kept():
         return audit_pictures(
             classifier,
             pictures,
@@ -290,8 +288,6 @@ def audit(
             from_logits,
             verbose,
         )
-    finally:
-        random.setstate(state)
 
 
 def audit_pictures(
@@ -610,14 +606,8 @@ def _pictures(classifier, images, groups, value_range):
 
 def _gathered(data):
     """The images of a data set, and their labels or None, as arrays."""
-    if data.cardinality() == tf.data.INFINITE_CARDINALITY:
-        raise ValueError(
-            "images is a data set without an end. Pass images.take(n)."
-        )
     parts, labels = [], []
-    for batch in data:
-        x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        x = np.asarray(x)
+    for x, y in batches.read(data):
         # A byte a value, where nothing is lost.
         small = x.astype("uint8") if np.all((x >= 0) & (x <= 255)) else x
         parts.append(small if np.array_equal(small, x) else x)

@@ -152,10 +152,8 @@ class DataSource:
             )
         if isinstance(data, tf.data.Dataset):
             data = without_tuner(data)
-            endless = data.cardinality() == tf.data.INFINITE_CARDINALITY
             first = next(iter(data.take(1)), None)
         else:
-            endless = data.num_batches is None
             first = data[0] if data.num_batches != 0 else None
         if first is None:
             raise _empty(name)
@@ -165,7 +163,7 @@ class DataSource:
         images, _, sample_weight = keras.utils.unpack_x_y_sample_weight(first)
         _refuse_weights(sample_weight)
         self.first = _check_first(np.asarray(images), name)
-        if endless and steps is None:
+        if steps is None and _is_endless(data):
             raise ValueError(
                 f"{name} is a data set without an end. Received: "
                 f"{steps_name}=None. Pass {steps_name}, the batches to take."
@@ -317,6 +315,30 @@ def _bad_batch(name, mark, number):
     )
 
 
+def read(data):
+    """Reads a data set of batches to its end.
+
+    Args:
+        data: A `tf.data.Dataset` or `keras.utils.PyDataset`.
+
+    Returns:
+        A generator of pairs: the images of a batch as an array, and its labels
+        or `None`.
+
+    Raises:
+        ValueError: if it has no end.
+    """
+    if _is_endless(data):
+        raise ValueError(
+            "images is a data set without an end. Pass images.take(count)."
+        )
+    if isinstance(data, keras.utils.PyDataset):
+        data = (data[i] for i in range(data.num_batches))
+    for batch in data:
+        images, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        yield np.asarray(images), labels
+
+
 def is_array(x):
     return isinstance(x, np.ndarray) or tf.is_tensor(x)
 
@@ -352,6 +374,12 @@ def _gathered(parts, count, size, order):
         tf.data.experimental.AutoShardPolicy.DATA
     )
     return without_tuner(data.with_options(options))
+
+
+def _is_endless(data):
+    if isinstance(data, tf.data.Dataset):
+        return data.cardinality() == tf.data.INFINITE_CARDINALITY
+    return data.num_batches is None
 
 
 def _check_first(images, name):

@@ -64,8 +64,23 @@ class BatchLoss(keras.losses.Loss):
         return None
 
 
+class _Capped:
+    """Mixin for losses that no longer count past a cap."""
+
+    def __init__(self, cap, targeted, **kwargs):
+        super().__init__(**kwargs)
+        check_number("cap", cap, above=0)
+        self.cap = float(cap)
+        self.targeted = bool(targeted)
+
+    def get_config(self):
+        config = super().get_config()
+        config.update({"cap": self.cap, "targeted": self.targeted})
+        return config
+
+
 @keras.saving.register_keras_serializable(package="keras_uap")
-class ClippedCrossentropy(keras.losses.Loss):
+class ClippedCrossentropy(_Capped, keras.losses.Loss):
     """The negative cross-entropy of the clean prediction, capped.
 
     With `targeted=True`, the cross-entropy of the target class, whose floor
@@ -79,10 +94,7 @@ class ClippedCrossentropy(keras.losses.Loss):
     def __init__(
         self, cap=9.0, targeted=False, name="clipped_crossentropy", **kwargs
     ):
-        super().__init__(name=name, **kwargs)
-        check_number("cap", cap, above=0)
-        self.cap = float(cap)
-        self.targeted = bool(targeted)
+        super().__init__(cap, targeted, name=name, **kwargs)
 
     def call(self, y_true, y_pred):
         crossentropy = tf.nn.sparse_softmax_cross_entropy_with_logits(
@@ -92,14 +104,9 @@ class ClippedCrossentropy(keras.losses.Loss):
             return crossentropy
         return -tf.minimum(crossentropy, self.cap)
 
-    def get_config(self):
-        config = super().get_config()
-        config.update({"cap": self.cap, "targeted": self.targeted})
-        return config
-
 
 @keras.saving.register_keras_serializable(package="keras_uap")
-class Margin(keras.losses.Loss):
+class Margin(_Capped, keras.losses.Loss):
     """The lead of the clean prediction's logit over the best other logit.
 
     Below zero the image is fooled; past `-cap` it no longer counts. With
@@ -111,10 +118,7 @@ class Margin(keras.losses.Loss):
     """
 
     def __init__(self, cap=5.0, targeted=False, name="margin", **kwargs):
-        super().__init__(name=name, **kwargs)
-        check_number("cap", cap, above=0)
-        self.cap = float(cap)
-        self.targeted = bool(targeted)
+        super().__init__(cap, targeted, name=name, **kwargs)
 
     def call(self, y_true, y_pred):
         y_pred = tf.cast(y_pred, "float32")
@@ -125,11 +129,6 @@ class Margin(keras.losses.Loss):
         )
         lead = other - own if self.targeted else own - other
         return tf.maximum(lead, -self.cap)
-
-    def get_config(self):
-        config = super().get_config()
-        config.update({"cap": self.cap, "targeted": self.targeted})
-        return config
 
 
 def dominant_goals(y_true, y_pred, summary):
@@ -171,7 +170,7 @@ def class_masses(y_true, y_pred):
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")
-class Dominant(BatchLoss):
+class Dominant(_Capped, BatchLoss):
     """The lead of the clean prediction's logit over the dominant class's.
 
     The dominant class J is the one that has most probability, other than each
@@ -189,10 +188,7 @@ class Dominant(BatchLoss):
     """
 
     def __init__(self, cap=10.0, targeted=False, name="dominant", **kwargs):
-        super().__init__(name=name, **kwargs)
-        check_number("cap", cap, above=0)
-        self.cap = float(cap)
-        self.targeted = bool(targeted)
+        super().__init__(cap, targeted, name=name, **kwargs)
 
     def summary(self, y_true, y_pred):
         if self.targeted:
@@ -211,11 +207,6 @@ class Dominant(BatchLoss):
         return tf.maximum(
             own - tf.gather(y_pred, goal, batch_dims=1), -self.cap
         )
-
-    def get_config(self):
-        config = super().get_config()
-        config.update({"cap": self.cap, "targeted": self.targeted})
-        return config
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_uap import losses, updates
+from keras_uap import batches, losses, updates
 from keras_uap.checks import as_images, check_whole
 from keras_uap.keras_private import all_layers
 from keras_uap.lp_ball import LpBall
@@ -279,8 +279,8 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
 
     def _new_optimizer(self, uap):
         if self.optimizer is None:
-            batches = -(-len(self._images) // self.batch_size)
-            return uap.decaying_lion(batches * self.epochs)
+            count = -(-len(self._images) // self.batch_size)
+            return uap.decaying_lion(count * self.epochs)
         if isinstance(self.optimizer, keras.optimizers.Optimizer):
             # One that is built belongs to the weights it was built for.
             return self.optimizer.from_config(self.optimizer.get_config())
@@ -297,17 +297,4 @@ def _as_array(images):
     """Reads a data set of batches into one array; arrays pass through."""
     if not isinstance(images, (tf.data.Dataset, keras.utils.PyDataset)):
         return np.asarray(images)
-    if isinstance(images, tf.data.Dataset) and (
-        images.cardinality() == tf.data.INFINITE_CARDINALITY
-    ):
-        raise ValueError(
-            "images is a data set without an end. Pass images.take(count)."
-        )
-    if isinstance(images, keras.utils.PyDataset):
-        images = (images[i] for i in range(images.num_batches))
-    return np.concatenate(
-        [
-            np.asarray(keras.utils.unpack_x_y_sample_weight(batch)[0])
-            for batch in images
-        ]
-    )
+    return np.concatenate([batch for batch, _ in batches.read(images)])

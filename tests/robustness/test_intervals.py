@@ -1,10 +1,7 @@
 """Intervals of photographs with unequal numbers of crops hold the truth."""
 
 import pytest
-from test_interval_coverage import SIZES, coverage
-
-SHARES = (0.01, 0.05, 0.1, 0.3, 0.5, 0.85, 0.98)
-LIKENESSES = (0.0, 0.1, 0.3, 0.6, 0.9, 1.0)
+from test_interval_coverage import LIKENESSES, SHARES, SIZES, coverage
 
 
 @pytest.mark.parametrize("paired", [False, True])
