@@ -52,6 +52,12 @@ from keras_uap.saving import random_state_kept
 from keras_uap.universal_perturbation import UniversalPerturbation
 from keras_uap.visualization.ink import class_name
 
+__all__ = [
+    "Audit",
+    "Run",
+    "audit",
+]
+
 BATCH = 16
 
 # The most pictures of a folder or a TFDS data set: they are kept in memory.
