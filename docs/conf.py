@@ -40,6 +40,7 @@ extensions = [
     "sphinxcontrib.programoutput",
 ]
 myst_enable_extensions = ["fieldlist", "colon_fence"]
+toc_object_entries_show_parents = "hide"
 myst_heading_anchors = 3
 # Notebooks are shown as they were run, with their stored outputs.
 nb_execution_mode = "off"

@@ -9,6 +9,7 @@ lays them out.
 import importlib
 import inspect
 import logging
+import re
 import types
 
 import griffe
@@ -23,6 +24,22 @@ MODULES = (
     "keras_uap.samples",
     "keras_uap.visualization",
 )
+
+# What the classes of the package call on each other.
+_HOOKS = {
+    "build_for_source",
+    "build_if_stated",
+    "check_loaded",
+    "check_scope",
+    "evaluate_on_fit",
+    "extra_variables",
+    "for_workers",
+    "load_extra_variables",
+    "on_build",
+    "on_one_batch",
+    "progress_metrics",
+    "refuse_bad_batch",
+}
 
 _OPTIONS = {
     "returns_named_value": False,
@@ -60,7 +77,7 @@ def public_members(cls):
     return {
         name: value
         for name, value in sorted(members.items())
-        if not name.startswith("_") and value.__doc__
+        if not name.startswith("_") and value.__doc__ and name not in _HOOKS
     }
 
 
@@ -68,6 +85,13 @@ def sections(value):
     """Returns the sections of a docstring, as Griffe finds them."""
     text = griffe.Docstring(inspect.getdoc(value) or "")
     return text.parse("google", **_OPTIONS)
+
+
+def item_names(item):
+    """Returns the names that an item of a section describes."""
+    # Of `norm, epsilon: ...` Griffe takes the second name for a type.
+    names = " ".join(filter(None, (item.name, str(item.annotation or ""))))
+    return re.split(r",?\s+", names)
 
 
 def pages():
@@ -173,12 +197,13 @@ def _body(value):
             lines += [section.value, ""]
         elif kind == "parameters":
             for item in section.value:
-                for name in item.name.split(","):
-                    name = name.strip().replace("*", r"\*")
+                for name in item_names(item):
+                    name = name.replace("*", r"\*")
                     fields += _field(f"param {name}", item.description)
         elif kind == "attributes":
             items = [
-                f"- `{item.name}`: {_indented(item.description, 2)}"
+                f"- {', '.join(f'`{name}`' for name in item_names(item))}: "
+                f"{_indented(item.description, 2)}"
                 for item in section.value
             ]
             fields += _field("Attributes", "\n" + "\n".join(items))

@@ -176,7 +176,11 @@ class Audit(Result):
         return json.dumps(self.to_dict(), indent=2)
 
     def plot(self, class_names=None):
-        """Draws the runs and the perturbation; returns the figure."""
+        """Draws the runs and the perturbation; returns the figure.
+
+        Args:
+            class_names: List of strings, one for each class.
+        """
         return visualization.plot_audit(self, class_names)
 
     def table(self, class_names=None):
