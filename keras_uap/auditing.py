@@ -52,6 +52,12 @@ from keras_uap.saving import random_state_kept
 from keras_uap.universal_perturbation import UniversalPerturbation
 from keras_uap.visualization.ink import class_name
 
+__all__ = [
+    "Audit",
+    "Run",
+    "audit",
+]
+
 BATCH = 16
 
 # The most pictures of a folder or a TFDS data set: they are kept in memory.
@@ -170,7 +176,11 @@ class Audit(Result):
         return json.dumps(self.to_dict(), indent=2)
 
     def plot(self, class_names=None):
-        """Draws the runs and the perturbation; returns the figure."""
+        """Draws the runs and the perturbation; returns the figure.
+
+        Args:
+            class_names: List of strings, one for each class.
+        """
         return visualization.plot_audit(self, class_names)
 
     def table(self, class_names=None):

@@ -25,6 +25,19 @@ from keras_uap.checks import check_flag
 from keras_uap.parts import photographs
 from keras_uap.parts import split as split
 
+__all__ = [
+    "FEW",
+    "Pictures",
+    "UnreadableError",
+    "augmentation",
+    "augmented",
+    "images",
+    "load",
+    "split",
+    "views",
+    "without_tuner",
+]
+
 _SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".gif"),
     *(".webp", ".tif", ".tiff"),
@@ -43,7 +56,6 @@ _MOST_BYTES = 2**29
 # Fewer pictures than this are varied: see `augmented`.
 FEW = 500
 
-# What `load` gives; all but the images may be None.
 Pictures = collections.namedtuple(
     "Pictures",
     [
@@ -52,6 +64,17 @@ Pictures = collections.namedtuple(
     ],
     defaults=[None] * 5 + [()],
 )
+Pictures.__doc__ = """What `load` gives; all but the images may be `None`.
+
+Attributes:
+    images: uint8 array `(n, H, W, C)`.
+    class_names: List of the names of the classes.
+    labels: Integer array `(n,)`, the class of each picture.
+    groups: Array `(n,)`, the photograph that each picture was cut from.
+    folders: Array `(n,)`, the folder that each picture lies in.
+    paths: List of the files, for pictures of a folder.
+    left_out: Tuple of the files that could not be read.
+"""
 
 
 class UnreadableError(ValueError):

@@ -28,6 +28,12 @@ from keras_uap.pixels import as_perturbation, as_value_range
 from keras_uap.saving import atomic_path
 from keras_uap.version import __version__
 
+__all__ = [
+    "import_perturbation",
+    "load_perturbation",
+    "save_perturbation",
+]
+
 CARD_FORMAT = 1
 
 # Largest array that is read: 4096 x 4096 x 4 float32, with its header.

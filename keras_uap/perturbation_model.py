@@ -191,7 +191,11 @@ class PerturbationModel(WholeFiles, SavedDraws, TrainerHooks, keras.Model):
         return self.classifier(self.perturbed(inputs), training=False)
 
     def perturbed(self, images):
-        """Perturbed images as a float32 tensor, clipped to `value_range`."""
+        """Perturbed images as a float32 tensor, clipped to `value_range`.
+
+        Args:
+            images: Array or tensor `(n, H, W, C)`.
+        """
         return apply_perturbation(images, self.v, self.value_range)
 
     def perturb(self, images):

@@ -268,9 +268,10 @@ class UniversalPerturbation(MeasuredPerturbation):
             callbacks: as in `keras.Model.fit`. There is no loss to monitor;
                 the rates are: `"val_fooling_rate"`, or `"val_target_rate"`
                 for a targeted perturbation.
-            verbose, validation_split, shuffle, initial_epoch,
-                steps_per_epoch, validation_steps, validation_batch_size,
-                validation_freq: as in `keras.Model.fit`.
+            verbose, validation_split, shuffle: as in `keras.Model.fit`.
+            initial_epoch, steps_per_epoch: as in `keras.Model.fit`.
+            validation_steps, validation_batch_size: as in `keras.Model.fit`.
+            validation_freq: as in `keras.Model.fit`.
             validation_data: Images, or `(images, labels)`, or a data set, not
                 among those of `x`.
 

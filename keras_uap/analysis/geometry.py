@@ -124,7 +124,11 @@ class NormalSpectrum(Result):
     directions: np.ndarray = dataclasses.field(repr=False, metadata=PICTURES)
 
     def share(self, dim):
-        """The share of the normals' squared length in the first `dim`."""
+        """The share of the normals' squared length in the first `dim`.
+
+        Args:
+            dim: Integer, how many of the singular vectors count.
+        """
         squares = np.square(self.singular_values)
         return float(squares[:dim].sum() / squares.sum())
 

@@ -82,6 +82,10 @@ class LabelFlow(Result):
     def graph(self, least_share=0.5, least_images=1):
         """The label graph, for the arguments of `edges`.
 
+        Args:
+            least_share: Float in [0, 1], as for `edges`.
+            least_images: Integer, as for `edges`.
+
         Returns:
             A `networkx.DiGraph`; edges carry `images` and `of`.
 
@@ -96,6 +100,10 @@ class LabelFlow(Result):
 
     def components(self, least_share=0.5, least_images=1):
         """The weakly connected parts of the label graph.
+
+        Args:
+            least_share: Float in [0, 1], as for `edges`.
+            least_images: Integer, as for `edges`.
 
         Returns:
             List of `(labels, dominant label)`, the largest part first; the
@@ -115,11 +123,21 @@ class LabelFlow(Result):
         return sorted(parts, key=lambda part: (-len(part[0]), part[1]))
 
     def plot(self, class_names=None):
-        """Draws dominant labels and their share; returns the figure."""
+        """Draws dominant labels and their share; returns the figure.
+
+        Args:
+            class_names: List of strings, one for each class.
+        """
         return visualization.plot_label_flow(self, class_names)
 
     def plot_graph(self, class_names=None, least_share=0.5, most=4):
-        """Draws the largest parts of the graph; returns the figure."""
+        """Draws the largest parts of the graph; returns the figure.
+
+        Args:
+            class_names: List of strings, one for each class.
+            least_share: Float in [0, 1], as for `edges`.
+            most: Integer, how many parts are drawn at most.
+        """
         return visualization.plot_label_graph(
             self, class_names, least_share, most
         )
@@ -208,7 +226,11 @@ class TargetRates(Result):
     perturbations: np.ndarray = dataclasses.field(repr=False, metadata=PICTURES)
 
     def table(self, class_names=None):
-        """The rates as a text of at most 80 columns."""
+        """The rates as a text of at most 80 columns.
+
+        Args:
+            class_names: List of strings, one for each class.
+        """
         lines = [
             f"{'target':<26}{'sent there':>11}{'of':>7}"
             f"{'95 % interval':>19}{'fooled':>9}"
@@ -225,7 +247,11 @@ class TargetRates(Result):
         return "\n".join(lines)
 
     def plot(self, class_names=None):
-        """Draws the rates as bars; returns the matplotlib figure."""
+        """Draws the rates as bars; returns the matplotlib figure.
+
+        Args:
+            class_names: List of strings, one for each class.
+        """
         return visualization.plot_targets(self, class_names)
 
 

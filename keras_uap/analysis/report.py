@@ -113,6 +113,9 @@ class FoolingReport(Result):
     def dominant_labels(self, most=5):
         """The labels that fooled images are sent to most.
 
+        Args:
+            most: Integer, how many labels to return at most.
+
         Returns:
             List of `(class index, share of the fooled images)`, largest first.
         """
@@ -135,7 +138,11 @@ class FoolingReport(Result):
         return json.dumps(self.to_dict(), indent=2)
 
     def plot(self, class_names=None):
-        """Draws the report on one page; returns the matplotlib figure."""
+        """Draws the report on one page; returns the matplotlib figure.
+
+        Args:
+            class_names: List of strings, one for each class.
+        """
         return visualization.plot_report(self, class_names)
 
     def table(self, class_names=None):

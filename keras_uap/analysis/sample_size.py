@@ -147,8 +147,9 @@ def image_kinds(
         held_out: Array `(m, H, W, C)` of photographs.
         num_seeds: Integer, perturbations for each kind.
         groups: Array `(m,)`, the photograph of each held-out image.
-        fit, epsilon, norm, value_range, draws, seed, batch_size, from_logits,
-            verbose: As for `sample_size_curve`.
+        fit, epsilon, norm, value_range: As for `sample_size_curve`.
+        draws, seed, batch_size: As for `sample_size_curve`.
+        from_logits, verbose: As for `sample_size_curve`.
 
     Returns:
         A `FoolingCurve` named "kind of images", with names as values.

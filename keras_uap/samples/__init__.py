@@ -16,6 +16,15 @@ from PIL import Image
 from keras_uap import interchange
 from keras_uap.lp_ball import as_norm
 
+__all__ = [
+    "SPLITS",
+    "class_names",
+    "load_classifier",
+    "load_perturbation",
+    "load_photos",
+    "photo_groups",
+]
+
 _FOLDER = pathlib.Path(__file__).parent
 SPLITS = ("fit", "held_out")
 

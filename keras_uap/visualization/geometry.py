@@ -6,7 +6,11 @@ from keras_uap.visualization import ink
 
 
 def plot_spectrum(result):
-    """Draws a `NormalSpectrum` beside that of random vectors."""
+    """Draws a `NormalSpectrum` beside that of random vectors.
+
+    Args:
+        result: `keras_uap.analysis.NormalSpectrum`.
+    """
     axes = ink.axes(8, 4.8)
     index = np.arange(1, result.num_normals + 1)
     axes.plot(
@@ -41,7 +45,11 @@ def plot_spectrum(result):
 
 
 def plot_subspace(result):
-    """Draws a `SubspaceFooling`; returns the figure."""
+    """Draws a `SubspaceFooling`; returns the figure.
+
+    Args:
+        result: `keras_uap.analysis.SubspaceFooling`.
+    """
     axes = ink.axes(8, 4.6)
     names = [f"span of the\nfirst {dim}" for dim in result.dims]
     names.append("whole space")

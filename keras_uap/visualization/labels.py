@@ -6,7 +6,12 @@ from keras_uap.visualization import ink
 
 
 def plot_label_flow(flow, class_names=None):
-    """Draws a `LabelFlow`: the top labels, and how many images they take."""
+    """Draws a `LabelFlow`: the top labels, and how many images they take.
+
+    Args:
+        flow: `keras_uap.analysis.LabelFlow`.
+        class_names: List of strings, one for each class.
+    """
     figure = ink.figure(11, 4.6)
     bars, curve = figure.subplots(1, 2, width_ratios=[1, 1.1])
     top = flow.labels[:10][::-1]
@@ -198,7 +203,12 @@ def _polar(radius, angle):
 
 
 def plot_targets(result, class_names=None):
-    """Draws a `TargetRates` as bars; returns the figure."""
+    """Draws a `TargetRates` as bars; returns the figure.
+
+    Args:
+        result: `keras_uap.analysis.TargetRates`.
+        class_names: List of strings, one for each class.
+    """
     order = np.argsort(result.target_rates)
     axes = ink.axes(8, 1.6 + 0.42 * len(order))
     places = np.arange(len(order))

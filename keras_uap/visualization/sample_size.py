@@ -6,7 +6,11 @@ from keras_uap.visualization import ink
 
 
 def plot_curve(result):
-    """Draws a `FoolingCurve`: a line over numbers, bars over names."""
+    """Draws a `FoolingCurve`: a line over numbers, bars over names.
+
+    Args:
+        result: `keras_uap.analysis.FoolingCurve`.
+    """
     axes = ink.axes(8, 4.8)
     means = result.fooling_rates.mean(axis=1)
     seeds = result.fooling_rates.shape[1]

@@ -4,7 +4,11 @@ from keras_uap.visualization import ink
 
 
 def plot_transfer(result):
-    """Draws a `TransferMatrix` as a heat map; returns the figure."""
+    """Draws a `TransferMatrix` as a heat map; returns the figure.
+
+    Args:
+        result: `keras_uap.analysis.TransferMatrix`.
+    """
     rows, columns = result.fooling_rates.shape
     axes = ink.axes(3.2 + 1.7 * columns, 2.6 + 0.9 * rows)
 
