@@ -4,6 +4,7 @@ import keras
 import models
 import numpy as np
 import pytest
+from browser import browser as browser
 
 import keras_uap
 
