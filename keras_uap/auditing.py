@@ -37,7 +37,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_uap import analysis, batches, datasets, visualization
+from keras_uap import analysis, batches, datasets, html_report, visualization
 from keras_uap.analysis.report import TOO_FEW, FoolingReport
 from keras_uap.analysis.result import PICTURES, Result
 from keras_uap.checks import as_groups, as_images, check_whole
@@ -182,6 +182,19 @@ class Audit(Result):
             class_names: List of strings, one for each class.
         """
         return visualization.plot_audit(self, class_names)
+
+    def save_html(self, path, class_names=None):
+        """Writes the audit as one page of HTML that can be handed on.
+
+        The page needs no other file and no network: pictures, style and
+        script are inside. A slider shows examples at 0 to 2 times the
+        perturbation.
+
+        Args:
+            path: String or path of the file; it appears whole or not at all.
+            class_names: Sequence of strings, to name labels.
+        """
+        html_report.write_audit(path, self, class_names)
 
     def table(self, class_names=None):
         """The audit as a text of at most 80 columns.
@@ -401,9 +414,7 @@ class _Judge:
         )
 
     def report(self, v, norm, seed):
-        # Clean, perturbed, rounded, unclipped, three draws of noise.
-        self.forwards += 7 * len(self.held_out)
-        return analysis.fooling_report(
+        report = analysis.fooling_report(
             self._classifier,
             v,
             self.held_out,
@@ -414,6 +425,9 @@ class _Judge:
             from_logits=self._from_logits,
             verbose=0,
         )
+        # Clean, perturbed, rounded, unclipped, three draws of noise.
+        self.forwards += 7 * len(self.held_out) + report.examples.labels.size
+        return report
 
 
 _Attack = collections.namedtuple(

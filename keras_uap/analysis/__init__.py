@@ -11,6 +11,7 @@ from keras_uap.analysis.diversity import inner_products as inner_products
 from keras_uap.analysis.diversity import (
     perturbation_diversity as perturbation_diversity,
 )
+from keras_uap.analysis.examples import Examples as Examples
 from keras_uap.analysis.fitting import fit_perturbation as fit_perturbation
 from keras_uap.analysis.geometry import BoundaryNormals as BoundaryNormals
 from keras_uap.analysis.geometry import NormalSpectrum as NormalSpectrum

@@ -13,8 +13,9 @@ import json
 import numpy as np
 import tensorflow as tf
 
-from keras_uap import visualization
-from keras_uap.analysis.result import Result, random_noise
+from keras_uap import html_report, visualization
+from keras_uap.analysis.examples import Examples, confidence, take_examples
+from keras_uap.analysis.result import PICTURES, Result, random_noise
 from keras_uap.checks import as_images, as_numbers, check_whole
 from keras_uap.interval import interval_of_some, is_wide, rate_interval
 from keras_uap.labeller import LabelledImages
@@ -65,6 +66,7 @@ class FoolingReport(Result):
         target_rate, target_interval: Share of the images not already of the
             target that are sent there, and its 95 % interval, or `None`.
         target_random_rate: The same share for random noise, or `None`.
+        examples: `Examples`, a few of the images at several strengths.
     """
 
     num_images: int
@@ -94,6 +96,9 @@ class FoolingReport(Result):
     target_rate: float | None = None
     target_interval: tuple | None = None
     target_random_rate: float | None = None
+    examples: Examples | None = dataclasses.field(
+        default=None, repr=False, metadata=PICTURES
+    )
 
     def per_class(self):
         """Fooling rate by clean prediction.
@@ -144,6 +149,22 @@ class FoolingReport(Result):
             class_names: List of strings, one for each class.
         """
         return visualization.plot_report(self, class_names)
+
+    def save_html(self, path, class_names=None, card=None):
+        """Writes the report as one page of HTML that can be handed on.
+
+        The page needs no other file and no network: pictures, style and
+        script are inside. A slider shows examples at 0 to 2 times the
+        perturbation.
+
+        Args:
+            path: String or path of the file; it appears whole or not at all.
+            class_names: Sequence of strings, to name labels.
+            card: Dictionary, what is known of the perturbation, as in
+                `keras_uap.interchange.save_perturbation`: `classifier`,
+                `seed`, `found_by` and `stop_reason` are told.
+        """
+        html_report.write_report(path, self, class_names, card)
 
     def table(self, class_names=None):
         """The report as a text of at most 80 columns.
@@ -317,8 +338,8 @@ def fooling_report(
     random_hits = np.mean(random_hits, axis=0)
     before, after = labelled.clean, perturbed.argmax(-1)
     fooled = before != after
-    clean_certainty = _confidence(labelled.clean_logits)
-    certainty = _confidence(perturbed)
+    clean_certainty = confidence(labelled.clean_logits)
+    certainty = confidence(perturbed)
     sure = certainty[fooled]
     bound = np.abs(v) >= lp_norm(v, "linf") * (1 - 1e-5)
     return FoolingReport(
@@ -345,6 +366,7 @@ def fooling_report(
         clean_error_rate=_error_rate(before, labels),
         error_rate=_error_rate(after, labels),
         ball_epsilon=None if epsilon is None else float(epsilon),
+        examples=take_examples(labelled, v),
         **_target_rates(target, before, after, random_sent, groups),
     )
 
@@ -392,10 +414,6 @@ def _in_grey_levels(images, v, value_range):
     low, high = value_range or (0.0, 255.0)
     step = (high - low) / 255.0
     return low + step * tf.round((images - low) / step)
-
-
-def _confidence(logits):
-    return np.asarray(tf.reduce_max(tf.nn.softmax(logits), axis=-1))
 
 
 def _error_rate(predicted, labels):
