@@ -48,6 +48,7 @@ from keras_uap.labeller import LabelledImages, stated_shape
 from keras_uap.logits import features_function
 from keras_uap.lp_ball import LpBall
 from keras_uap.pixels import as_value_range, warn_of_other_range
+from keras_uap.progress import in_words
 from keras_uap.saving import random_state_kept
 from keras_uap.universal_perturbation import UniversalPerturbation
 from keras_uap.visualization.ink import class_name
@@ -322,11 +323,14 @@ def audit_pictures(
     seed,
     from_logits=None,
     verbose=0,
+    batch_size=32,
 ):
     """`audit` of `datasets.Pictures` and an `LpBall`, already checked."""
     started = time.time()
     warn_of_other_range(pictures.images, value_range, "images", 3)
-    judge = _Judge(classifier, pictures, value_range, from_logits, seed)
+    judge = _Judge(
+        classifier, pictures, value_range, from_logits, seed, batch_size
+    )
     attacker = _Attacker(
         classifier, ball, value_range, from_logits, judge.pictures_to_fit
     )
@@ -342,7 +346,7 @@ def audit_pictures(
         left = (time.time() - begun) / (i + 1) * (len(runs) - i - 1)
         say(
             f"  {i + 1} of {len(runs)}: {name}, seed {seed + offset}: "
-            f"{rate:.1%} of those that choose; {_minutes(left)} left",
+            f"{rate:.1%} of those that choose; {in_words(left)} left",
             flush=True,
         )
     return _result(judge, attacks, ball, budget, seed, notes, started)
@@ -351,7 +355,9 @@ def audit_pictures(
 class _Judge:
     """The images in their parts, and the rates on those not fitted on."""
 
-    def __init__(self, classifier, pictures, value_range, from_logits, seed):
+    def __init__(
+        self, classifier, pictures, value_range, from_logits, seed, batch_size
+    ):
         self.name = classifier.name
         self._classifier = classifier
         self._from_logits = from_logits
@@ -377,7 +383,8 @@ class _Judge:
             images[others],
             value_range,
             None if groups is None else groups[others],
-            from_logits=from_logits,
+            batch_size,
+            from_logits,
         )
         self.forwards = len(others)
         self.hits = {}
@@ -422,6 +429,7 @@ class _Judge:
             norm=norm,
             value_range=self.labelled.value_range,
             seed=seed,
+            batch_size=self.labelled.batch_size,
             from_logits=self._from_logits,
             verbose=0,
         )
@@ -739,12 +747,6 @@ def _silent(*_, **__):
     """Says nothing."""
 
 
-def _minutes(seconds):
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} minutes"
-
-
 def _say_plan(say, judge, runs, passes, notes, ball):
     """Says what comes and how long it will take."""
     if say is _silent:
@@ -760,7 +762,7 @@ def _say_plan(say, judge, runs, passes, notes, ball):
         f"{runs} attacks of {passes:,} model passes on "
         f"{len(judge.images_to_fit)} images; {judge.num_select} others choose\n"
         f"the strongest, {len(judge.held_out)} more are measured on. This "
-        f"takes about {_minutes(needed)}.",
+        f"takes about {in_words(needed)}.",
         flush=True,
     )
     for note in notes:
@@ -795,7 +797,7 @@ def _summary_lines(result, class_names):
         name = class_name(label, class_names)
         rows.append((f"of {name}"[:32], f"{rate:.1%} of {count} images fooled"))
     rows.append(
-        ("cost", f"{result.passes:,} passes, {_minutes(result.seconds)}")
+        ("cost", f"{result.passes:,} passes, {in_words(result.seconds)}")
     )
     return [f"{name:<34}{value}" for name, value in rows]
 

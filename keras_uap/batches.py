@@ -132,9 +132,7 @@ class ArraySource:
         parts = self.images
         if labeller is not None:
             if self._clean is None:
-                self._clean = labeller.labels(
-                    self.images, verbose=verbose, unit="clean prediction"
-                )
+                self._clean = labeller.labels(self.images, verbose=verbose)
             parts = {_IMAGES: self.images, _CLEAN: self._clean}
         if self.labels is not None:
             parts = (parts, self.labels)

@@ -42,6 +42,7 @@ from keras_uap.checks import (
 from keras_uap.keras_private import all_layers
 from keras_uap.labeller import Labeller
 from keras_uap.losses import class_masses, dominant_goals
+from keras_uap.progress import progress_bar
 
 # Lifts an image that lies exactly on a boundary over it, in logits.
 _NUDGE = 1e-5
@@ -122,9 +123,7 @@ def deepfool(
         images[:4].astype("float32"),
     )
     run = _traced(classifier, from_logits, rule, labeller.logits, images.shape)
-    progress = keras.utils.Progbar(
-        len(images), verbose=1 if verbose == "auto" else verbose
-    )
+    progress = progress_bar(len(images), verbose)
     results = []
     for start in range(0, len(images), batch_size):
         batch = tf.cast(images[start : start + batch_size], "float32")

@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_uap.keras_private import last_operation
+from keras_uap.progress import progress_bar
 
 
 class UndecidedError(ValueError):
@@ -202,9 +203,7 @@ def compile_logits(logits, image_shape):
     )
 
 
-def predict_logits(
-    logits, images, transform=None, batch_size=32, verbose=0, unit="image"
-):
+def predict_logits(logits, images, transform=None, batch_size=32, verbose=0):
     """Runs a logits function over an array, batch by batch.
 
     Args:
@@ -212,15 +211,12 @@ def predict_logits(
         images: Array `(n, H, W, C)`.
         transform: Function from a float32 batch to a batch, applied first.
         batch_size: Integer.
-        verbose: `"auto"`, 0, 1 or 2, as in Keras.
-        unit: String, what the progress bar counts.
+        verbose: As for `progress_bar`.
 
     Returns:
         Float32 NumPy array `(n, num_classes)`.
     """
-    progress = keras.utils.Progbar(
-        len(images), verbose=1 if verbose == "auto" else verbose, unit_name=unit
-    )
+    progress = progress_bar(len(images), verbose)
     parts = []
     for start in range(0, len(images), batch_size):
         batch = tf.cast(images[start : start + batch_size], "float32")

@@ -132,7 +132,7 @@ def baseline_rates(
     }
     shape = (len(directions), len(norms))
     rates, intervals = np.zeros(shape), np.zeros((*shape, 2))
-    progress = progress_bar(rates.size, verbose, "point")
+    progress = progress_bar(rates.size, verbose, "rate")
     for row, direction in enumerate(directions.values()):
         for column, size in enumerate(norms):
             rates[row, column], intervals[row, column] = labelled.rate(

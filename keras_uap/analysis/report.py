@@ -245,6 +245,11 @@ class FoolingReport(Result):
         return self.table()
 
 
+# How often `fooling_report` shows each image to the classifier, beside the
+# draws of noise: clean, perturbed, rounded and unclipped.
+PASSES = 4
+
+
 def fooling_report(
     classifier,
     perturbation,
@@ -320,19 +325,17 @@ def fooling_report(
         labelled,
         lambda x: _in_grey_levels(x, v, value_range),
         verbose,
-        "rounded image",
     )
     unclipped_rate = _fooling_rate(
         labelled,
         lambda x: apply_perturbation(x, v, None),
         verbose,
-        "unclipped image",
     )
     rng = np.random.default_rng(seed)
     random_hits, random_sent = [], []
     for _ in range(num_random):
         noise = random_noise(v.shape, lp_norm(v, norm), norm, rng)
-        random = labelled.labels(noise, verbose, "image with noise")
+        random = labelled.labels(noise, verbose)
         random_hits.append(random != labelled.clean)
         random_sent.append(random == target)
     random_hits = np.mean(random_hits, axis=0)
@@ -400,10 +403,10 @@ def _as_labels(labels, images):
     return labels.reshape(-1)
 
 
-def _fooling_rate(labelled, transform, verbose, unit):
+def _fooling_rate(labelled, transform, verbose):
     """The fooling rate of what `transform` makes of a batch of images."""
     labels = labelled.labeller.labels(
-        labelled.images, transform, labelled.batch_size, verbose, unit
+        labelled.images, transform, labelled.batch_size, verbose
     )
     return float(np.mean(labels != labelled.clean))
 

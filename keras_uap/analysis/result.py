@@ -6,10 +6,10 @@ hundreds of megabytes, are left out, and stay under their field names.
 
 import dataclasses
 
-import keras
 import numpy as np
 
 from keras_uap.lp_ball import LpBall
+from keras_uap.progress import progress_bar as progress_bar
 
 # Metadata of a dataclass field of pictures: left out of `to_dict`.
 PICTURES = {"keras_uap_pictures": True}
@@ -33,13 +33,6 @@ def _plain(value):
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
     return value
-
-
-def progress_bar(total, verbose, unit):
-    """A Keras progress bar; `verbose="auto"` shows it."""
-    return keras.utils.Progbar(
-        total, verbose=1 if verbose == "auto" else verbose, unit_name=unit
-    )
 
 
 def random_noise(shape, size, norm, rng):

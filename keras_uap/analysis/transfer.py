@@ -126,7 +126,7 @@ def transfer_matrix(
             classifier, seen, own, groups, batch_size, from_logits, verbose
         )
         random_rate = {}
-        for row, (v_name, v) in enumerate(arrays.items()):
+        for row, v in enumerate(arrays.values()):
             fitting = v
             if v.shape[:2] != seen.shape[1:3]:
                 fitting = resize_perturbation(v, seen.shape[1:3], norm=norm)
@@ -135,16 +135,14 @@ def transfer_matrix(
             )
             fitting = scale * fitting
             rates[row, column], intervals[row, column] = labelled.rate(
-                fitting, verbose, f"image, {v_name} on {name}"
+                fitting, verbose
             )
             # The noise has the norm that the perturbation arrived with.
             size = round(lp_norm(fitting, norm), 6)
             if size not in random_rate:
                 rng = np.random.default_rng(seed)
                 noise = random_noise(fitting.shape, size, norm, rng)
-                random_rate[size] = labelled.fooled(
-                    noise, verbose, f"image, noise on {name}"
-                ).mean()
+                random_rate[size] = labelled.fooled(noise, verbose).mean()
             random_rates[row, column] = random_rate[size]
     return TransferMatrix(
         perturbations=tuple(arrays),

@@ -15,62 +15,16 @@ import numpy as np
 import keras_uap
 from keras_uap import analysis
 from keras_uap.commands import console, inputs
-from keras_uap.commands.options import (
-    add_ball,
-    add_held_out,
-    add_images,
-    add_model,
-    add_output,
-    whole,
-)
 from keras_uap.keras_private import all_layers
 from keras_uap.labeller import Labeller
 from keras_uap.logits import gives_logits
 from keras_uap.saving import atomic_path
 
-HELP = "Fine-tune a classifier so that perturbations fool it less."
-EXAMPLE = """\
-python -m keras_uap harden --model classifier.keras --images photos/ \\
-      --epochs 10 --output hardened"""
-
 # A fresh perturbation sees at least so many pictures, however few there are.
 DRAWS = 1000
 
 
-def add_arguments(parser):
-    add_model(parser)
-    add_images(
-        parser,
-        labels="the classes of the pictures are those of the model (a folder "
-        "for each, in sorted order); default: the model's own answers on clean "
-        "pictures",
-    )
-    add_held_out(parser)
-    add_ball(parser)
-    parser.add_argument(
-        "--epochs",
-        type=whole,
-        default=5,
-        metavar="N",
-        help="passes of the fine-tuning (default: 5)",
-    )
-    parser.add_argument(
-        "--learning-rate",
-        type=float,
-        default=2e-4,
-        metavar="RATE",
-        help="of Adam, falling to 0 (default: 0.0002)",
-    )
-    add_output(parser)
-
-
 def run(options):
-    console.make_folder(options.output)
-    if not options.learning_rate > 0:
-        raise console.UsageError(
-            "--learning-rate must be above 0. Received: "
-            f"{options.learning_rate}."
-        )
     keras.utils.set_random_seed(options.seed)
     model = inputs.load_model(options.model)
     if isinstance(model, pathlib.Path):
