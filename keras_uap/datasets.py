@@ -7,7 +7,6 @@ transparent lies on white, as on most pages. `augmentation` makes few
 photographs go further.
 """
 
-import collections
 import os
 import pathlib
 import threading
@@ -20,6 +19,7 @@ import PIL.Image
 import PIL.ImageOps
 import tensorflow as tf
 
+from keras_uap.batches import Pictures as Pictures
 from keras_uap.batches import without_tuner as without_tuner
 from keras_uap.checks import check_flag
 from keras_uap.parts import photographs
@@ -42,16 +42,6 @@ _MOST_BYTES = 2**29
 
 # Fewer pictures than this are varied: see `augmented`.
 FEW = 500
-
-# What `load` gives; all but the images may be None.
-Pictures = collections.namedtuple(
-    "Pictures",
-    [
-        *("images", "class_names", "labels", "groups", "folders", "paths"),
-        "left_out",
-    ],
-    defaults=[None] * 5 + [()],
-)
 
 
 class UnreadableError(ValueError):
