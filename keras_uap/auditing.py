@@ -35,12 +35,11 @@ import warnings
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_uap import analysis, batches, datasets, html_report, visualization
 from keras_uap.analysis.report import TOO_FEW, FoolingReport
 from keras_uap.analysis.result import PICTURES, Result
-from keras_uap.checks import as_groups, as_images, check_whole
+from keras_uap.checks import as_groups, check_whole
 from keras_uap.data_free import noise_images
 from keras_uap.deepfool import DeepFool
 from keras_uap.interval import difference_interval, is_wide, rate_interval
@@ -52,6 +51,7 @@ from keras_uap.progress import in_words
 from keras_uap.saving import random_state_kept
 from keras_uap.universal_perturbation import UniversalPerturbation
 from keras_uap.visualization.ink import class_name
+from keras_uap.words import interval
 
 __all__ = [
     "Audit",
@@ -205,7 +205,10 @@ class Audit(Result):
         """
         return "\n".join(
             [
-                *_summary_lines(self, class_names),
+                *(
+                    f"{name:<34}{value}"
+                    for name, value in _summary_rows(self, class_names)
+                ),
                 "",
                 *_run_lines(self),
                 "",
@@ -213,8 +216,19 @@ class Audit(Result):
             ]
         )
 
-    def __str__(self):
-        return self.table()
+    def rows(self, class_names=None):
+        """A title, the names of the columns and a row for each quantity."""
+        rows = _summary_rows(self, class_names)
+        for run in self.runs:
+            mark = ", the strongest" if run == self.strongest else ""
+            rows.append(
+                (
+                    f"run {run.name}, seed {run.seed}{mark}",
+                    f"{run.fooling_rate:.1%}   (95 % interval "
+                    f"{interval(run.fooling_interval)})",
+                )
+            )
+        return "Audit", ("", "value"), rows
 
     def __repr__(self):
         low, high = self.fooling_interval
@@ -253,8 +267,10 @@ def audit(
     Args:
         classifier: Keras model that maps images to class scores: logits,
             softmax or a sigmoid. It is left exactly as it is.
-        images: Array `(n, H, W, C)`; a `tf.data.Dataset` of batches of images
-            or of `(images, labels)`; or a string or path, a folder of
+        images: Array `(n, H, W, C)`; a `tf.data.Dataset` or
+            `keras.utils.PyDataset` of batches of images or of
+            `(images, labels)`; what `datasets.load` gives; or a string or
+            path, a folder of
             pictures or the name of a TFDS data set. A folder in it is a class,
             and each class has its share of every part.
         groups: Array `(n,)`, the photograph that each image was cut from. Of
@@ -600,7 +616,6 @@ def _runs(classifier, budget):
 def _pictures(classifier, images, groups, value_range):
     """Returns what the caller named as `datasets.Pictures`."""
     shape = stated_shape(classifier)
-    labels = None
     if isinstance(images, (str, os.PathLike)):
         if groups is not None:
             raise ValueError(
@@ -623,34 +638,14 @@ def _pictures(classifier, images, groups, value_range):
             scaled = pictures.images.astype("float32") * (high - low) / 255
             pictures = pictures._replace(images=scaled + np.float32(low))
         return pictures
-    if isinstance(images, tf.data.Dataset):
-        images, labels = _gathered(images)
-    images = as_images(images)
-    if shape is not None and images.shape[1:] != shape:
+    pictures = batches.as_pictures(images, "images", groups)
+    if shape is not None and pictures.images.shape[1:] != shape:
         raise ValueError(
             "The images do not have the size that the classifier takes. "
-            f"Received: {images.shape}. Expected: (n, "
+            f"Received: {pictures.images.shape}. Expected: (n, "
             f"{', '.join(map(str, shape))})."
         )
-    groups = as_groups(groups, images)
-    return datasets.Pictures(images, labels=labels, groups=groups)
-
-
-def _gathered(data):
-    """The images of a data set, and their labels or None, as arrays."""
-    parts, labels = [], []
-    for x, y in batches.read(data):
-        # A byte a value, where nothing is lost.
-        small = x.astype("uint8") if np.all((x >= 0) & (x <= 255)) else x
-        parts.append(small if np.array_equal(small, x) else x)
-        labels.append(y)
-    if not parts:
-        raise ValueError("images is empty: it holds no images.")
-    images = np.concatenate(parts)
-    # Class indices; anything else plays no part.
-    if any(y is None or len(np.shape(y)) != 1 for y in labels):
-        return images, None
-    return images, np.concatenate([np.asarray(y) for y in labels])
+    return pictures
 
 
 def _result(judge, attacks, ball, budget, seed, notes, started):
@@ -769,7 +764,7 @@ def _say_plan(say, judge, runs, passes, notes, ball):
         say(textwrap.fill(note, 78), flush=True)
 
 
-def _summary_lines(result, class_names):
+def _summary_rows(result, class_names):
     report, unit = result.report, ""
     if report.value_range is not None:
         unit = f" of {report.value_range[1] - report.value_range[0]:g}"
@@ -799,7 +794,7 @@ def _summary_lines(result, class_names):
     rows.append(
         ("cost", f"{result.passes:,} passes, {in_words(result.seconds)}")
     )
-    return [f"{name:<34}{value}" for name, value in rows]
+    return rows
 
 
 def _run_lines(result):

@@ -7,7 +7,6 @@ transparent lies on white, as on most pages. `augmentation` makes few
 photographs go further.
 """
 
-import collections
 import os
 import pathlib
 import threading
@@ -20,6 +19,7 @@ import PIL.Image
 import PIL.ImageOps
 import tensorflow as tf
 
+from keras_uap.batches import Pictures as Pictures
 from keras_uap.batches import without_tuner as without_tuner
 from keras_uap.checks import check_flag
 from keras_uap.folders import find_pictures
@@ -53,26 +53,6 @@ _MOST_BYTES = 2**29
 
 # Fewer pictures than this are varied: see `augmented`.
 FEW = 500
-
-Pictures = collections.namedtuple(
-    "Pictures",
-    [
-        *("images", "class_names", "labels", "groups", "folders", "paths"),
-        "left_out",
-    ],
-    defaults=[None] * 5 + [()],
-)
-Pictures.__doc__ = """What `load` gives; all but the images may be `None`.
-
-Attributes:
-    images: uint8 array `(n, H, W, C)`.
-    class_names: List of the names of the classes.
-    labels: Integer array `(n,)`, the class of each picture.
-    groups: Array `(n,)`, the photograph that each picture was cut from.
-    folders: Array `(n,)`, the folder that each picture lies in.
-    paths: List of the files, for pictures of a folder.
-    left_out: Tuple of the files that could not be read.
-"""
 
 
 class UnreadableError(ValueError):

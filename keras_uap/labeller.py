@@ -5,16 +5,19 @@ batch over arrays. `LabelledImages` are images whose clean labels are known, so
 that a perturbation can be measured on them.
 """
 
+import tensorflow as tf
+
 from keras_uap.checks import as_groups, as_images, check_whole
+from keras_uap.interchange import read_perturbation
 from keras_uap.logits import (
     compile_logits,
     features_function,
     logits_function,
     predict_logits,
+    same_labels,
 )
 from keras_uap.pixels import (
     apply_perturbation,
-    as_perturbation,
     as_value_range,
     same_shape,
 )
@@ -45,6 +48,17 @@ class Labeller:
     def num_classes(self):
         """Of how many classes there are scores. The first time, it traces."""
         return self._compiled.get_concrete_function().outputs[0].shape[-1]
+
+    def agrees(self, images):
+        """Whether the labels are those of the classifier.
+
+        Args:
+            images: Array of a few images.
+        """
+        if not getattr(self.logits, "is_rebuilt", False):
+            return True  # They are its own scores.
+        images = tf.cast(images, "float32")
+        return same_labels(self._compiled, self._classifier, images)
 
     def features_function(self, layer=None):
         """From a tensor of images to features and logits."""
@@ -111,7 +125,7 @@ class LabelledImages:
 
     def logits(self, perturbation, verbose=0):
         """Logits `(n, num_classes)` of the images with a perturbation."""
-        v = as_perturbation(perturbation)
+        v = read_perturbation(perturbation, self.value_range)
         same_shape(self.images.shape[1:], v.shape)
         return self._predict(
             lambda x: apply_perturbation(x, v, self.value_range), verbose

@@ -79,6 +79,7 @@ class PerturbationModel(WholeFiles, SavedDraws, TrainerHooks, keras.Model):
         self.target = None if target is None else as_class("target", target)
         self.from_logits = from_logits
         self.labeller = None
+        self._labeller_tried = False
         self.mask = None
         self._initial_mask = None if mask is None else as_mask(mask)
         self.seed_generator = keras.random.SeedGenerator()
@@ -137,6 +138,20 @@ class PerturbationModel(WholeFiles, SavedDraws, TrainerHooks, keras.Model):
                     f"classifier has {classes} classes."
                 )
             self.labeller = labeller
+            self._labeller_tried = images is not None
+
+    def check_labeller(self, images):
+        """Looks once whether the rebuilt head gives the classifier's labels.
+
+        Args:
+            images: Array of a few images, the first that are seen.
+        """
+        if not self._labeller_tried and not self.labeller.agrees(images):
+            # Given images, it finds another way to the logits.
+            self.labeller = Labeller(
+                self.classifier, self.v.shape, self.from_logits, images
+            )
+        self._labeller_tried = True
 
     def _add_weights(self, shape):
         mask = self._initial_mask

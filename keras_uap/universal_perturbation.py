@@ -29,6 +29,7 @@ from keras_uap.checks import (
     check_number,
     check_whole,
 )
+from keras_uap.interchange import read_perturbation
 from keras_uap.keep_best import KeepBest, with_callbacks
 from keras_uap.measured_perturbation import MeasuredPerturbation
 
@@ -66,7 +67,9 @@ class UniversalPerturbation(MeasuredPerturbation):
             finds out.
         initial_perturbation: Array `(H, W, C)` inside the ball, in pixel
             units, where a fit starts: one found on noise, on another
-            classifier or in another size. `None` starts from zero.
+            classifier or in another size; also a `UniversalPerturbation`, or
+            the path of an `.npz` or `.keras` file of one. `None` starts from
+            zero.
         **kwargs: `name` and the like, as for any Keras model.
 
     Raises:
@@ -103,14 +106,16 @@ class UniversalPerturbation(MeasuredPerturbation):
             **kwargs,
         )
         self.order = batches.Order()
-        self.stop_reason = None
         self._fit_source = None
         self._model_passes = keras.metrics.Sum(name="model_passes")
         self.compile("deepfool" if self.target is None else "lion")
 
         self.build_if_stated()
         if initial_perturbation is not None:
-            self.perturbation = initial_perturbation
+            # As an array: Keras would take a model for a part of this one.
+            self.perturbation = read_perturbation(
+                initial_perturbation, self.value_range
+            )
 
     def progress_metrics(self):
         return [*self._update.metrics, self._model_passes]
@@ -260,8 +265,8 @@ class UniversalPerturbation(MeasuredPerturbation):
         Args:
             x: Images `(n, H, W, C)` as array or tensor, float or integer; a
                 `tf.data.Dataset` or `keras.utils.PyDataset` of batches of
-                images, or of `(images, labels)`. A data set is looked at
-                before the first epoch: it must begin anew each time.
+                images, or of `(images, labels)`; or what `datasets.load`
+                gives. A data set must begin anew each epoch.
             y: Labels `(n,)`, used for `accuracy` only.
             batch_size: Integer, for arrays. Defaults to 16.
             epochs: Integer, passes over the images.
@@ -327,6 +332,7 @@ class UniversalPerturbation(MeasuredPerturbation):
         )
         # Where there are others, rates are measured on those.
         self._fit_source = train if held_out is None else None
+        self.fitted_on = train.told()
         keep_best = KeepBest(
             lambda: self._update.begin(
                 self,

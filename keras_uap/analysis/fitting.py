@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from keras_uap.checks import as_images, check_whole
+from keras_uap.batches import as_array
+from keras_uap.checks import check_whole
 from keras_uap.saving import random_state_kept
 from keras_uap.universal_perturbation import UniversalPerturbation
 
@@ -30,7 +31,7 @@ def fit_perturbation(
 
     Args:
         classifier: Keras model that maps images to class scores.
-        images: Array `(n, H, W, C)` to fit on.
+        images: Images `(n, H, W, C)` to fit on.
         epsilon: Float above 0, the radius of the ball, in pixel units.
         norm: `"linf"` or `"l2"`.
         value_range: Pair of floats, the pixel range, or `None`.
@@ -50,7 +51,7 @@ def fit_perturbation(
     Raises:
         TypeError, ValueError: as `UniversalPerturbation` and its `fit`.
     """
-    images = as_images(images)
+    images = as_array(images)
     check_whole("seed", seed, 0)
     check_whole("draws", draws, 1)
     check_whole("batch_size", batch_size, 1)
