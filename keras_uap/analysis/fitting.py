@@ -22,6 +22,7 @@ def fit_perturbation(
     optimizer=None,
     from_logits=None,
     verbose=0,
+    loss=None,
 ):
     """Finds a universal perturbation with a given amount of work.
 
@@ -44,6 +45,8 @@ def fit_perturbation(
         from_logits: Boolean, whether the classifier returns logits; `None`
             finds out.
         verbose: `"auto"`, 0, 1 or 2, as in Keras.
+        loss: What `UniversalPerturbation.compile` takes; `None` for
+            `"dominant"`, or `"crossentropy"` where there is a `target`.
 
     Returns:
         NumPy array `(H, W, C)`, in pixel units.
@@ -73,7 +76,9 @@ def fit_perturbation(
     epochs = -(-draws // len(images))
     if optimizer is None:
         optimizer = uap.decaying_lion(epochs * -(-len(images) // batch_size))
-    uap.compile(optimizer)
+    if loss is None:
+        loss = "dominant" if target is None else "crossentropy"
+    uap.compile(optimizer, loss=loss)
     uap.fit(images, batch_size=batch_size, epochs=epochs, verbose=verbose)
     return uap.perturbation
 
