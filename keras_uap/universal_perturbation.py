@@ -32,6 +32,7 @@ from keras_uap.checks import (
 from keras_uap.interchange import read_perturbation
 from keras_uap.keep_best import KeepBest, with_callbacks
 from keras_uap.measured_perturbation import MeasuredPerturbation
+from keras_uap.rates_bar import RatesBar
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")
@@ -287,8 +288,9 @@ class UniversalPerturbation(MeasuredPerturbation):
             the forwards and backwards of one image that the updates took;
             `not_converged` counts images that DeepFool did not get over a
             boundary (or `no_gradient` those without a usable gradient);
-            `val_fooling_rate` measures the epoch's final `v`. `stop_reason` of
-            the model says why the run ended.
+            `val_fooling_rate` measures the epoch's final `v`. The progress bar
+            shows the rates and the norm of these. `stop_reason` of the model
+            says why the run ended.
 
         Raises:
             ValueError: if the images are empty, not finite or of the wrong
@@ -351,7 +353,9 @@ class UniversalPerturbation(MeasuredPerturbation):
                 epochs=epochs,
                 verbose=verbose,
                 shuffle=False,
-                callbacks=with_callbacks(keep_best, callbacks),
+                callbacks=with_callbacks(
+                    keep_best, callbacks, RatesBar() if verbose != 0 else None
+                ),
                 validation_data=validation_data,
                 initial_epoch=initial_epoch,
                 steps_per_epoch=steps_per_epoch,
