@@ -29,12 +29,12 @@ def add_arguments(parser):
 
 
 def run(options):
-    report, class_names = measure(options)
+    report, class_names, _ = measure(options)
     return report.table(class_names), report.to_dict()
 
 
 def measure(options):
-    """Returns the report that the options ask for, and names of classes."""
+    """Returns the report that the options ask for, names, and the card."""
     classifier = inputs.attach(inputs.load_model(options.model), options)
     shape = classifier.input_shape[1:]
     perturbation, card = inputs.load_perturbation(options.perturbation, shape)
@@ -54,4 +54,4 @@ def measure(options):
         epsilon=card["epsilon"],
         target=card.get("target"),
     )
-    return report, class_names or pictures.class_names
+    return report, class_names or pictures.class_names, card
