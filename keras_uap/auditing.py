@@ -95,6 +95,18 @@ BUDGETS = {
 _MANY = 0.1
 
 
+class AuditInterrupted(KeyboardInterrupt):
+    """Ctrl-C during an audit, after the first run.
+
+    Attributes:
+        audit: `Audit` of the runs that were finished.
+    """
+
+    def __init__(self, text, audit):
+        super().__init__(text)
+        self.audit = audit
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """One attack of an audit.
@@ -295,6 +307,8 @@ def audit(
             of the above.
         ValueError: for arguments out of range, images that are too few, not
             finite or not of the classifier's size.
+        AuditInterrupted: a `KeyboardInterrupt` after the first run; its
+            `audit` holds what was found until then.
 
     Reference:
         - [Croce and Hein, 2020](https://arxiv.org/abs/2003.01690)
@@ -355,16 +369,29 @@ def audit_pictures(
     say = print if verbose else _silent
     passes = BUDGETS[budget].passes
     _say_plan(say, judge, len(runs), passes, notes, ball)
-    attacks, begun = [], time.time()
-    for i, (name, offset) in enumerate(runs):
-        attacks += attacker.run(name, seed + offset, passes)
-        rate = judge.measure(attacks[-1])
-        left = (time.time() - begun) / (i + 1) * (len(runs) - i - 1)
-        say(
-            f"  {i + 1} of {len(runs)}: {name}, seed {seed + offset}: "
-            f"{rate:.1%} of those that choose; {in_words(left)} left",
-            flush=True,
+    attacks, begun, finished = [], time.time(), 0
+    try:
+        for i, (name, offset) in enumerate(runs):
+            found = attacker.run(name, seed + offset, passes)
+            rate = judge.measure(found[-1])
+            attacks, finished = attacks + found, i + 1
+            left = (time.time() - begun) / finished * (len(runs) - finished)
+            say(
+                f"  {finished} of {len(runs)}: {name}, seed {seed + offset}: "
+                f"{rate:.1%} of those that choose; {in_words(left)} left",
+                flush=True,
+            )
+    except KeyboardInterrupt as error:
+        if not finished:
+            raise
+        stopped = f"interrupted after {finished} of {len(runs)} runs"
+        say(f"\n  {stopped}; measuring what they found", flush=True)
+        result = _result(judge, attacks, ball, budget, seed, notes, started)
+        warning = f"{stopped.capitalize()}: the others may fool more."
+        result = dataclasses.replace(
+            result, warnings=(warning, *result.warnings)
         )
+        raise AuditInterrupted(stopped, result) from error
     return _result(judge, attacks, ball, budget, seed, notes, started)
 
 

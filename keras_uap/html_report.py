@@ -41,8 +41,8 @@ def write_audit(path, audit, class_names=None):
     """Writes an `Audit` as a page; see `Audit.save_html`."""
     card, report = audit.card, audit.report
     page = _page_of(report, class_names, card["classifier"], card["epsilon"])
-    twice = {"name": "The same, at twice the norm", "rate": audit.larger_rate}
-    page["rates"].insert(2, {**twice, "interval": None, "kind": "fooled"})
+    twice = _row("The perturbation, twice as large", audit.larger_rate)
+    page["rates"].insert(2, twice)
     page |= {
         "kind": "Audit",
         "runs": [
@@ -66,8 +66,8 @@ def write_audit(path, audit, class_names=None):
         (
             "Images",
             f"{audit.num_fit} to fit on, {audit.num_select} to choose the "
-            f"strongest run by, {_count(report)} held out to measure on; no "
-            "photograph is in two parts",
+            f"strongest run by, {_count(report)} held out to measure on; "
+            "the parts share none",
         ),
         (
             "Search",
@@ -80,20 +80,22 @@ def write_audit(path, audit, class_names=None):
     _write(path, page)
 
 
-def write_report(path, report, class_names=None, card=None):
+def write_report(path, report, class_names=None, card=None, warnings=()):
     """Writes a `FoolingReport` as a page; see `FoolingReport.save_html`."""
     card = card or {}
     name = card.get("classifier", "the classifier")
     page = _page_of(report, class_names, name, report.ball_epsilon)
     page["facts"].append(("Images", f"{_count(report)} measured on"))
     for key, term in (
+        ("found_on", "Found on"),
         ("found_by", "Found by"),
-        ("seed", "Seed"),
+        ("seed", "Seed of the search"),
         ("stop_reason", "The fit ended"),
     ):
         if card.get(key) is not None:
             page["facts"].append((term, str(card[key])))
     page["values"] = report.to_dict()
+    page["warnings"] = warnings
     _write(path, page)
 
 
@@ -152,37 +154,39 @@ def _size(report, epsilon):
     return f"of {report.norm} norm at most {epsilon:,.4g}"
 
 
-def _rates(report, name):
-    """Rows of the table of rates; `kind` says in which colour."""
+def _row(text, rate, interval=None, kind="fooled"):
+    """A row with a bar; `kind` says in which colour."""
+    return {"name": text, "rate": rate, "interval": interval, "kind": kind}
 
-    def row(text, rate, interval=None, kind="fooled"):
-        return {"name": text, "rate": rate, "interval": interval, "kind": kind}
+
+def _rates(report, name):
+    """Rows of the table of rates."""
 
     rows = [
-        row("The perturbation", report.fooling_rate, report.fooling_interval),
-        row(
+        _row("The perturbation", report.fooling_rate, report.fooling_interval),
+        _row(
             "Random noise of the same norm",
             report.random_rate,
             report.random_interval,
             "noise",
         ),
-        row("Rounded to whole grey levels", report.rounded_rate),
-        row("Without clipping to the range", report.unclipped_rate),
+        _row("Rounded to whole grey levels", report.rounded_rate),
+        _row("Without clipping to the range", report.unclipped_rate),
     ]
     if report.target_rate is not None:
         sent = f"Sent to {name(report.target)}"
         random_rate = report.target_random_rate
         rows = [
-            row(sent, report.target_rate, report.target_interval),
-            row(f"{sent}, by random noise", random_rate, kind="noise"),
+            _row(sent, report.target_rate, report.target_interval),
+            _row(f"{sent}, by random noise", random_rate, kind="noise"),
             *rows,
         ]
         rows[2]["name"] = "Any other label"
     if report.error_rate is not None:
         error_rate = report.clean_error_rate
         rows += [
-            row("Wrong by the given labels, clean", error_rate, kind="noise"),
-            row("Wrong by the given labels, perturbed", report.error_rate),
+            _row("Wrong by the given labels, clean", error_rate, kind="noise"),
+            _row("Wrong by the given labels, perturbed", report.error_rate),
         ]
     return rows
 
@@ -203,7 +207,7 @@ def _facts(report, epsilon):
         *facts,
         ("Fooled", "the label differs from that of the clean image"),
         ("Random noise", f"{noise}, of the perturbation's own norm"),
-        ("Intervals", "95 %; crops of one photograph count as dependent"),
+        ("Intervals", "95%; crops of one photograph count as dependent"),
     ]
 
 
@@ -331,7 +335,7 @@ def _picture(values, exact=False):
         image.save(file, "PNG", optimize=True)
     else:
         # All colours of all pixels: perturbations live in the fine detail.
-        image.save(file, "JPEG", quality=82, subsampling=0, optimize=True)
+        image.save(file, "JPEG", quality=82, subsampling=0)
     kind = "png" if exact else "jpeg"
     text = base64.b64encode(file.getvalue()).decode()
     return f"data:image/{kind};base64,{text}"

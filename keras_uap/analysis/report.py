@@ -165,7 +165,9 @@ class FoolingReport(Result):
                 `keras_uap.interchange.save_perturbation`: `classifier`,
                 `seed`, `found_by` and `stop_reason` are told.
         """
-        html_report.write_report(path, self, class_names, card)
+        wide = is_wide(self.fooling_interval)
+        warnings = [" ".join(TOO_FEW.split())] if wide else []
+        html_report.write_report(path, self, class_names, card, warnings)
 
     def table(self, class_names=None):
         """The report as a text of at most 80 columns.

@@ -1,5 +1,6 @@
 """`audit`: how fragile is a classifier, with nothing to tune."""
 
+import dataclasses
 import pathlib
 
 from keras_uap import auditing
@@ -16,23 +17,36 @@ def run(options):
     # Refuses too few, in the command's own words.
     inputs.in_parts(options, pictures)
     console.say("2/3", "attacking; the strongest attack will be the answer")
-    audit = auditing.audit_pictures(
-        classifier,
-        pictures,
-        ball,
-        inputs.PIXELS,
-        options.budget,
-        options.seed,
-        verbose=1,
-        batch_size=options.batch_size,
-    )
+    interrupted = None
+    try:
+        audit = auditing.audit_pictures(
+            classifier,
+            pictures,
+            ball,
+            inputs.PIXELS,
+            options.budget,
+            options.seed,
+            verbose=1,
+            batch_size=options.batch_size,
+        )
+    except auditing.AuditInterrupted as error:
+        audit, interrupted = error.audit, error
     folder = options.output
     console.say("3/3", f"writing to {folder.resolve()}")
     card = audit.card | {"classifier": pathlib.Path(options.model).name}
-    save_perturbation(folder / "uap.npz", audit.perturbation, card)
+    audit = dataclasses.replace(audit, card=card)
+    save_perturbation(folder / "uap.npz", audit.perturbation, audit.card)
     text = audit.table(class_names)
     console.write_text(folder / "audit.txt", text)
     console.write_text(folder / "audit.json", audit.to_json())
     console.write_figure(folder / "audit.png", audit.plot(class_names))
-    files = "files: audit.png (look at it), uap.npz, audit.txt, audit.json"
+    audit.save_html(folder / "audit.html", class_names)
+    if interrupted:
+        raise console.Interrupted(
+            f"{interrupted}; what they found is in {folder / 'audit.html'}"
+        )
+    files = (
+        "files: audit.html (open it in a browser), audit.png, uap.npz,\n"
+        "audit.txt, audit.json"
+    )
     return f"{text}\n\n{files}", audit.to_dict()

@@ -11,13 +11,13 @@ NOISES = 3
 
 
 def run(options):
-    report, class_names = measure(options)
+    report, class_names, _ = measure(options)
     text = f"{report.table(class_names)}\n\n{meaning(report)}"
     return text, report.to_dict()
 
 
 def measure(options):
-    """Returns the report that the options ask for, and names of classes."""
+    """Returns the report that the options ask for, names, and the card."""
     classifier = inputs.attach(inputs.load_model(options.model), options)
     shape = classifier.input_shape[1:]
     perturbation, card = inputs.load_perturbation(options.perturbation, shape)
@@ -33,7 +33,7 @@ def measure(options):
         epsilon=card["epsilon"],
         target=card.get("target"),
     )
-    return report, class_names or pictures.class_names
+    return report, class_names or pictures.class_names, card
 
 
 def report_of(classifier, perturbation, pictures, options, **named):

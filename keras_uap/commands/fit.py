@@ -204,5 +204,9 @@ def finish(
         f"fooled, {report.random_rate:.0%} by random noise of the same norm",
     )
     console.write_figure(folder / "uap.png", figure)
-    files = "files: uap.png (look at it), uap.keras, uap.npz, report.txt"
+    report.save_html(folder / "report.html", class_names, card)
+    files = (
+        "files: report.html (open it in a browser), uap.png, uap.keras,\n"
+        "uap.npz, report.txt"
+    )
     return f"{text}\n\n{files}", report.to_dict()
