@@ -2,6 +2,7 @@
 
 import importlib
 
+from keras_uap.adversarial_distiller import AdversarialDistiller
 from keras_uap.attach import attach
 from keras_uap.callbacks import BackupAndRestore, StopAtFoolingRate
 from keras_uap.data_free import noise_images
@@ -23,6 +24,7 @@ from keras_uap.version import __version__
 _MODULES = ("analysis", "datasets", "interchange", "samples", "visualization")
 
 __all__ = [
+    "AdversarialDistiller",
     "BackupAndRestore",
     "DeepFool",
     "Ensemble",
@@ -36,6 +38,7 @@ __all__ = [
     "attach",
     "audit",
     "deepfool",
+    "harden",
     "logits_function",
     "noise_images",
     "project",
@@ -47,6 +50,8 @@ __all__ = [
 def __getattr__(name):
     if name == "audit":  # It measures, too.
         return importlib.import_module("keras_uap.auditing").audit
+    if name == "harden":  # It audits.
+        return importlib.import_module("keras_uap.hardening").harden
     if name in _MODULES:
         return importlib.import_module(f"keras_uap.{name}")
     raise AttributeError(f"module 'keras_uap' has no attribute {name!r}")
