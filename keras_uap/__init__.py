@@ -17,6 +17,7 @@ _FOR_COMMANDS = _program.split(".")[0] in ("-m", "keras-uap")
 # saved file may be the first that anyone asks for.
 if typing.TYPE_CHECKING or not _FOR_COMMANDS:
     from keras_uap.api import (
+        AdversarialDistiller,
         BackupAndRestore,
         DeepFool,
         Ensemble,
@@ -39,6 +40,7 @@ if typing.TYPE_CHECKING or not _FOR_COMMANDS:
 _MODULES = ("analysis", "datasets", "interchange", "samples", "visualization")
 
 __all__ = [
+    "AdversarialDistiller",
     "BackupAndRestore",
     "DeepFool",
     "Ensemble",
@@ -52,6 +54,7 @@ __all__ = [
     "attach",
     "audit",
     "deepfool",
+    "harden",
     "logits_function",
     "noise_images",
     "project",
@@ -63,6 +66,8 @@ __all__ = [
 def __getattr__(name):
     if name == "audit":  # It measures, too.
         return importlib.import_module("keras_uap.auditing").audit
+    if name == "harden":  # It audits.
+        return importlib.import_module("keras_uap.hardening").harden
     if name in _MODULES:
         return importlib.import_module(f"keras_uap.{name}")
     if _FOR_COMMANDS and name in __all__:

@@ -42,8 +42,8 @@ from keras_uap.pixels import (
 )
 from keras_uap.saving import WholeFiles, not_compiled, random_state_kept
 
-# What images are to be given: probabilities `(n, num_classes)` at a temperature,
-# and labels `(n,)`.
+# What images are to be given: probabilities `(n, num_classes)` at a
+# temperature, and labels `(n,)`.
 Targets = collections.namedtuple(
     "Targets", ["probabilities", "labels", "temperature"]
 )

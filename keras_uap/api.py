@@ -4,6 +4,9 @@
 files refer to.
 """
 
+from keras_uap.adversarial_distiller import (
+    AdversarialDistiller as AdversarialDistiller,
+)
 from keras_uap.attach import attach as attach
 from keras_uap.callbacks import BackupAndRestore as BackupAndRestore
 from keras_uap.callbacks import StopAtFoolingRate as StopAtFoolingRate

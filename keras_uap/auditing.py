@@ -66,6 +66,9 @@ MOST = 2000
 
 DATA_FREE = "data-free"
 DATA_FREE_START = "data-free start"
+# Of a perturbation that was there before, and of one that starts from it.
+KNOWN = "transferred"
+KNOWN_START = "transferred start"
 # The loss of each run; DeepFool has none.
 _RUNS = {
     "dominant": "dominant",
@@ -90,6 +93,9 @@ BUDGETS = {
     ),
     "standard": Budget(6000, [(name, i) for i in (0, 1) for name in _RUNS]),
 }
+
+# A line at least every so many seconds.
+SECONDS = 10
 
 # From this share of images without a gradient on, a rate is not to be trusted.
 _MANY = 0.1
@@ -315,6 +321,23 @@ def audit(
     """
     ball = LpBall(epsilon, norm)
     value_range = as_value_range(value_range)
+    check_arguments(classifier, budget, seed, verbose)
+    pictures = as_pictures(classifier, images, groups, value_range)
+    with random_state_kept():
+        return audit_pictures(
+            classifier,
+            pictures,
+            ball,
+            value_range,
+            budget,
+            seed,
+            from_logits,
+            verbose,
+        )
+
+
+def check_arguments(classifier, budget, seed, verbose):
+    """Raises TypeError or ValueError for what `audit` does not take."""
     check_whole("seed", seed, 0)
     if budget not in BUDGETS:
         raise ValueError(
@@ -330,18 +353,6 @@ def audit(
             "classifier must be a Keras model that maps images to class "
             f"scores. Received: {classifier!r}."
         )
-    pictures = _pictures(classifier, images, groups, value_range)
-    with random_state_kept():
-        return audit_pictures(
-            classifier,
-            pictures,
-            ball,
-            value_range,
-            budget,
-            seed,
-            from_logits,
-            verbose,
-        )
 
 
 def audit_pictures(
@@ -353,20 +364,46 @@ def audit_pictures(
     seed,
     from_logits=None,
     verbose=0,
+    parts=None,
+    known=None,
     batch_size=32,
 ):
-    """`audit` of `datasets.Pictures` and an `LpBall`, already checked."""
+    """`audit` of `datasets.Pictures` and an `LpBall`, already checked.
+
+    Args:
+        classifier, ball, value_range, budget, seed, from_logits, verbose: As
+            for `audit`.
+        pictures: `datasets.Pictures`.
+        parts: Three integer arrays, the indices of the pictures to fit, to
+            select and to measure on. `None` splits as `parts_of`.
+        known: Array `(H, W, C)`, a perturbation found before, of another
+            classifier, which is tried too, and started from. Or `None`.
+        batch_size: Integer, of the forward passes that measure.
+
+    Returns:
+        An `Audit`.
+    """
     started = time.time()
     warn_of_other_range(pictures.images, value_range, "images", 3)
+    if parts is None:
+        parts = parts_of(pictures, seed)
     judge = _Judge(
-        classifier, pictures, value_range, from_logits, seed, batch_size
+        classifier, pictures, value_range, from_logits, parts, batch_size
     )
+    say = print if verbose else silent
     attacker = _Attacker(
-        classifier, ball, value_range, from_logits, judge.pictures_to_fit
+        classifier,
+        ball,
+        value_range,
+        from_logits,
+        judge.pictures_to_fit,
+        known,
+        say,
     )
     runs, notes = _runs(classifier, BUDGETS[budget])
+    if known is not None:
+        runs.insert(0, (KNOWN_START, 0))
     notes += attacker.notes
-    say = print if verbose else _silent
     passes = BUDGETS[budget].passes
     _say_plan(say, judge, len(runs), passes, notes, ball)
     attacks, begun, finished = [], time.time(), 0
@@ -395,22 +432,68 @@ def audit_pictures(
     return _result(judge, attacks, ball, budget, seed, notes, started)
 
 
+def parts_of(pictures, seed):
+    """The indices of pictures to fit, to select and to measure on."""
+    classes = pictures.folders
+    if classes is None:
+        classes = pictures.labels
+    return datasets.split(pictures.images, pictures.groups, classes, seed=seed)
+
+
+def with_held_out(pictures, held_out, seed):
+    """Puts pictures and others, which alone are measured on, together.
+
+    Args:
+        pictures, held_out: `datasets.Pictures`.
+        seed: Integer.
+
+    Returns:
+        `datasets.Pictures` and the indices of its parts.
+    """
+    classes = pictures.folders
+    if classes is None:
+        classes = pictures.labels
+    fit, select = datasets.split(
+        pictures.images, pictures.groups, classes, (0.8, 0.2), seed
+    )
+    both = (pictures, held_out)
+
+    def joined(name):
+        columns = [getattr(each, name) for each in both]
+        if any(column is None for column in columns):
+            return None
+        return np.concatenate(columns)
+
+    groups = [
+        # A picture of no known photograph is one of its own.
+        [f"{i} {name}" for name in groups]
+        for i, groups in enumerate(
+            range(len(each.images)) if each.groups is None else each.groups
+            for each in both
+        )
+    ]
+    together = pictures._replace(
+        images=joined("images"),
+        labels=joined("labels"),
+        paths=joined("paths"),
+        groups=np.concatenate(groups),
+        folders=None,
+    )
+    start = len(pictures.images)
+    return together, (fit, select, start + np.arange(len(held_out.images)))
+
+
 class _Judge:
     """The images in their parts, and the rates on those not fitted on."""
 
     def __init__(
-        self, classifier, pictures, value_range, from_logits, seed, batch_size
+        self, classifier, pictures, value_range, from_logits, parts, batch_size
     ):
         self.name = classifier.name
         self._classifier = classifier
         self._from_logits = from_logits
         images, groups = pictures.images, pictures.groups
-        classes = pictures.folders
-        if classes is None:
-            classes = pictures.labels
-        fit, select, held_out = datasets.split(
-            images, groups, classes, seed=seed
-        )
+        fit, select, held_out = parts
         self.images_to_fit = images[fit]
         paths = pictures.paths
         self.pictures_to_fit = datasets.Pictures(
@@ -489,8 +572,12 @@ _Attack = collections.namedtuple(
 class _Attacker:
     """Runs with a fixed number of passes, on images that are varied if few."""
 
-    def __init__(self, classifier, ball, value_range, from_logits, pictures):
+    def __init__(
+        self, classifier, ball, value_range, from_logits, pictures, known, say
+    ):
         images = pictures.images
+        self._known = known
+        self._say = say
         self._pictures = pictures
         self._classifier = classifier
         self._ball = ball
@@ -506,7 +593,13 @@ class _Attacker:
             )
 
     def run(self, name, seed, passes):
-        """Returns one attack, or two where it starts without data."""
+        """Returns one attack, or two where it starts from another one."""
+        if name == KNOWN_START:
+            known = _Attack(KNOWN, seed, 0, 0.0, 0.0, self._known)
+            return [
+                known,
+                self._fit(name, seed, passes, initial_perturbation=known.v),
+            ]
         if name != DATA_FREE_START:
             return [self._fit(name, seed, passes)]
         low, high = self._value_range or _span(self._images)
@@ -539,7 +632,8 @@ class _Attacker:
             uap.build((None, *self._images.shape[1:]))
         # The order comes from this generator alone; the global state stays.
         uap.seed_generator.state.assign([seed, 0])
-        loss = _RUNS["dominant" if noise is not None else name]
+        # Those that start from another one, and those without data.
+        loss = _RUNS.get(name, "dominant")
         pictures = self._pictures
         if noise is not None:
             pictures = datasets.Pictures(noise)
@@ -553,7 +647,7 @@ class _Attacker:
             uap.compile(DeepFool(step_size=falling(0.8, steps, 0.008)))
         else:
             uap.compile(uap.decaying_lion(steps), loss=loss)
-        spending = _Spending(passes - clean)
+        spending = _Spending(passes - clean, self._say)
         with warnings.catch_warnings():
             # The audit has said it.
             warnings.filterwarnings("ignore", "The pixels of x lie in")
@@ -604,9 +698,11 @@ def _data(pictures, passes, each, varied, seed, value_range):
 class _Spending(keras.callbacks.Callback):
     """Ends a fit when its passes are spent."""
 
-    def __init__(self, most):
+    def __init__(self, most, say):
         super().__init__()
         self._most = most
+        self._say = say
+        self._told = time.time()
         self._largest = 0
         self.passes = self.failures = self.images = 0
 
@@ -622,6 +718,12 @@ class _Spending(keras.callbacks.Callback):
         failed = logs.get("no_gradient", logs.get("not_converged", 0))
         self.failures = failures + int(failed)
         self.images += BATCH
+        if time.time() - self._told > SECONDS:
+            self._told = time.time()
+            self._say(
+                f"    {self.passes:,} of {self._most:,} model passes",
+                flush=True,
+            )
         if self.passes + self._largest > self._most:
             self.model.keep("all passes spent")
 
@@ -640,7 +742,7 @@ def _runs(classifier, budget):
     return list(budget.runs), []
 
 
-def _pictures(classifier, images, groups, value_range):
+def as_pictures(classifier, images, groups, value_range):
     """Returns what the caller named as `datasets.Pictures`."""
     shape = stated_shape(classifier)
     if isinstance(images, (str, os.PathLike)):
@@ -765,13 +867,13 @@ def _smells(judge, runs, hits, best, larger, report):
 # Words ----------------------------------------------------------------------
 
 
-def _silent(*_, **__):
+def silent(*_, **__):
     """Says nothing."""
 
 
 def _say_plan(say, judge, runs, passes, notes, ball):
     """Says what comes and how long it will take."""
-    if say is _silent:
+    if say is silent:
         return
     # The first forwards traced the classifier; these measure its speed.
     rng = np.random.default_rng(0)

@@ -207,6 +207,8 @@ WRONG_AUDIT = [
 WRONG_HARDEN = [
     ({"--model": "exported"}, "cannot be trained any more"),
     ({"--learning-rate": 0}, "--learning-rate: must be a number above 0"),
+    ({"--robustness": 1.5}, "--robustness: must be a number from 0 to 1"),
+    ({"--seed": -1}, "--seed: must be a whole number of at least 0"),
     ({"--epsilon": 0}, "epsilon"),
     ({"--images": "one"}, "--images holds 1 picture"),
     ({"--labels": []}, "1 classes, the model has 5"),
@@ -456,10 +458,12 @@ def test_transfer(run, tmp_path):
     [
         {"--learning-rate": 0.01},
         {"--model": "three.keras", "--images": "classes", "--labels": []},
+        {"--held-out": "classes", "--norm": "l2", "--value-range": [-1, 1]},
     ],
 )
 def test_harden(changes, run, tmp_path, workplace, monkeypatch):
-    monkeypatch.setattr(harden, "DRAWS", 50)
+    quick = auditing.BUDGETS["quick"]._replace(passes=100)
+    monkeypatch.setitem(auditing.BUDGETS, "quick", quick)
     output = {"--output": tmp_path / "out", "--epsilon": 30}
     before = (workplace / "model.keras").read_bytes()
     status, out, err = run(*words("harden", FIT, output | changes))
@@ -467,7 +471,8 @@ def test_harden(changes, run, tmp_path, workplace, monkeypatch):
     check_columns(out)
     assert "epoch 2 of 2: loss" in out
     assert (workplace / "model.keras").read_bytes() == before
-    assert [p.name for p in output["--output"].iterdir()] == ["hardened.keras"]
+    names = {path.name for path in output["--output"].iterdir()}
+    assert names == {"hardened.keras", "harden.json", "harden.png"}
     hardened = keras.saving.load_model(output["--output"] / "hardened.keras")
     # A plain model, with nothing of this package around it.
     assert "keras_uap" not in hardened.to_json()
@@ -482,7 +487,12 @@ def test_harden(changes, run, tmp_path, workplace, monkeypatch):
         *words("harden", FIT, output | changes | {"--json": []})
     )
     values = json.loads(text)
+    card = json.loads((output["--output"] / "harden.json").read_text())
+    for timed in ("seconds", "training_seconds", "before", "after"):
+        card.pop(timed)
+    assert card.items() <= values.items()
     assert f"{values['after']['fooling_rate']:.1%}" in out
+    assert f"{values['after']['robust_agreement']:.1%}" in out
     assert values["epsilon"] == 30
     assert values["before"]["agreement"] == 1
     has_labels = "--labels" in changes

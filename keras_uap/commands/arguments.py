@@ -17,6 +17,7 @@ from keras_uap.commands.options import (
     add_perturbation,
     add_seed,
     positive,
+    share,
     whole,
 )
 
@@ -117,11 +118,19 @@ def _harden(parser):
     add_held_out(parser)
     add_ball(parser)
     parser.add_argument(
+        "--robustness",
+        type=share,
+        default=0.5,
+        metavar="R",
+        help="how much robustness to buy with clean answers, 0 to 1 (default: "
+        "0.5)",
+    )
+    parser.add_argument(
         "--epochs",
         type=whole,
-        default=5,
         metavar="N",
-        help="passes of the fine-tuning (default: 5)",
+        help="passes of the fine-tuning (default: as many as draw 8,000 "
+        "pictures)",
     )
     parser.add_argument(
         "--learning-rate",
@@ -129,6 +138,12 @@ def _harden(parser):
         default=2e-4,
         metavar="RATE",
         help="of Adam, falling to 0 (default: 0.0002)",
+    )
+    parser.add_argument(
+        "--budget",
+        choices=("quick", "standard"),
+        default="quick",
+        help="of the audits before and after, as for audit (default: quick)",
     )
     add_output(parser)
 

@@ -198,6 +198,19 @@ def positive(text):
     return number
 
 
+def share(text):
+    """Parses a number from 0 to 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(
+            f"must be a number from 0 to 1, not {text!r}"
+        )
+    return number
+
+
 def check(options):
     """Refuses files that are not there, and what else needs no model to see."""
     for name in ("model", "perturbation", "class_names"):
