@@ -260,7 +260,8 @@ class LpBall(keras.constraints.Constraint):
         return tf.math.divide_no_nan(gradient, length)
 
     def __repr__(self):
-        return f"LpBall(epsilon={self.epsilon:g}, norm={self.norm!r})"
+        name = type(self).__name__
+        return f"{name}(epsilon={self.epsilon:g}, norm={self.norm!r})"
 
     def get_config(self):
         return {"epsilon": self.epsilon, "norm": self.norm}

@@ -5,6 +5,35 @@ import numpy as np
 from keras_uap.visualization import ink
 
 
+def plot_normals(result):
+    """Draws `BoundaryNormals`: the distances, and the first few normals."""
+    shown = result.normals[:4]
+    if result.normals.ndim != 4 or shown.shape[-1] not in (1, 3):
+        shown = []
+    figure = ink.figure(8 + 0.5 * len(shown), 4.6)
+    grid = figure.add_gridspec(
+        2,
+        1 + (len(shown) + 1) // 2,
+        width_ratios=[2.4] + [1] * -(-len(shown) // 2),
+    )
+    axes = figure.add_subplot(grid[:, 0])
+    axes.hist(result.distances, bins=30, color=ink.CLEAN)
+    axes.set_xlabel("l2 distance to the boundary, pixel units")
+    axes.set_ylabel("images")
+    axes.set_title("Distances", fontsize=10)
+    for i, normal in enumerate(shown):
+        at = figure.add_subplot(grid[i % 2, 1 + i // 2])
+        ink.show(at, ink.stretch(normal))
+        at.set_title(f"normal at image {result.indices[i]}", fontsize=8)
+    figure.suptitle(
+        f"Nearest decision boundaries of {len(result.indices)} of "
+        f"{result.num_images} images",
+        fontsize=11,
+    )
+    ink.tidy(axes)
+    return figure
+
+
 def plot_spectrum(result):
     """Draws a `NormalSpectrum` beside that of random vectors.
 

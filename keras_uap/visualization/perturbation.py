@@ -3,11 +3,11 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_uap.checks import as_images
+from keras_uap.batches import as_array
+from keras_uap.interchange import read_perturbation
 from keras_uap.labeller import Labeller
 from keras_uap.pixels import (
     apply_perturbation,
-    as_perturbation,
     as_value_range,
     same_shape,
 )
@@ -28,8 +28,9 @@ def plot_perturbation(
     Args:
         classifier: Keras model that maps images to class scores.
         perturbation: Array `(H, W, C)` with 1 or 3 channels, in the pixel
-            units of `value_range`.
-        images: Array `(n, H, W, C)`, the images to ink.show, up to eight.
+            units of `value_range`; or what else stands for one, as in
+            `keras_uap.analysis`.
+        images: Images `(n, H, W, C)`, the images to show, the first eight.
         value_range: Pair of floats, the pixel range.
         class_names: Sequence of strings, the names of the classes.
         from_logits: Boolean, whether the classifier returns logits; `None`
@@ -42,13 +43,13 @@ def plot_perturbation(
     Raises:
         ValueError: if the images do not have the perturbation's shape.
     """
-    v = as_perturbation(perturbation)
+    v = read_perturbation(perturbation, value_range)
     if v.ndim != 3 or v.shape[-1] not in (1, 3):
         raise ValueError(
             "A picture needs a perturbation of shape (height, width, 1 or 3). "
             f"Received: {v.shape}."
         )
-    images = as_images(images[:8])
+    images = as_array(images, most=8)
     same_shape(images.shape[1:], v.shape)
     low, high = as_value_range(value_range) or (
         float(images.min()),

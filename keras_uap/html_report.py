@@ -1,0 +1,385 @@
+"""A result as one page of HTML that can be handed on.
+
+The page stands in one file: pictures, style and script are inside, and its
+policy forbids the browser to ask for anything else. The classifier has been
+asked beforehand, so the slider for the strength only changes which picture and
+which words are shown. All text goes through Jinja's escaping: names of classes
+and files may hold anything.
+
+What is on the page is gathered here, as plain values; how it looks is in
+`templates/`.
+"""
+
+import base64
+import datetime
+import hashlib
+import io
+import pathlib
+import platform
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from keras_uap.pixels import apply_perturbation
+from keras_uap.saving import atomic_path
+from keras_uap.version import __version__
+from keras_uap.visualization import ink
+
+_TEMPLATES = pathlib.Path(__file__).parent / "templates"
+
+# Larger pictures are shrunk, those up to the small size kept to the bit.
+_LARGEST, _SMALL = 512, 96
+# All pictures of the examples together, in characters.
+_MOST_PICTURES = 4_000_000
+# Classes in the table; the others are folded away.
+_CLASSES = 12
+
+
+def write_audit(path, audit, class_names=None):
+    """Writes an `Audit` as a page; see `Audit.save_html`."""
+    card, report = audit.card, audit.report
+    page = _page_of(report, class_names, card["classifier"], card["epsilon"])
+    twice = _row("The perturbation, twice as large", audit.larger_rate)
+    page["rates"].insert(2, twice)
+    page |= {
+        "kind": "Audit",
+        "runs": [
+            {
+                "name": run.name,
+                "seed": run.seed,
+                "passes": f"{run.passes:,}",
+                "select": f"{run.select_rate:.1%}",
+                "rate": run.fooling_rate,
+                "interval": run.fooling_interval,
+                "strongest": run == audit.strongest,
+            }
+            for run in audit.runs
+        ],
+        "warnings": audit.warnings,
+        "notes": audit.notes,
+        "values": audit.to_dict(),
+    }
+    seeds = sorted({run.seed for run in audit.runs})
+    page["facts"] += [
+        (
+            "Images",
+            f"{audit.num_fit} to fit on, {audit.num_select} to choose the "
+            f"strongest run by, {_count(report)} held out to measure on; "
+            "the parts share none",
+        ),
+        (
+            "Search",
+            f"budget “{audit.budget}”: {len(audit.runs)} runs, "
+            f"{audit.passes:,} model passes (forwards and backwards of one "
+            f"image) in {_duration(audit.seconds)}",
+        ),
+        ("Seeds", ", ".join(map(str, seeds))),
+    ]
+    _write(path, page)
+
+
+def write_report(path, report, class_names=None, card=None, warnings=()):
+    """Writes a `FoolingReport` as a page; see `FoolingReport.save_html`."""
+    card = card or {}
+    name = card.get("classifier", "the classifier")
+    page = _page_of(report, class_names, name, report.ball_epsilon)
+    page["facts"].append(("Images", f"{_count(report)} measured on"))
+    for key, term in (
+        ("found_on", "Found on"),
+        ("found_by", "Found by"),
+        ("seed", "Seed of the search"),
+        ("stop_reason", "The fit ended"),
+    ):
+        if card.get(key) is not None:
+            page["facts"].append((term, str(card[key])))
+    page["values"] = report.to_dict()
+    page["warnings"] = warnings
+    _write(path, page)
+
+
+# What is on the page ---------------------------------------------------------
+
+
+def _page_of(report, class_names, classifier, epsilon):
+    """What a page of an audit and one of a report have in common."""
+
+    def name(label):
+        return ink.class_name(int(label), class_names)
+
+    classes = [
+        {"name": name(c), "rate": rate, "count": count}
+        for c, (rate, count) in report.per_class().items()
+    ]
+    return {
+        "kind": "Report",
+        "classifier": classifier,
+        "report": report,
+        "count": _count(report),
+        "size": _size(report, epsilon or report.epsilon),
+        "target": None if report.target is None else name(report.target),
+        "rates": _rates(report, name),
+        "runs": [],
+        "examples": _examples(report, name),
+        "perturbation": _perturbation(report),
+        "dominant": [
+            {"name": name(c), "rate": share}
+            for c, share in report.dominant_labels(8)
+        ],
+        "classes": classes[:_CLASSES],
+        "more_classes": classes[_CLASSES:],
+        "facts": _facts(report, epsilon),
+        "software": _software(),
+        "date": datetime.datetime.now(datetime.UTC).date(),
+        "warnings": [],
+        "notes": [],
+    }
+
+
+def _count(report):
+    if report.num_groups == report.num_images:
+        return f"{report.num_images:,} images"
+    return f"{report.num_images:,} images of {report.num_groups:,} photographs"
+
+
+def _size(report, epsilon):
+    """How large the perturbation is, in words."""
+    unit = ""
+    if report.value_range is not None:
+        low, high = report.value_range
+        unit = f" of {high - low:g}"
+    if report.norm == "linf":
+        return f"that changes no value by more than {epsilon:.4g}{unit}"
+    return f"of {report.norm} norm at most {epsilon:,.4g}"
+
+
+def _row(text, rate, interval=None, kind="fooled"):
+    """A row with a bar; `kind` says in which colour."""
+    return {"name": text, "rate": rate, "interval": interval, "kind": kind}
+
+
+def _rates(report, name):
+    """Rows of the table of rates."""
+
+    rows = [
+        _row("The perturbation", report.fooling_rate, report.fooling_interval),
+        _row(
+            "Random noise of the same norm",
+            report.random_rate,
+            report.random_interval,
+            "noise",
+        ),
+        _row("Rounded to whole grey levels", report.rounded_rate),
+        _row("Without clipping to the range", report.unclipped_rate),
+    ]
+    if report.target_rate is not None:
+        sent = f"Sent to {name(report.target)}"
+        random_rate = report.target_random_rate
+        rows = [
+            _row(sent, report.target_rate, report.target_interval),
+            _row(f"{sent}, by random noise", random_rate, kind="noise"),
+            *rows,
+        ]
+        rows[2]["name"] = "Any other label"
+    if report.error_rate is not None:
+        error_rate = report.clean_error_rate
+        rows += [
+            _row("Wrong by the given labels, clean", error_rate, kind="noise"),
+            _row("Wrong by the given labels, perturbed", report.error_rate),
+        ]
+    return rows
+
+
+def _facts(report, epsilon):
+    """Pairs of a term and a text: how it was measured."""
+    ball = f"{report.norm}, this perturbation has {report.epsilon:.4g}"
+    if epsilon is not None:
+        ball += f"; at most {epsilon:.4g} was allowed"
+    facts = [("Norm", ball)]
+    if report.value_range is None:
+        facts.append(("Range of values", "none: nothing was clipped"))
+    else:
+        low, high = report.value_range
+        facts.append(("Range of values", f"{low:g} to {high:g}, clipped"))
+    noise = "random signs" if report.norm == "linf" else "Gaussian noise"
+    return [
+        *facts,
+        ("Fooled", "the label differs from that of the clean image"),
+        ("Random noise", f"{noise}, of the perturbation's own norm"),
+        ("Intervals", "95%; crops of one photograph count as dependent"),
+    ]
+
+
+def _software():
+    versions = {
+        "keras_uap": __version__,
+        "Keras": keras.__version__,
+        "TensorFlow": tf.__version__,
+        "NumPy": np.__version__,
+        "Python": platform.python_version(),
+    }
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _duration(seconds):
+    if seconds < 90:
+        return f"{max(1, round(seconds))} seconds"
+    return f"{round(seconds / 60)} minutes"
+
+
+# Pictures --------------------------------------------------------------------
+
+
+def _examples(report, name):
+    """What the slider shows, or None where the report kept no examples."""
+    examples = report.examples
+    if examples is None:
+        return None
+    rows, room = [], _MOST_PICTURES
+    for i, place in enumerate(examples.places):
+        pictures = _strengths(report, i)
+        room -= sum(map(len, pictures))
+        if rows and room < 0:
+            break
+        clean = examples.labels[i, 0]
+        rows.append(
+            {
+                "number": int(place) + 1,
+                "pictures": pictures,
+                "stops": [
+                    {
+                        "name": name(label),
+                        "confidence": float(sure),
+                        "fooled": bool(label != clean),
+                    }
+                    for label, sure in zip(
+                        examples.labels[i], examples.confidences[i]
+                    )
+                ],
+            }
+        )
+    shown = examples.labels[: len(rows)]
+    fooled = (shown != shown[:, :1]).sum(axis=0)
+    stops = [
+        {
+            "times": f"{strength:g}",
+            "norm": f"{strength * report.epsilon:.4g}",
+            "fooled": int(count),
+        }
+        for strength, count in zip(examples.strengths, fooled)
+    ]
+    height, width = examples.images.shape[1:3]
+    return {
+        "rows": rows,
+        "stops": stops,
+        # The perturbation as it is.
+        "start": int(np.argmin(np.abs(examples.strengths - 1))),
+        "pictures": _can_be_shown(examples.perturbation),
+        "shape": " by ".join(map(str, examples.perturbation.shape)),
+        "coarse": max(height, width) <= _SMALL,
+    }
+
+
+def _strengths(report, i):
+    """Pictures of one example at each strength, or an empty list."""
+    examples = report.examples
+    if not _can_be_shown(examples.perturbation):
+        return []
+    low, high = report.value_range or (
+        float(examples.images.min()),
+        float(examples.images.max()),
+    )
+    return [
+        _picture(
+            (
+                apply_perturbation(
+                    examples.images[i],
+                    strength * examples.perturbation,
+                    report.value_range,
+                ).numpy()
+                - low
+            )
+            / ((high - low) or 1.0)
+        )
+        for strength in examples.strengths
+    ]
+
+
+def _perturbation(report):
+    """The perturbation's picture and what it is like, or None."""
+    if report.examples is None:
+        return None
+    v = report.examples.perturbation
+    shown = _can_be_shown(v)
+    return {
+        "picture": _picture(ink.stretch(v), exact=True) if shown else None,
+        "shape": " by ".join(map(str, v.shape)),
+        "largest": f"{np.abs(v).max():.4g}",
+        "coarse": max(v.shape[:2]) <= _SMALL,
+    }
+
+
+def _can_be_shown(v):
+    return v.ndim == 3 and v.shape[-1] in (1, 3)
+
+
+def _picture(values, exact=False):
+    """An image `(H, W, 1 or 3)` of values in 0 to 1 as an address."""
+    pixels = np.round(255 * np.clip(values, 0, 1)).astype("uint8")
+    image = Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0])
+    exact = exact or max(image.size) <= _SMALL
+    image.thumbnail((_LARGEST, _LARGEST))
+    file = io.BytesIO()
+    if exact:
+        image.save(file, "PNG", optimize=True)
+    else:
+        # All colours of all pixels: perturbations live in the fine detail.
+        image.save(file, "JPEG", quality=82, subsampling=0)
+    kind = "png" if exact else "jpeg"
+    text = base64.b64encode(file.getvalue()).decode()
+    return f"data:image/{kind};base64,{text}"
+
+
+# Writing ---------------------------------------------------------------------
+
+
+def _write(path, page):
+    """Writes the page, whole or not at all."""
+    # Half of the time that this takes; whoever writes no page does not wait.
+    import jinja2
+    import markupsafe
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["whole"] = _whole
+    environment.filters["tenths"] = lambda rate: f"{rate:.1%}"
+    parts = {
+        name: (_TEMPLATES / f"report.{name}").read_text(encoding="utf-8")
+        for name in ("css", "js")
+    }
+    text = environment.get_template("report.html.j2").render(
+        page,
+        **{name: markupsafe.Markup(part) for name, part in parts.items()},
+        **{f"{name}_hash": _hash(part) for name, part in parts.items()},
+    )
+    # Names of files may hold bytes that are no text.
+    with atomic_path(path) as unfinished:
+        unfinished.write_bytes(text.encode("utf-8", "backslashreplace"))
+
+
+def _whole(rate):
+    """A share in whole per cent; "99.8%" is not called all, 0.2% not none."""
+    text = f"{rate:.0%}"
+    return f"{rate:.1%}" if text in ("0%", "100%") and 0 < rate < 1 else text
+
+
+def _hash(text):
+    """What the page's policy calls a script or a style that it allows."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
