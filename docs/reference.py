@@ -19,6 +19,7 @@ MODULES = (
     "keras_uap.analysis",
     "keras_uap.auditing",
     "keras_uap.datasets",
+    "keras_uap.hardening",
     "keras_uap.interchange",
     "keras_uap.losses",
     "keras_uap.samples",
@@ -39,6 +40,7 @@ _HOOKS = {
     "on_one_batch",
     "progress_metrics",
     "refuse_bad_batch",
+    "rows",
 }
 
 _OPTIONS = {

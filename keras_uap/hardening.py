@@ -36,6 +36,8 @@ from keras_uap.pixels import as_value_range
 from keras_uap.progress import in_words
 from keras_uap.saving import random_state_kept
 
+__all__ = ["Hardening", "harden"]
+
 # How many views of the pictures the training draws, if nothing else is said.
 DRAWS = 8000
 LEARNING_RATE = 2e-4
@@ -150,7 +152,11 @@ class Hardening(Result):
         return json.dumps(self.to_dict(), indent=2)
 
     def plot(self, class_names=None):
-        """Draws before and after; returns the matplotlib figure."""
+        """Draws before and after; returns the matplotlib figure.
+
+        Args:
+            class_names: List of strings, one for each class.
+        """
         return visualization.plot_hardening(self, class_names)
 
     def table(self):

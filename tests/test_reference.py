@@ -26,10 +26,13 @@ def keras_own(path, value):
     """Arguments that Keras describes: of every object, of its own methods."""
     if inspect.isclass(value):
         return {"name", "dtype", "reduction", "**kwargs"}
-    own = getattr(keras.Model, path.rpartition(".")[2], None)
-    if own is None or ".UniversalPerturbation." not in path:
+    cls, _, name = path.removeprefix("keras_uap.").partition(".")
+    owner = getattr(keras_uap, cls, None)
+    own = getattr(keras.Model, name, None)
+    model = inspect.isclass(owner) and issubclass(owner, keras.Model)
+    if own is None or not model:
         return set()
-    names = {"inputs", "zipped", *inspect.signature(own).parameters}
+    names = {"inputs", "training", "zipped", *inspect.signature(own).parameters}
     return names | {"input_signature", "*args", "**kwargs"}
 
 

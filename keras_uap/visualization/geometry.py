@@ -6,7 +6,11 @@ from keras_uap.visualization import ink
 
 
 def plot_normals(result):
-    """Draws `BoundaryNormals`: the distances, and the first few normals."""
+    """Draws `BoundaryNormals`: the distances, and the first few normals.
+
+    Args:
+        result: `keras_uap.analysis.BoundaryNormals`.
+    """
     shown = result.normals[:4]
     if result.normals.ndim != 4 or shown.shape[-1] not in (1, 3):
         shown = []
