@@ -674,30 +674,3 @@ def test_grey_saved_model_with_a_size(size, run, tmp_path):
     assert (status, err) == (0, "")
     v, _ = interchange.load_perturbation(tmp_path / "uap.npz")
     assert v.shape == (*size, 1)
-
-
-def test_small_logits_are_no_probabilities(monkeypatch):
-    """Three logits between 0 and 1 are trained as logits."""
-    model = keras.Sequential(
-        [
-            keras.Input(SIZE),
-            keras.layers.Flatten(),
-            keras.layers.Dense(
-                3, kernel_initializer="zeros", bias_initializer="ones"
-            ),
-        ]
-    )
-    told = []
-    real = keras.losses.SparseCategoricalCrossentropy
-
-    def loss(from_logits):
-        told.append(from_logits)
-        return real(from_logits=from_logits)
-
-    monkeypatch.setattr(keras.losses, "SparseCategoricalCrossentropy", loss)
-    options = command_line._parser().parse_args(
-        ["harden", "--model", "m", "--images", "i", "--epochs", "1"]
-    )
-    images, labels = np.zeros((4, *SIZE), "float32"), np.arange(4) % 3
-    harden._harden(options, model, images, labels, keras_uap.LpBall(1.0))
-    assert told == [True]
