@@ -1,5 +1,6 @@
 """Tests of the command line as a program: what it loads, says and survives."""
 
+import contextlib
 import importlib
 import io
 import os
@@ -158,15 +159,6 @@ def clock(monkeypatch):
     return seconds
 
 
-@pytest.fixture
-def screen(monkeypatch):
-    """A stdout that says whether it is a terminal."""
-    made = io.StringIO()
-    made.isatty = lambda: True
-    monkeypatch.setattr(sys, "stdout", made)
-    return made
-
-
 def work(clock, seconds, total=100):
     progress = console.Progress("pictures", total)
     for done in range(1, total + 1):
@@ -199,8 +191,11 @@ def test_first_step_says_nothing_of_the_others(clock, capsys):
     assert capsys.readouterr().out == "  11 of 30 batches; 38 s left\n"
 
 
-def test_progress_in_place(clock, screen):
-    work(clock, 1, 10)
+def test_progress_in_place(clock):
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    with contextlib.redirect_stdout(screen):
+        work(clock, 1, 10)
     text = screen.getvalue()
     assert "\n" not in text
     assert "\r  5 of 10 pictures; 5 s left" in text
