@@ -64,7 +64,7 @@ def plot_perturbation(
     count = len(images)
     figure = ink.figure(2.3 * (count + 1), 5.8)
     if title is not None:
-        figure.suptitle(title, fontsize=12)
+        ink.suptitle(figure, title, 12)
     axes = figure.subplots(2, count + 1)
     largest = np.abs(v).max() or 1.0
     ink.show(axes[0, 0], ink.stretch(v))
@@ -77,6 +77,18 @@ def plot_perturbation(
     axes[1, 0].set_xlabel("change of a pixel value", fontsize=8)
     axes[1, 0].set_yticks([])
     axes[1, 0].tick_params(labelsize=8)
+    for name, at in zip(("clean", "with v"), axes[:, 1]):
+        at.annotate(
+            name,
+            (0, 0.5),
+            (-6, 0),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            rotation=90,
+            ha="right",
+            va="center",
+            fontsize=10,
+        )
     for i in range(count):
         ink.show(axes[0, i + 1], (images[i] - low) / (high - low))
         axes[0, i + 1].set_title(clean_names[i], fontsize=9, color=ink.CLEAN)
@@ -95,7 +107,7 @@ def _describe(labeller, images, class_names):
     probabilities = np.asarray(tf.nn.softmax(labeller.predict(images)))
     labels = probabilities.argmax(axis=-1)
     texts = [
-        f"{ink.class_name(label, class_names)}\n{confidence:.0%} sure"
+        f"{ink.short_name(label, class_names, 26)}\n{confidence:.0%} sure"
         for label, confidence in zip(labels, probabilities.max(axis=-1))
     ]
     return texts, labels
