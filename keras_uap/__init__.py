@@ -3,7 +3,11 @@
 import importlib
 
 from keras_uap.attach import attach
-from keras_uap.callbacks import BackupAndRestore, StopAtFoolingRate
+from keras_uap.callbacks import (
+    BackupAndRestore,
+    PerturbationTensorBoard,
+    StopAtFoolingRate,
+)
 from keras_uap.data_free import noise_images
 from keras_uap.deepfool import DeepFool, deepfool
 from keras_uap.ensemble import Ensemble
@@ -29,6 +33,7 @@ __all__ = [
     "FoolingRate",
     "LpBall",
     "PerturbationLayer",
+    "PerturbationTensorBoard",
     "StopAtFoolingRate",
     "UniversalAdversarialTraining",
     "UniversalPerturbation",

@@ -331,3 +331,51 @@ def test_the_finder_finds():
     faults = figures.faults_of(figure)
     assert any("lies on 'one'" in fault for fault in faults)
     assert any("leaves the canvas" in fault for fault in faults)
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    """Pyplot as it is where its figures come on a screen."""
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.close("all")
+    monkeypatch.setattr(pyplot, "get_backend", lambda: "tkagg")
+    yield pyplot
+    pyplot.close("all")
+
+
+def test_pyplot_shows_what_is_plotted(screen):
+    figure = baselines(0.5).plot()
+    assert figure.number in screen.get_fignums()
+    assert screen.gcf() is figure
+
+
+@pytest.mark.filterwarnings("error")
+def test_pyplot_does_not_keep_all_figures(screen, tmp_path):
+    own = screen.figure()
+    first = baselines(0.5).plot()
+    for _ in range(25):
+        visualization.ink.figure(1, 1)
+    assert len(screen.get_fignums()) == 11
+    assert own.number in screen.get_fignums()
+    first.savefig(tmp_path / "first.png")
+
+
+def test_a_notebook_shows_a_figure_once(screen, monkeypatch):
+    pytest.importorskip("IPython")
+    shown = []
+    monkeypatch.setattr(
+        "IPython.display.display_png", lambda png, raw: shown.append(png)
+    )
+    figure = baselines(0.5).plot()
+    figure._ipython_display_()
+    assert shown[0].startswith(b"\x89PNG")
+    assert screen.get_fignums() == []
+
+
+def test_without_a_screen_pyplot_keeps_nothing():
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    if pyplot.get_backend().lower() != "agg":
+        pytest.skip("There is a screen.")
+    before = pyplot.get_fignums()
+    baselines(0.5).plot()
+    assert pyplot.get_fignums() == before

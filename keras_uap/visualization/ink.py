@@ -54,6 +54,16 @@ def _on_screen(size):
     return figure
 
 
+def as_png(figure):
+    """A figure as the bytes of a PNG file; pyplot will not show it."""
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is not None:
+        pyplot.close(figure)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    return picture.getvalue()
+
+
 @functools.cache
 def _screen_figure():
     """The class of the figures that pyplot knows."""
@@ -69,10 +79,7 @@ def _screen_figure():
         def _ipython_display_(self):
             from IPython.display import display_png
 
-            sys.modules["matplotlib.pyplot"].close(self)
-            picture = io.BytesIO()
-            self.savefig(picture, format="png")
-            display_png(picture.getvalue(), raw=True)
+            display_png(as_png(self), raw=True)
 
     return ScreenFigure
 

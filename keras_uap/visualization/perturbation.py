@@ -51,13 +51,18 @@ def plot_perturbation(
         )
     images = as_array(images, most=8)
     same_shape(images.shape[1:], v.shape)
-    low, high = as_value_range(value_range) or (
-        float(images.min()),
-        float(images.max()),
-    )
+    value_range = as_value_range(value_range)
     images = images.astype("float32")
-    perturbed = apply_perturbation(images, v, value_range).numpy()
     labeller = Labeller(classifier, v.shape, from_logits, images[:4])
+    return draw_perturbation(
+        labeller, v, images, value_range, class_names, title
+    )
+
+
+def draw_perturbation(labeller, v, images, value_range, class_names, title):
+    """Draws what `plot_perturbation` does, with a `Labeller` that is there."""
+    low, high = value_range or (float(images.min()), float(images.max()))
+    perturbed = apply_perturbation(images, v, value_range).numpy()
     clean_names, clean_labels = _describe(labeller, images, class_names)
     names, labels = _describe(labeller, perturbed, class_names)
 
