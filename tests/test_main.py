@@ -11,7 +11,7 @@ from PIL import Image
 import keras_uap
 from keras_uap import __main__ as command_line
 from keras_uap import analysis, auditing, interchange, samples
-from keras_uap.commands import demo, fit, harden, inputs
+from keras_uap.commands import demo, fit, inputs
 
 SIZE = (8, 8, 3)
 

@@ -81,9 +81,9 @@ def plot_report(report, class_names=None):
     )
     classes_at.set_xlim(0, 1.02)
     ink.percent(classes_at.xaxis)
-    classes_at.set_xlabel("fooled")
+    classes_at.set_xlabel("share of its images that are fooled")
     classes_at.set_title(
-        "Most common clean labels (images) and how many are fooled",
+        "The most common clean labels (their images)",
         fontsize=10,
     )
     ink.tidy(rates_at, labels_at, sure_at, classes_at)
