@@ -152,7 +152,7 @@ WRONG_FIT = [
     ({"--class-names": "photos"}, "--class-names photos cannot be read"),
     ({"--class-names": "v.npz"}, "--class-names v.npz cannot be read"),
     ({"--batch-size": 0}, "--batch-size: must be a whole number"),
-    ({"--value-range": ["-inf", 1]}, "--value-range must be two numbers"),
+    ({"--value-range": [0, "inf"]}, "--value-range must be two numbers"),
     ({"--model-output": "x"}, "--model-output 'x'. Leave --model-output away"),
     ({"--seed": 2**31}, "--seed: must be a whole number"),
     ({"--images": "empty"}, "No pictures in empty"),
