@@ -16,6 +16,7 @@ NAMES = {
     "FoolingRate",
     "LpBall",
     "PerturbationLayer",
+    "PerturbationTensorBoard",
     "StopAtFoolingRate",
     "UniversalAdversarialTraining",
     "UniversalPerturbation",
