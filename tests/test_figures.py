@@ -327,7 +327,7 @@ def test_the_finder_finds():
     axes = figure.subplots()
     axes.text(0.5, 0.5, "one")
     axes.text(0.51, 0.5, "two")
-    axes.text(0.9, 0.2, "far away to the right")
+    figure.text(0.9, 0.2, "far away to the right")
     faults = figures.faults_of(figure)
     assert any("lies on 'one'" in fault for fault in faults)
     assert any("leaves the canvas" in fault for fault in faults)

@@ -264,6 +264,14 @@ class TargetRates(Result):
         header = ("target", "sent there", "of", "95 % interval", "fooled")
         return title, header, rows
 
+    def table(self, class_names=None):
+        """The rates as a text of at most 80 columns."""
+        _, header, rows = self.rows(class_names)
+        return "\n".join(
+            f"{name[:25]:<26}{sent:>11}{of:>7}{interval:>19}{fooled:>9}"
+            for name, sent, of, interval, fooled in (header, *rows)
+        )
+
     def plot(self, class_names=None):
         """Draws the rates as bars; returns the matplotlib figure.
 

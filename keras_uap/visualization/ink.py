@@ -4,6 +4,7 @@ import functools
 import io
 import sys
 import textwrap
+import weakref
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def figure(width, height):
 # Backends that put nothing on a screen.
 _FILES = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
 
-# Figures of ours that pyplot keeps until somebody closes them.
+# References to figures of ours, which pyplot keeps until they are closed.
 _kept = []
 _MOST_KEPT = 10
 
@@ -47,10 +48,12 @@ def _on_screen(size):
     if pyplot is None or pyplot.get_backend().lower() in _FILES:
         return None
     figure = pyplot.figure(**size, FigureClass=_screen_figure())
-    _kept[:] = [old for old in _kept if pyplot.fignum_exists(old)][-_MOST_KEPT:]
+    # By themselves: a number may by now be that of the caller's own.
     if len(_kept) == _MOST_KEPT:
-        pyplot.close(_kept.pop(0))
-    _kept.append(figure.number)
+        oldest = _kept.pop(0)()
+        if oldest is not None:
+            pyplot.close(oldest)
+    _kept.append(weakref.ref(figure))
     return figure
 
 
