@@ -255,7 +255,13 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
     # One batch --------------------------------------------------------------
 
     def call(self, inputs, training=False):
-        """Class scores of images, from the classifier."""
+        """Class scores of images, from the classifier.
+
+        Args:
+            inputs: Images `(n, H, W, C)`, in the pixel units of `value_range`.
+            training: Boolean, of no effect: the classifier runs as at
+                inference.
+        """
         return self.classifier(inputs, training=False)
 
     def train_step(self, data):

@@ -9,6 +9,9 @@ from keras_uap.adversarial_distiller import (
 )
 from keras_uap.attach import attach as attach
 from keras_uap.callbacks import BackupAndRestore as BackupAndRestore
+from keras_uap.callbacks import (
+    PerturbationTensorBoard as PerturbationTensorBoard,
+)
 from keras_uap.callbacks import StopAtFoolingRate as StopAtFoolingRate
 from keras_uap.data_free import noise_images as noise_images
 from keras_uap.deepfool import DeepFool as DeepFool

@@ -11,7 +11,7 @@ from PIL import Image
 import keras_uap
 from keras_uap import __main__ as command_line
 from keras_uap import analysis, auditing, interchange, samples
-from keras_uap.commands import demo, fit, harden, inputs
+from keras_uap.commands import demo, fit, inputs
 
 SIZE = (8, 8, 3)
 
@@ -147,6 +147,14 @@ WRONG_FIT = [
     ({"--model": "signal.keras"}, "use the Python interface"),
     ({"--model": "empty"}, "--model empty is not a SavedModel"),
     ({"--images": "nowhere"}, "'nowhere' is neither a folder"),
+    ({"--images": "./nowhere"}, "--images ./nowhere: there is no such folder"),
+    ({"--images": "v.npz"}, "--images v.npz is a file"),
+    ({"--class-names": "photos"}, "--class-names photos cannot be read"),
+    ({"--class-names": "v.npz"}, "--class-names v.npz cannot be read"),
+    ({"--batch-size": 0}, "--batch-size: must be a whole number"),
+    ({"--value-range": [0, "inf"]}, "--value-range must be two numbers"),
+    ({"--model-output": "x"}, "--model-output 'x'. Leave --model-output away"),
+    ({"--seed": 2**31}, "--seed: must be a whole number"),
     ({"--images": "empty"}, "No pictures in empty"),
     ({"--images": "one"}, "--images holds 1 picture"),
     ({"--held-out": "empty"}, "No pictures in empty"),
@@ -674,30 +682,3 @@ def test_grey_saved_model_with_a_size(size, run, tmp_path):
     assert (status, err) == (0, "")
     v, _ = interchange.load_perturbation(tmp_path / "uap.npz")
     assert v.shape == (*size, 1)
-
-
-def test_small_logits_are_no_probabilities(monkeypatch):
-    """Three logits between 0 and 1 are trained as logits."""
-    model = keras.Sequential(
-        [
-            keras.Input(SIZE),
-            keras.layers.Flatten(),
-            keras.layers.Dense(
-                3, kernel_initializer="zeros", bias_initializer="ones"
-            ),
-        ]
-    )
-    told = []
-    real = keras.losses.SparseCategoricalCrossentropy
-
-    def loss(from_logits):
-        told.append(from_logits)
-        return real(from_logits=from_logits)
-
-    monkeypatch.setattr(keras.losses, "SparseCategoricalCrossentropy", loss)
-    options = command_line._parser().parse_args(
-        ["harden", "--model", "m", "--images", "i", "--epochs", "1"]
-    )
-    images, labels = np.zeros((4, *SIZE), "float32"), np.arange(4) % 3
-    harden._harden(options, model, images, labels, keras_uap.LpBall(1.0))
-    assert told == [True]

@@ -40,9 +40,9 @@ def plot_diversity(result):
         if result.num_images
         else ""
     )
-    figure.suptitle(
+    ink.suptitle(
+        figure,
         f"{count} perturbations of one classifier, normalised inner products"
         f"{measured}",
-        fontsize=11,
     )
     return figure

@@ -83,7 +83,7 @@ def plot_subspace(result):
     Args:
         result: `keras_uap.analysis.SubspaceFooling`.
     """
-    axes = ink.axes(8, 4.6)
+    axes = ink.axes(max(8, 2 + 1.1 * len(result.dims)), 4.6)
     names = [f"span of the\nfirst {dim}" for dim in result.dims]
     names.append("whole space")
     rates = [*result.fooling_rates, result.random_rate]
@@ -108,7 +108,11 @@ def plot_subspace(result):
     axes.set_xticks(places, names, fontsize=9)
     ink.percent(axes.yaxis)
     axes.set_ylim(
-        0, min(1.05, 1.25 * max(*result.best_rates, *np.ravel(intervals)))
+        0,
+        min(
+            1.05,
+            max(0.05, 1.25 * max(*result.best_rates, *np.ravel(intervals))),
+        ),
     )
     axes.set_ylabel("fooling rate")
     gain = result.fooling_rates[-1] - result.random_rate
