@@ -40,6 +40,22 @@ def test_page_can_be_read(browser, page):
     assert shades[1] < 60, "dark"
 
 
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize(
+    "page",
+    ["index", "speed", "reference/keras_uap", "notebooks/quickstart"],
+)
+def test_text_stands_out(browser, page, dark):
+    browser.open(BUILT / f"{page}.html", WIDTHS[1], dark)
+    # By the rule of 4.5 to 1. (The theme's own landmarks and captions break
+    # other rules.)
+    assert not [
+        found
+        for found in browser.violations()
+        if found.startswith("color-contrast:")
+    ]
+
+
 def test_pictures_are_there(browser):
     browser.open(BUILT / "index.html")
     sizes = browser.script(
