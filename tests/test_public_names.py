@@ -17,6 +17,7 @@ NAMES = {
     "FoolingRate",
     "LpBall",
     "PerturbationLayer",
+    "PerturbationTensorBoard",
     "StopAtFoolingRate",
     "UniversalAdversarialTraining",
     "UniversalPerturbation",
