@@ -1,31 +1,25 @@
 """The command line: `python -m keras_uap`, or `keras-uap` once installed.
 
-The commands themselves are in `keras_uap.commands`, one file each.
+The commands themselves are in `keras_uap.commands`, one file each. Their
+arguments are read and checked before TensorFlow is loaded.
 """
 
 import argparse
 import contextlib
+import importlib
 import json
+import os
 import sys
 import warnings
 
-from keras_uap.commands import (
-    audit,
-    console,
-    demo,
-    evaluate,
-    fit,
-    harden,
-    report,
-    transfer,
-)
+from keras_uap.commands import console, options
+from keras_uap.commands.arguments import COMMANDS
+from keras_uap.version import __version__
 
 DESCRIPTION = """\
 Find and measure universal adversarial perturbations of image classifiers: one
 small image that, added to almost any picture, changes the classifier's answer.
 For testing and hardening your own models."""
-
-COMMANDS = (demo, audit, fit, evaluate, transfer, harden, report)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -40,12 +34,18 @@ def main(arguments=None):
     shown = warnings.showwarning
     warnings.showwarning = _show_warning
     try:
-        options = _parser().parse_args(arguments)
+        given = _parser().parse_args(arguments)
         # Whoever asks for JSON gets nothing else on stdout.
-        place = sys.stderr if options.json else sys.stdout
+        place = sys.stderr if given.json else sys.stdout
         with contextlib.redirect_stdout(place):
-            table, values = options.run(options)
-        print(json.dumps(values, indent=2) if options.json else f"\n{table}")
+            options.check(given)
+            console.load_tensorflow()
+            command = importlib.import_module(
+                f"keras_uap.commands.{given.command}"
+            )
+            table, values = command.run(given)
+        print(json.dumps(values, indent=2) if given.json else f"\n{table}")
+        sys.stdout.flush()
         return 0
     except (
         console.UsageError,
@@ -54,37 +54,50 @@ def main(arguments=None):
         OSError,
         ImportError,
     ) as error:
-        text = " ".join(str(error).split())
-        print(f"keras-uap: error: {text}", file=sys.stderr)
+        _tell(f"keras-uap: error: {' '.join(str(error).split())}")
         return 2
     except console.Interrupted as error:
-        print(f"\nkeras-uap: {error}", file=sys.stderr)
+        _tell(f"\nkeras-uap: {error}")
         return 130
     except KeyboardInterrupt:
-        print("\nkeras-uap: interrupted, nothing written.", file=sys.stderr)
+        _tell("\nkeras-uap: interrupted, nothing written.")
         return 130
     finally:
         warnings.showwarning = shown
 
 
+def _tell(text):
+    """Says why there is no result."""
+    print(text, file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # A full disk or a closed pipe: Python would say so once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _parser():
     parser = _Parser(prog="keras-uap", description=DESCRIPTION)
-    parsers = parser.add_subparsers(required=True, metavar="command")
-    for command in COMMANDS:
+    parser.add_argument(
+        "--version", action="version", version=f"keras-uap {__version__}"
+    )
+    parsers = parser.add_subparsers(
+        required=True, dest="command", metavar="command"
+    )
+    for name, command in COMMANDS.items():
         made = parsers.add_parser(
-            command.__name__.rpartition(".")[2],
-            help=command.HELP,
-            description=command.HELP,
-            epilog=f"example:\n  {command.EXAMPLE}",
+            name,
+            help=command.help,
+            description=command.help,
+            epilog=f"example:\n  {command.example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.add_arguments(made)
+        command.add(made)
         made.add_argument(
             "--json",
             action="store_true",
             help="print JSON to stdout instead of a table, the rest to stderr",
         )
-        made.set_defaults(run=command.run)
     return parser
 
 

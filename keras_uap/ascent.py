@@ -33,16 +33,26 @@ def climbing(variable, ball, step_size):
 
     @tf.custom_gradient
     def identity(pool):
-        def climb(gradient):
-            context = tf.distribute.get_replica_context()
-            if context is not None and context.num_replicas_in_sync > 1:
-                # The sum over the replicas, so that all of them step in one
-                # direction: that of the whole batch.
-                gradient = context.all_reduce("sum", gradient)
-            step = step_size * ball.steepest(gradient)
-            variable.assign(ball.project(pool + step))
+        def backward(gradient):
+            climb(variable, gradient, ball, step_size)
             return tf.zeros_like(gradient)
 
-        return tf.identity(pool), climb
+        return tf.identity(pool), backward
 
     return identity(tf.convert_to_tensor(variable))
+
+
+def climb(variable, gradient, ball, step_size):
+    """Moves a pool of perturbations one step up a gradient, in its ball.
+
+    Args:
+        variable, ball, step_size: As for `climbing`.
+        gradient: Tensor `(pool_size, H, W, C)`.
+    """
+    context = tf.distribute.get_replica_context()
+    if context is not None and context.num_replicas_in_sync > 1:
+        # The sum over the replicas, so that all of them step in one direction:
+        # that of the whole batch.
+        gradient = context.all_reduce("sum", gradient)
+    step = step_size * ball.steepest(gradient)
+    variable.assign(ball.project(tf.convert_to_tensor(variable) + step))

@@ -35,12 +35,11 @@ import warnings
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_uap import analysis, batches, datasets, html_report, visualization
 from keras_uap.analysis.report import TOO_FEW, FoolingReport
 from keras_uap.analysis.result import PICTURES, Result
-from keras_uap.checks import as_groups, as_images, check_whole
+from keras_uap.checks import as_groups, check_whole
 from keras_uap.data_free import noise_images
 from keras_uap.deepfool import DeepFool
 from keras_uap.interval import difference_interval, is_wide, rate_interval
@@ -48,9 +47,17 @@ from keras_uap.labeller import LabelledImages, stated_shape
 from keras_uap.logits import features_function
 from keras_uap.lp_ball import LpBall
 from keras_uap.pixels import as_value_range, warn_of_other_range
+from keras_uap.progress import in_words
 from keras_uap.saving import random_state_kept
 from keras_uap.universal_perturbation import UniversalPerturbation
 from keras_uap.visualization.ink import class_name
+from keras_uap.words import interval
+
+__all__ = [
+    "Audit",
+    "Run",
+    "audit",
+]
 
 BATCH = 16
 
@@ -59,6 +66,9 @@ MOST = 2000
 
 DATA_FREE = "data-free"
 DATA_FREE_START = "data-free start"
+# Of a perturbation that was there before, and of one that starts from it.
+KNOWN = "transferred"
+KNOWN_START = "transferred start"
 # The loss of each run; DeepFool has none.
 _RUNS = {
     "dominant": "dominant",
@@ -83,6 +93,9 @@ BUDGETS = {
     ),
     "standard": Budget(6000, [(name, i) for i in (0, 1) for name in _RUNS]),
 }
+
+# A line at least every so many seconds.
+SECONDS = 10
 
 # From this share of images without a gradient on, a rate is not to be trusted.
 _MANY = 0.1
@@ -182,7 +195,11 @@ class Audit(Result):
         return json.dumps(self.to_dict(), indent=2)
 
     def plot(self, class_names=None):
-        """Draws the runs and the perturbation; returns the figure."""
+        """Draws the runs and the perturbation; returns the figure.
+
+        Args:
+            class_names: List of strings, one for each class.
+        """
         return visualization.plot_audit(self, class_names)
 
     def save_html(self, path, class_names=None):
@@ -206,7 +223,10 @@ class Audit(Result):
         """
         return "\n".join(
             [
-                *_summary_lines(self, class_names),
+                *(
+                    f"{name:<34}{value}"
+                    for name, value in _summary_rows(self, class_names)
+                ),
                 "",
                 *_run_lines(self),
                 "",
@@ -214,8 +234,19 @@ class Audit(Result):
             ]
         )
 
-    def __str__(self):
-        return self.table()
+    def rows(self, class_names=None):
+        """A title, the names of the columns and a row for each quantity."""
+        rows = _summary_rows(self, class_names)
+        for run in self.runs:
+            mark = ", the strongest" if run == self.strongest else ""
+            rows.append(
+                (
+                    f"run {run.name}, seed {run.seed}{mark}",
+                    f"{run.fooling_rate:.1%}   (95 % interval "
+                    f"{interval(run.fooling_interval)})",
+                )
+            )
+        return "Audit", ("", "value"), rows
 
     def __repr__(self):
         low, high = self.fooling_interval
@@ -254,8 +285,10 @@ def audit(
     Args:
         classifier: Keras model that maps images to class scores: logits,
             softmax or a sigmoid. It is left exactly as it is.
-        images: Array `(n, H, W, C)`; a `tf.data.Dataset` of batches of images
-            or of `(images, labels)`; or a string or path, a folder of
+        images: Array `(n, H, W, C)`; a `tf.data.Dataset` or
+            `keras.utils.PyDataset` of batches of images or of
+            `(images, labels)`; what `datasets.load` gives; or a string or
+            path, a folder of
             pictures or the name of a TFDS data set. A folder in it is a class,
             and each class has its share of every part.
         groups: Array `(n,)`, the photograph that each image was cut from. Of
@@ -288,6 +321,23 @@ def audit(
     """
     ball = LpBall(epsilon, norm)
     value_range = as_value_range(value_range)
+    check_arguments(classifier, budget, seed, verbose)
+    pictures = as_pictures(classifier, images, groups, value_range)
+    with random_state_kept():
+        return audit_pictures(
+            classifier,
+            pictures,
+            ball,
+            value_range,
+            budget,
+            seed,
+            from_logits,
+            verbose,
+        )
+
+
+def check_arguments(classifier, budget, seed, verbose):
+    """Raises TypeError or ValueError for what `audit` does not take."""
     check_whole("seed", seed, 0)
     if budget not in BUDGETS:
         raise ValueError(
@@ -303,18 +353,6 @@ def audit(
             "classifier must be a Keras model that maps images to class "
             f"scores. Received: {classifier!r}."
         )
-    pictures = _pictures(classifier, images, groups, value_range)
-    with random_state_kept():
-        return audit_pictures(
-            classifier,
-            pictures,
-            ball,
-            value_range,
-            budget,
-            seed,
-            from_logits,
-            verbose,
-        )
 
 
 def audit_pictures(
@@ -326,17 +364,46 @@ def audit_pictures(
     seed,
     from_logits=None,
     verbose=0,
+    parts=None,
+    known=None,
+    batch_size=32,
 ):
-    """`audit` of `datasets.Pictures` and an `LpBall`, already checked."""
+    """`audit` of `datasets.Pictures` and an `LpBall`, already checked.
+
+    Args:
+        classifier, ball, value_range, budget, seed, from_logits, verbose: As
+            for `audit`.
+        pictures: `datasets.Pictures`.
+        parts: Three integer arrays, the indices of the pictures to fit, to
+            select and to measure on. `None` splits as `parts_of`.
+        known: Array `(H, W, C)`, a perturbation found before, of another
+            classifier, which is tried too, and started from. Or `None`.
+        batch_size: Integer, of the forward passes that measure.
+
+    Returns:
+        An `Audit`.
+    """
     started = time.time()
     warn_of_other_range(pictures.images, value_range, "images", 3)
-    judge = _Judge(classifier, pictures, value_range, from_logits, seed)
+    if parts is None:
+        parts = parts_of(pictures, seed)
+    judge = _Judge(
+        classifier, pictures, value_range, from_logits, parts, batch_size
+    )
+    say = print if verbose else silent
     attacker = _Attacker(
-        classifier, ball, value_range, from_logits, judge.pictures_to_fit
+        classifier,
+        ball,
+        value_range,
+        from_logits,
+        judge.pictures_to_fit,
+        known,
+        say,
     )
     runs, notes = _runs(classifier, BUDGETS[budget])
+    if known is not None:
+        runs.insert(0, (KNOWN_START, 0))
     notes += attacker.notes
-    say = print if verbose else _silent
     passes = BUDGETS[budget].passes
     _say_plan(say, judge, len(runs), passes, notes, ball)
     attacks, begun, finished = [], time.time(), 0
@@ -348,7 +415,7 @@ def audit_pictures(
             left = (time.time() - begun) / finished * (len(runs) - finished)
             say(
                 f"  {finished} of {len(runs)}: {name}, seed {seed + offset}: "
-                f"{rate:.1%} of those that choose; {_minutes(left)} left",
+                f"{rate:.1%} of those that choose; {in_words(left)} left",
                 flush=True,
             )
     except KeyboardInterrupt as error:
@@ -365,20 +432,68 @@ def audit_pictures(
     return _result(judge, attacks, ball, budget, seed, notes, started)
 
 
+def parts_of(pictures, seed):
+    """The indices of pictures to fit, to select and to measure on."""
+    classes = pictures.folders
+    if classes is None:
+        classes = pictures.labels
+    return datasets.split(pictures.images, pictures.groups, classes, seed=seed)
+
+
+def with_held_out(pictures, held_out, seed):
+    """Puts pictures and others, which alone are measured on, together.
+
+    Args:
+        pictures, held_out: `datasets.Pictures`.
+        seed: Integer.
+
+    Returns:
+        `datasets.Pictures` and the indices of its parts.
+    """
+    classes = pictures.folders
+    if classes is None:
+        classes = pictures.labels
+    fit, select = datasets.split(
+        pictures.images, pictures.groups, classes, (0.8, 0.2), seed
+    )
+    both = (pictures, held_out)
+
+    def joined(name):
+        columns = [getattr(each, name) for each in both]
+        if any(column is None for column in columns):
+            return None
+        return np.concatenate(columns)
+
+    groups = [
+        # A picture of no known photograph is one of its own.
+        [f"{i} {name}" for name in groups]
+        for i, groups in enumerate(
+            range(len(each.images)) if each.groups is None else each.groups
+            for each in both
+        )
+    ]
+    together = pictures._replace(
+        images=joined("images"),
+        labels=joined("labels"),
+        paths=joined("paths"),
+        groups=np.concatenate(groups),
+        folders=None,
+    )
+    start = len(pictures.images)
+    return together, (fit, select, start + np.arange(len(held_out.images)))
+
+
 class _Judge:
     """The images in their parts, and the rates on those not fitted on."""
 
-    def __init__(self, classifier, pictures, value_range, from_logits, seed):
+    def __init__(
+        self, classifier, pictures, value_range, from_logits, parts, batch_size
+    ):
         self.name = classifier.name
         self._classifier = classifier
         self._from_logits = from_logits
         images, groups = pictures.images, pictures.groups
-        classes = pictures.folders
-        if classes is None:
-            classes = pictures.labels
-        fit, select, held_out = datasets.split(
-            images, groups, classes, seed=seed
-        )
+        fit, select, held_out = parts
         self.images_to_fit = images[fit]
         paths = pictures.paths
         self.pictures_to_fit = datasets.Pictures(
@@ -394,7 +509,8 @@ class _Judge:
             images[others],
             value_range,
             None if groups is None else groups[others],
-            from_logits=from_logits,
+            batch_size,
+            from_logits,
         )
         self.forwards = len(others)
         self.hits = {}
@@ -439,6 +555,7 @@ class _Judge:
             norm=norm,
             value_range=self.labelled.value_range,
             seed=seed,
+            batch_size=self.labelled.batch_size,
             from_logits=self._from_logits,
             verbose=0,
         )
@@ -455,8 +572,12 @@ _Attack = collections.namedtuple(
 class _Attacker:
     """Runs with a fixed number of passes, on images that are varied if few."""
 
-    def __init__(self, classifier, ball, value_range, from_logits, pictures):
+    def __init__(
+        self, classifier, ball, value_range, from_logits, pictures, known, say
+    ):
         images = pictures.images
+        self._known = known
+        self._say = say
         self._pictures = pictures
         self._classifier = classifier
         self._ball = ball
@@ -472,7 +593,13 @@ class _Attacker:
             )
 
     def run(self, name, seed, passes):
-        """Returns one attack, or two where it starts without data."""
+        """Returns one attack, or two where it starts from another one."""
+        if name == KNOWN_START:
+            known = _Attack(KNOWN, seed, 0, 0.0, 0.0, self._known)
+            return [
+                known,
+                self._fit(name, seed, passes, initial_perturbation=known.v),
+            ]
         if name != DATA_FREE_START:
             return [self._fit(name, seed, passes)]
         low, high = self._value_range or _span(self._images)
@@ -505,7 +632,8 @@ class _Attacker:
             uap.build((None, *self._images.shape[1:]))
         # The order comes from this generator alone; the global state stays.
         uap.seed_generator.state.assign([seed, 0])
-        loss = _RUNS["dominant" if noise is not None else name]
+        # Those that start from another one, and those without data.
+        loss = _RUNS.get(name, "dominant")
         pictures = self._pictures
         if noise is not None:
             pictures = datasets.Pictures(noise)
@@ -519,7 +647,7 @@ class _Attacker:
             uap.compile(DeepFool(step_size=falling(0.8, steps, 0.008)))
         else:
             uap.compile(uap.decaying_lion(steps), loss=loss)
-        spending = _Spending(passes - clean)
+        spending = _Spending(passes - clean, self._say)
         with warnings.catch_warnings():
             # The audit has said it.
             warnings.filterwarnings("ignore", "The pixels of x lie in")
@@ -570,9 +698,11 @@ def _data(pictures, passes, each, varied, seed, value_range):
 class _Spending(keras.callbacks.Callback):
     """Ends a fit when its passes are spent."""
 
-    def __init__(self, most):
+    def __init__(self, most, say):
         super().__init__()
         self._most = most
+        self._say = say
+        self._told = time.time()
         self._largest = 0
         self.passes = self.failures = self.images = 0
 
@@ -588,6 +718,12 @@ class _Spending(keras.callbacks.Callback):
         failed = logs.get("no_gradient", logs.get("not_converged", 0))
         self.failures = failures + int(failed)
         self.images += BATCH
+        if time.time() - self._told > SECONDS:
+            self._told = time.time()
+            self._say(
+                f"    {self.passes:,} of {self._most:,} model passes",
+                flush=True,
+            )
         if self.passes + self._largest > self._most:
             self.model.keep("all passes spent")
 
@@ -606,10 +742,9 @@ def _runs(classifier, budget):
     return list(budget.runs), []
 
 
-def _pictures(classifier, images, groups, value_range):
+def as_pictures(classifier, images, groups, value_range):
     """Returns what the caller named as `datasets.Pictures`."""
     shape = stated_shape(classifier)
-    labels = None
     if isinstance(images, (str, os.PathLike)):
         if groups is not None:
             raise ValueError(
@@ -632,34 +767,14 @@ def _pictures(classifier, images, groups, value_range):
             scaled = pictures.images.astype("float32") * (high - low) / 255
             pictures = pictures._replace(images=scaled + np.float32(low))
         return pictures
-    if isinstance(images, tf.data.Dataset):
-        images, labels = _gathered(images)
-    images = as_images(images)
-    if shape is not None and images.shape[1:] != shape:
+    pictures = batches.as_pictures(images, "images", groups)
+    if shape is not None and pictures.images.shape[1:] != shape:
         raise ValueError(
             "The images do not have the size that the classifier takes. "
-            f"Received: {images.shape}. Expected: (n, "
+            f"Received: {pictures.images.shape}. Expected: (n, "
             f"{', '.join(map(str, shape))})."
         )
-    groups = as_groups(groups, images)
-    return datasets.Pictures(images, labels=labels, groups=groups)
-
-
-def _gathered(data):
-    """The images of a data set, and their labels or None, as arrays."""
-    parts, labels = [], []
-    for x, y in batches.read(data):
-        # A byte a value, where nothing is lost.
-        small = x.astype("uint8") if np.all((x >= 0) & (x <= 255)) else x
-        parts.append(small if np.array_equal(small, x) else x)
-        labels.append(y)
-    if not parts:
-        raise ValueError("images is empty: it holds no images.")
-    images = np.concatenate(parts)
-    # Class indices; anything else plays no part.
-    if any(y is None or len(np.shape(y)) != 1 for y in labels):
-        return images, None
-    return images, np.concatenate([np.asarray(y) for y in labels])
+    return pictures
 
 
 def _result(judge, attacks, ball, budget, seed, notes, started):
@@ -752,19 +867,13 @@ def _smells(judge, runs, hits, best, larger, report):
 # Words ----------------------------------------------------------------------
 
 
-def _silent(*_, **__):
+def silent(*_, **__):
     """Says nothing."""
-
-
-def _minutes(seconds):
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} minutes"
 
 
 def _say_plan(say, judge, runs, passes, notes, ball):
     """Says what comes and how long it will take."""
-    if say is _silent:
+    if say is silent:
         return
     # The first forwards traced the classifier; these measure its speed.
     rng = np.random.default_rng(0)
@@ -777,14 +886,14 @@ def _say_plan(say, judge, runs, passes, notes, ball):
         f"{runs} attacks of {passes:,} model passes on "
         f"{len(judge.images_to_fit)} images; {judge.num_select} others choose\n"
         f"the strongest, {len(judge.held_out)} more are measured on. This "
-        f"takes about {_minutes(needed)}.",
+        f"takes about {in_words(needed)}.",
         flush=True,
     )
     for note in notes:
         say(textwrap.fill(note, 78), flush=True)
 
 
-def _summary_lines(result, class_names):
+def _summary_rows(result, class_names):
     report, unit = result.report, ""
     if report.value_range is not None:
         unit = f" of {report.value_range[1] - report.value_range[0]:g}"
@@ -812,9 +921,9 @@ def _summary_lines(result, class_names):
         name = class_name(label, class_names)
         rows.append((f"of {name}"[:32], f"{rate:.1%} of {count} images fooled"))
     rows.append(
-        ("cost", f"{result.passes:,} passes, {_minutes(result.seconds)}")
+        ("cost", f"{result.passes:,} passes, {in_words(result.seconds)}")
     )
-    return [f"{name:<34}{value}" for name, value in rows]
+    return rows
 
 
 def _run_lines(result):

@@ -7,14 +7,49 @@ change from epoch to epoch (augmentation), so there they are found with every
 batch.
 """
 
+import collections
+import itertools
 import math
 import re
+import weakref
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_uap.checks import as_images, as_numbers
+from keras_uap.checks import as_groups, as_images, as_numbers
+from keras_uap.words import one_line
+
+
+# What `datasets.load` gives, and what is taken wherever images are; all but
+# the images may be None.
+class Pictures(
+    collections.namedtuple(
+        "Pictures",
+        [
+            *("images", "class_names", "labels", "groups", "folders", "paths"),
+            "left_out",
+        ],
+        defaults=[None] * 5 + [()],
+    )
+):
+    """Images, and what is known of them; all but the images may be `None`.
+
+    Attributes:
+        images: uint8 array `(n, H, W, C)`.
+        class_names: List of the names of the classes.
+        labels: Integer array `(n,)`, the class of each picture.
+        groups: Array `(n,)`, the photograph that each picture was cut from.
+        folders: Array `(n,)`, the folder that each picture lies in.
+        paths: List of the files, for pictures of a folder.
+        left_out: Tuple of the files that could not be read.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self):
+        return one_line("Pictures", self._asdict())
+
 
 # Images and their clean predictions travel together under these names, so that
 # labels of the caller's data set are never taken for clean predictions.
@@ -24,6 +59,7 @@ _CLEAN = "keras_uap_clean_predictions"
 # What is found in the middle of a data set, and must not be.
 _NOT_FINITE = "keras_uap: NaN or infinity in batch"
 _OTHER_SHAPE = "keras_uap: images of another shape in batch"
+_READ_ONCE = "keras_uap: nothing when read again"
 _MUST = {
     _NOT_FINITE: "be finite",
     _OTHER_SHAPE: "hold images of the perturbation's shape",
@@ -35,7 +71,8 @@ def source(x, y=None, name="x", steps=None, steps_name="steps_per_epoch"):
 
     Args:
         x: Array, tensor or list of images; a `tf.data.Dataset`, a
-            `keras.utils.PyDataset`; or a source, which passes through.
+            `keras.utils.PyDataset`; what `datasets.load` gives; or a source,
+            which passes through.
         y: Labels `(n,)` of an array, or `None`.
         name: String, what the argument is called.
         steps: Integer, the batches to take of a data set; `None` for all.
@@ -52,6 +89,8 @@ def source(x, y=None, name="x", steps=None, steps_name="steps_per_epoch"):
         raise ValueError(
             f"{name} is missing. Pass images, or a data set of images."
         )
+    if isinstance(x, Pictures):
+        return ArraySource(x.images, x.labels if y is None else y, name)
     if isinstance(x, (tf.data.Dataset, keras.utils.PyDataset)):
         return DataSource(x, y, name, steps, steps_name)
     if is_array(x) or isinstance(x, (list, tuple)):
@@ -66,7 +105,8 @@ def pair_source(data, name, steps, steps_name):
     """A source of validation data in any of the forms that Keras takes."""
     x, y = data, None
     # A longer list is one of images.
-    if isinstance(data, (list, tuple)) and 1 <= len(data) <= 3:
+    pair = isinstance(data, (list, tuple)) and not isinstance(data, Pictures)
+    if pair and 1 <= len(data) <= 3:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         _refuse_weights(sample_weight)
     return source(x, y, name, steps, steps_name)
@@ -93,6 +133,10 @@ class ArraySource:
         if labels is not None and self.images.ndim:
             _check_labels(labels, len(self.images))
         self.first = _check_first(self.images, name)
+
+    def told(self):
+        """What it is, in words."""
+        return f"{len(self.images)} images"
 
     def split(self, share):
         """Splits the last `share` of the images off, as Keras does."""
@@ -132,9 +176,7 @@ class ArraySource:
         parts = self.images
         if labeller is not None:
             if self._clean is None:
-                self._clean = labeller.labels(
-                    self.images, verbose=verbose, unit="clean prediction"
-                )
+                self._clean = labeller.labels(self.images, verbose=verbose)
             parts = {_IMAGES: self.images, _CLEAN: self._clean}
         if self.labels is not None:
             parts = (parts, self.labels)
@@ -151,10 +193,12 @@ class DataSource:
                 "(images, labels). Received: labels beside it."
             )
         if isinstance(data, tf.data.Dataset):
-            data = without_tuner(data)
-            first = next(iter(data.take(1)), None)
+            whole = without_tuner(data)
+            data, first = _begun(whole)
+            self._generated = whole if data is not whole else None
         else:
             first = data[0] if data.num_batches != 0 else None
+            self._generated = None
         if first is None:
             raise _empty(name)
         self.data = data
@@ -168,6 +212,11 @@ class DataSource:
                 f"{name} is a data set without an end. Received: "
                 f"{steps_name}=None. Pass {steps_name}, the batches to take."
             )
+
+    def told(self):
+        """What it is, in words."""
+        count = self.num_batches(None)
+        return "a data set" + ("" if count is None else f" of {count} batches")
 
     def split(self, share):
         raise ValueError(
@@ -187,8 +236,17 @@ class DataSource:
     def count_batches(self, size):
         """How many batches there are. It reads the images if need be."""
         count = self.num_batches(size)
-        if count is None:
-            count = self.data.reduce(np.int64(0), lambda count, *_: count + 1)
+        if count is not None:
+            return int(count)
+        # A pass that is under way, of a generator, is not for counting.
+        data = self.data if self._generated is None else self._generated
+        count = data.reduce(np.int64(0), lambda count, *_: count + 1)
+        if self._generated is not None and next(iter(data), None) is None:
+            raise ValueError(
+                f"{self.name} is a generator that gives its batches once, and "
+                "they must be counted first. Pass steps_per_epoch, or a "
+                "function that makes a new generator each time."
+            )
         return int(count)
 
     def batches(self, size, labeller=None, order=None, verbose=0):
@@ -286,6 +344,12 @@ def raise_if_bad_batch(error, name):
     """Raises a ValueError that says which batch of a data set is bad."""
     if not isinstance(error, tf.errors.InvalidArgumentError):
         return
+    if _READ_ONCE in str(error):
+        raise ValueError(
+            f"{name} must begin anew each time it is read. Received: a data "
+            "set that gave nothing the second time, such as a generator that "
+            "is spent. Pass from_generator a function that makes a new one."
+        ) from None
     for mark in _MUST:
         # TensorFlow words it differently in graphs and eagerly.
         found = re.search(rf"{mark}\W+(\d+)", str(error))
@@ -315,11 +379,94 @@ def _bad_batch(name, mark, number):
     )
 
 
-def read(data):
+def as_array(images, name="images", most=None):
+    """Reads images of any kind that `fit` takes into one array.
+
+    Args:
+        images: As for `as_pictures`.
+        name: String, what the argument is called.
+        most: Integer, the first images to read, or `None` for all.
+
+    Returns:
+        Array `(n, H, W, C)` of finite numbers.
+
+    Raises:
+        TypeError, ValueError: as `as_pictures`.
+    """
+    return as_pictures(images, name, None, most).images
+
+
+def as_pictures(images, name="images", groups=None, most=None):
+    """Reads images of any kind that `fit` takes, with what comes along.
+
+    Args:
+        images: Array, tensor or list of images; a `tf.data.Dataset` or
+            `keras.utils.PyDataset` of batches of images or of pairs
+            `(images, labels)`; or `Pictures`.
+        name: String, what the argument is called.
+        groups: Array `(n,)`, the photograph of each image. `None` takes those
+            of `Pictures`.
+        most: Integer, the first images to read, or `None` for all.
+
+    Returns:
+        `Pictures`: the images as an array of finite numbers, with labels
+        where they are class indices, and groups where they are known.
+
+    Raises:
+        TypeError: if they are not numbers.
+        ValueError: if there is none, one is not finite, the data set has no
+            end, or there is not one group per image.
+    """
+    if isinstance(images, Pictures):
+        pictures = images
+        if most is not None and images.images is not None:
+            pictures = Pictures(images.images[:most])
+    elif isinstance(images, (tf.data.Dataset, keras.utils.PyDataset)):
+        pictures = _gathered_pictures(images, name, most)
+    else:
+        pictures = Pictures(images)
+        if most is not None:
+            pictures = Pictures(as_images(images, name)[:most])
+    array = as_images(pictures.images, name)
+    groups = as_groups(pictures.groups if groups is None else groups, array)
+    return pictures._replace(images=array, groups=groups)
+
+
+def _gathered_pictures(data, name, most):
+    """The images of a data set, and their labels or None, as arrays."""
+    parts, labels, count = [], [], 0
+    for x, y in read(data, name, most):
+        _check_first(x, name)
+        # A byte a value, where nothing is lost.
+        small = x.astype("uint8") if np.all((x >= 0) & (x <= 255)) else x
+        parts.append(small if np.array_equal(small, x) else x)
+        labels.append(y)
+        count += len(x)
+        if most is not None and count >= most:
+            break
+    if not parts:
+        raise _empty(name)
+    shapes = {part.shape[1:] for part in parts}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"{name} must hold images of one size. Received: batches of "
+            f"images of shapes {sorted(shapes)}."
+        )
+    images = np.concatenate(parts)[:most]
+    # Class indices; anything else plays no part.
+    if any(y is None or len(np.shape(y)) != 1 for y in labels):
+        return Pictures(images)
+    labels = np.concatenate([np.asarray(y) for y in labels])[:most]
+    return Pictures(images, labels=labels)
+
+
+def read(data, name="images", most=None):
     """Reads a data set of batches to its end.
 
     Args:
         data: A `tf.data.Dataset` or `keras.utils.PyDataset`.
+        name: String, what the argument is called.
+        most: Not `None` where the reader will stop by itself.
 
     Returns:
         A generator of pairs: the images of a batch as an array, and its labels
@@ -328,15 +475,69 @@ def read(data):
     Raises:
         ValueError: if it has no end.
     """
-    if _is_endless(data):
+    if most is None and _is_endless(data):
         raise ValueError(
-            "images is a data set without an end. Pass images.take(count)."
+            f"{name} is a data set without an end. Pass {name}.take(count)."
         )
     if isinstance(data, keras.utils.PyDataset):
-        data = (data[i] for i in range(data.num_batches))
+        number = data.num_batches
+        numbers = itertools.count() if number is None else range(number)
+        data = map(data.__getitem__, numbers)
     for batch in data:
         images, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
         yield np.asarray(images), labels
+
+
+def _begun(data):
+    """Looks at the first element of a `tf.data.Dataset`, and loses nothing.
+
+    A Python generator may be one that gives its batches once. Where there is
+    one, the first pass goes on where the look at the first element ended.
+
+    Returns:
+        The data set to read instead, and its first element or `None`.
+    """
+    iterator = iter(data)
+    first = next(iterator, None)
+    if first is None or not _is_generated(data):
+        return data, first
+    begun = [(first, iterator)]
+    # What TensorFlow keeps of this function, it keeps for ever: no data.
+    reference = weakref.ref(data)
+
+    def elements():
+        if begun:
+            first, rest = begun.pop()
+            yield first
+            yield from rest
+            return
+        spent = True
+        for element in reference():
+            spent = False
+            yield element
+        if spent:
+            raise ValueError(_READ_ONCE)
+
+    again = tf.data.Dataset.from_generator(
+        elements, output_signature=data.element_spec
+    )
+    if data.cardinality() != tf.data.UNKNOWN_CARDINALITY:
+        again = again.apply(
+            tf.data.experimental.assert_cardinality(data.cardinality())
+        )
+    return without_tuner(again), first
+
+
+def _is_generated(data):
+    """Whether a Python generator is somewhere behind a data set."""
+    try:
+        graph = tf.raw_ops.DatasetToGraphV2(
+            input_dataset=tf.data.experimental.to_variant(data),
+            external_state_policy=1,  # There is state, and it may stay.
+        )
+    except tf.errors.OpError:  # Data of gigabytes, in no need of one.
+        return False
+    return b"GeneratorDataset" in graph.numpy()
 
 
 def is_array(x):

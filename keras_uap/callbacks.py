@@ -1,12 +1,18 @@
-"""Callbacks for fitting a perturbation: when to stop, and backups."""
+"""Callbacks for fitting a perturbation: when to stop, backups, TensorBoard."""
 
 import os
 import pathlib
 
 import keras
+import numpy as np
+import tensorflow as tf
 
-from keras_uap.checks import check_number
-from keras_uap.keras_private import start_at
+from keras_uap.batches import as_array
+from keras_uap.checks import check_number, check_whole
+from keras_uap.keras_private import all_layers, start_at
+from keras_uap.labeller import Labeller
+from keras_uap.lp_ball import lp_norm
+from keras_uap.pixels import same_shape
 from keras_uap.saving import TEMPORARY, weights_path
 
 
@@ -154,3 +160,182 @@ class BackupAndRestore(keras.callbacks.Callback):
             int(path.name.split(".")[0].removeprefix("epoch_")): path
             for path in self.backup_dir.glob("epoch_*.weights.h5")
         }
+
+
+class PerturbationTensorBoard(keras.callbacks.Callback):
+    """Shows a perturbation in TensorBoard while it is fitted.
+
+    After an epoch it writes the perturbation as an image (stretched to its
+    full range), the histogram of its values, its norm and, with `images`,
+    a picture of some images without and with it, under the labels that the
+    classifier gives them. When the fit ends, it writes the perturbation that
+    is kept, where that is another one.
+
+    It stands beside `keras.callbacks.TensorBoard`, which draws the metrics, and
+    writes to a folder of its own below the same `log_dir`. It works in the fit
+    of a `UniversalPerturbation`, and in that of a model with a
+    `PerturbationLayer` that has an `epsilon` or a `rate`.
+
+    Example:
+
+    ```python
+    uap.fit(
+        images,
+        epochs=5,
+        validation_data=held_out,
+        callbacks=[
+            keras.callbacks.TensorBoard("logs"),
+            keras_uap.PerturbationTensorBoard("logs", images=held_out),
+        ],
+    )
+    ```
+
+    Args:
+        log_dir: String or path of a folder. It is written to
+            `log_dir/perturbation`.
+        images: Images `(n, H, W, C)`, as for `UniversalPerturbation.fit`, of
+            which the first `num_images` are shown. `None` shows none.
+        class_names: Sequence of strings, the names of the classes.
+        every: Integer, the epochs from one writing to the next.
+        num_images: Integer, from 1 to 8.
+
+    Raises:
+        TypeError: if `log_dir` is not a path.
+        ValueError: for arguments out of range; at the beginning of `fit`, if
+            the model has no perturbation, or several layers with one.
+    """
+
+    def __init__(
+        self, log_dir, images=None, class_names=None, every=1, num_images=4
+    ):
+        super().__init__()
+        if not isinstance(log_dir, (str, os.PathLike)):
+            raise TypeError(
+                "log_dir must be the path of a folder. Received: "
+                f"log_dir={log_dir!r}."
+            )
+        check_whole("every", every, 1)
+        check_whole("num_images", num_images, 1)
+        self.log_dir = str(log_dir)
+        self.class_names = class_names
+        self.every = every
+        self._images = None
+        if images is not None:
+            self._images = as_array(images, most=min(num_images, 8))
+            self._images = self._images.astype("float32")
+        self._writer = self._labeller = self._holder = None
+
+    def on_train_begin(self, logs=None):
+        self._holder = self._find_holder()
+        self._writer = tf.summary.create_file_writer(
+            os.path.join(self.log_dir, "perturbation")
+        )
+        self._labeller = self._written = None
+        self._next = 0
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._next = epoch + 1
+        if (epoch + 1) % self.every == 0:
+            self._write(epoch)
+
+    def on_train_end(self, logs=None):
+        # Not those of the last epoch, where an earlier one is kept.
+        if self._next and not np.array_equal(
+            self._written, self._holder.perturbation
+        ):
+            self._write(self._next)
+        self._writer.close()
+        # They hold the model, and functions that were traced of it.
+        self._writer = self._labeller = self._holder = None
+
+    def _find_holder(self):
+        """What has the perturbation: the model or a layer in it."""
+        if hasattr(self.model, "perturb"):
+            return self.model
+        layers = [
+            layer
+            for layer in all_layers(self.model)
+            if hasattr(layer, "pool_size") and hasattr(layer, "value_range")
+        ]
+        found = [layer for layer in layers if layer.rate is not None]
+        if len(found) != 1:
+            raise ValueError(
+                "PerturbationTensorBoard needs a UniversalPerturbation, or a "
+                "model with one PerturbationLayer that has an epsilon or a "
+                f"rate. Received: model {self.model.name!r} with {len(found)} "
+                f"of them, and {len(layers) - len(found)} without."
+            )
+        return found[0]
+
+    def _write(self, epoch):
+        # A library that a fit without this callback does not need.
+        from keras_uap.visualization import ink
+
+        perturbation = pool = self._holder.perturbation
+        if getattr(self._holder, "pool_size", 1) == 1:
+            pool = perturbation[np.newaxis]
+        with self._writer.as_default(step=epoch):
+            if pool.ndim == 4 and pool.shape[-1] in (1, 3):
+                shown = [
+                    tf.io.encode_png(
+                        np.clip(255 * ink.stretch(v), 0, 255).astype("uint8")
+                    )
+                    for v in pool[:8]
+                ]
+                _write_images("perturbation", pool.shape[1:3], shown)
+                if self._images is not None:
+                    self._write_examples(pool[0], ink)
+            _write_histogram("perturbation_values", pool)
+            for norm in ("linf", "l2"):
+                size = max(lp_norm(v, norm) for v in pool)
+                _write_scalar(f"perturbation_{norm}_norm", size)
+        self._writer.flush()
+        self._written = perturbation
+
+    def _write_examples(self, v, ink):
+        from keras_uap.visualization.perturbation import draw_perturbation
+
+        same_shape(self._images.shape, v.shape)
+        if self._labeller is None:
+            # The model sees them as they are: at inference the layer in it
+            # is the identity. Traced once, it follows the weights.
+            self._labeller = getattr(
+                self._holder, "labeller", None
+            ) or Labeller(self.model, v.shape, images=self._images)
+        figure = draw_perturbation(
+            self._labeller,
+            v,
+            self._images,
+            self._holder.value_range,
+            self.class_names,
+            None,
+        )
+        size = (figure.bbox.size[::-1]).astype(int)
+        _write_images("examples", size, [ink.as_png(figure)])
+
+
+# What TensorBoard shows of a tensor, a plugin of its own decides. Written like
+# this, the package of TensorBoard is not needed, which TensorFlow does not
+# bring.
+
+
+def _write(tag, plugin, tensor):
+    metadata = tf.compat.v1.SummaryMetadata()
+    metadata.plugin_data.plugin_name = plugin
+    tf.summary.write(tag, tensor, metadata=metadata)
+
+
+def _write_images(tag, size, pictures):
+    """Writes PNG pictures of a size `(height, width)`."""
+    height, width = (str(int(side)) for side in size)
+    _write(tag, "images", tf.stack([width, height, *pictures]))
+
+
+def _write_histogram(tag, values):
+    counts, edges = np.histogram(values, bins=30)
+    buckets = np.stack([edges[:-1], edges[1:], counts], axis=1)
+    _write(tag, "histograms", tf.constant(buckets, "float64"))
+
+
+def _write_scalar(tag, value):
+    _write(tag, "scalars", tf.constant(value, "float32"))

@@ -7,7 +7,6 @@ transparent lies on white, as on most pages. `augmentation` makes few
 photographs go further.
 """
 
-import collections
 import os
 import pathlib
 import threading
@@ -20,15 +19,27 @@ import PIL.Image
 import PIL.ImageOps
 import tensorflow as tf
 
+from keras_uap.batches import Pictures as Pictures
 from keras_uap.batches import without_tuner as without_tuner
 from keras_uap.checks import check_flag
+from keras_uap.folders import find_pictures
 from keras_uap.parts import photographs
 from keras_uap.parts import split as split
+from keras_uap.progress import progress_bar
 
-_SUFFIXES = (
-    *(".jpg", ".jpeg", ".png", ".bmp", ".gif"),
-    *(".webp", ".tif", ".tiff"),
-)
+__all__ = [
+    "FEW",
+    "Pictures",
+    "UnreadableError",
+    "augmentation",
+    "augmented",
+    "images",
+    "load",
+    "split",
+    "views",
+    "without_tuner",
+]
+
 _CHANNELS = {"rgb": 3, "grayscale": 1}
 
 # So many files that cannot be read are named each, of a folder with more.
@@ -42,16 +53,6 @@ _MOST_BYTES = 2**29
 
 # Fewer pictures than this are varied: see `augmented`.
 FEW = 500
-
-# What `load` gives; all but the images may be None.
-Pictures = collections.namedtuple(
-    "Pictures",
-    [
-        *("images", "class_names", "labels", "groups", "folders", "paths"),
-        "left_out",
-    ],
-    defaults=[None] * 5 + [()],
-)
 
 
 class UnreadableError(ValueError):
@@ -139,7 +140,7 @@ def images(
 
     left_out, paths = [], None
     if not hasattr(source, "as_dataset") and pathlib.Path(source).is_dir():
-        paths, numbers, names = _find_files(source, labels, limit)
+        paths, numbers, names = find_pictures(source, labels, limit)
         if strict:
             for path in paths:
                 _read_picture(path)
@@ -187,11 +188,13 @@ def load(
     limit=None,
     labels=False,
     color_mode="rgb",
+    verbose=0,
 ):
     """Loads pictures into memory, with what `split` must know of them.
 
     Args:
         source, size, split, limit, labels, color_mode: As for `images`.
+        verbose: `"auto"`, 0 or 1, whether to show progress.
 
     Returns:
         `Pictures`: uint8 `images` `(n, height, width, channels)`;
@@ -208,12 +211,15 @@ def load(
     data = images(
         source, size, split, limit, 32, labels, color_mode, cache=False
     )
-    pictures, targets = [], []
+    pictures, targets, done = [], [], 0
+    progress = progress_bar(_count(data, limit), verbose)
     # A byte a value keeps a thousand pictures at 150 MB.
     for batch in data:
         batch, target = batch if labels else (batch, ())
         pictures.append(batch.numpy().astype("uint8"))
         targets.append(np.asarray(target))
+        done += len(pictures[-1])
+        progress.update(done)
     if not pictures:
         raise UnreadableError(
             f"{source} holds no picture that can be read. Received: "
@@ -241,6 +247,14 @@ def load(
         None if paths is None else np.array(paths),
         tuple(data.left_out),
     )
+
+
+def _count(data, limit):
+    """How many images `load` will find in batches of 32; `None` if unknown."""
+    if hasattr(data, "file_paths"):
+        return len(data.file_paths)
+    count = 32 * int(data.cardinality())
+    return None if count < 0 else min(count, limit or count)
 
 
 def augmentation(value_range=(0, 255), seed=None, crops=True):
@@ -369,39 +383,6 @@ def views(pictures, batch_size=16, value_range=(0, 255), seed=0):
 def first_line(error):
     """The first line of an error's message, which may have none."""
     return (str(error).strip().splitlines() or [""])[0]
-
-
-def _find_files(folder, labels, limit):
-    """Returns paths, int64 numbers of their classes, and class names."""
-    folder = pathlib.Path(folder)
-    # What macOS adds to archives, and what is hidden, is no class.
-    names = sorted(
-        path.name
-        for path in folder.iterdir()
-        if path.is_dir() and not path.name.startswith((".", "__MACOSX"))
-    )
-    paths, numbers = [], []
-    for number, name in enumerate(names if labels else [""]):
-        for root, _, files in sorted(os.walk(folder / name)):
-            found = [f for f in files if f.lower().endswith(_SUFFIXES)]
-            paths += [os.path.join(root, file) for file in sorted(found)]
-            numbers += [number] * len(found)
-    if labels and not names and _find_files(folder, False, None):
-        raise ValueError(
-            f"{folder} has no labels: they are the names of the folders in it, "
-            "a folder for each class. It has pictures only."
-        )
-    if not paths:
-        raise ValueError(
-            f"No pictures in {folder} or the folders below it. Expected files "
-            f"that end in one of {', '.join(_SUFFIXES)}."
-        )
-    paths, numbers = np.array(paths), np.array(numbers, "int64")
-    if limit is not None and limit < len(paths):
-        # The first files may all be of one class.
-        some = np.arange(limit) * len(paths) // limit
-        paths, numbers = paths[some], numbers[some]
-    return paths, numbers, names
 
 
 def _read_files(columns, prepare, left_out):

@@ -33,8 +33,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_uap.batches import as_array
 from keras_uap.checks import (
-    as_images,
     check_flag,
     check_number,
     check_whole,
@@ -42,13 +42,25 @@ from keras_uap.checks import (
 from keras_uap.keras_private import all_layers
 from keras_uap.labeller import Labeller
 from keras_uap.losses import class_masses, dominant_goals
+from keras_uap.progress import progress_bar
+from keras_uap.words import one_line
 
 # Lifts an image that lies exactly on a boundary over it, in logits.
 _NUDGE = 1e-5
 
-DeepFoolResult = collections.namedtuple(
-    "DeepFoolResult", ["perturbations", "labels", "steps", "converged"]
-)
+
+class DeepFoolResult(
+    collections.namedtuple(
+        "DeepFoolResult", ["perturbations", "labels", "steps", "converged"]
+    )
+):
+    """What `deepfool` found, arrays under names."""
+
+    __slots__ = ()
+
+    def __repr__(self):
+        return one_line("DeepFoolResult", self._asdict())
+
 
 # Tracing takes seconds, so the graphs that were traced last for a classifier
 # are kept while it lives. They hold its variables, but none of its objects.
@@ -77,8 +89,9 @@ def deepfool(
 
     Args:
         classifier: Keras model that maps images to class scores.
-        images: Array `(n, H, W, C)` in the classifier's own pixel range. The
-            perturbed images are not clipped to it.
+        images: Images `(n, H, W, C)` in the classifier's own pixel range, in
+            any form that `UniversalPerturbation.fit` takes. The perturbed
+            images are not clipped to it.
         num_candidates: Integer of at least 2, the number of highest classes
             whose boundaries are looked at, the image's own label among them.
         overshoot: Float of at least 0, the share by which the perturbation is
@@ -114,7 +127,7 @@ def deepfool(
     )
     check_whole("max_steps", max_steps, 1)
     check_whole("batch_size", batch_size, 1)
-    images = as_images(images)
+    images = as_array(images)
     labeller = Labeller(
         classifier,
         images.shape[1:],
@@ -122,9 +135,7 @@ def deepfool(
         images[:4].astype("float32"),
     )
     run = _traced(classifier, from_logits, rule, labeller.logits, images.shape)
-    progress = keras.utils.Progbar(
-        len(images), verbose=1 if verbose == "auto" else verbose
-    )
+    progress = progress_bar(len(images), verbose)
     results = []
     for start in range(0, len(images), batch_size):
         batch = tf.cast(images[start : start + batch_size], "float32")
@@ -558,6 +569,9 @@ class DeepFool:
                 lambda j, *_: j < count, look, first, parallel_iterations=1
             )
         return step, tf.math.is_finite(best)
+
+    def __repr__(self):
+        return one_line("DeepFool", self.get_config())
 
     def get_config(self):
         return {

@@ -16,6 +16,7 @@ they declare is checked before memory is set aside, and nothing is unpickled.
 import io
 import json
 import math
+import os
 import pathlib
 import struct
 import zipfile
@@ -27,6 +28,12 @@ from keras_uap.lp_ball import LpBall, as_norm, lp_norm
 from keras_uap.pixels import as_perturbation, as_value_range
 from keras_uap.saving import atomic_path
 from keras_uap.version import __version__
+
+__all__ = [
+    "import_perturbation",
+    "load_perturbation",
+    "save_perturbation",
+]
 
 CARD_FORMAT = 1
 
@@ -115,6 +122,89 @@ def load_perturbation(path):
         card = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: the card is not JSON. {error}") from error
+    card, ball = _as_card(card, array, str(path))
+    return ball.project(array), card
+
+
+def read_perturbation(perturbation, value_range=None):
+    """Returns what stands for a perturbation as an array.
+
+    Args:
+        perturbation: Array `(H, W, C)`; what has an attribute `perturbation`,
+            such as a `UniversalPerturbation`, a `PerturbationLayer` or an
+            `Audit`; or a string or path of an `.npz` that `save_perturbation`
+            wrote, or of a `.keras` of a `UniversalPerturbation`, of which the
+            classifier is not loaded.
+        value_range: Pair of floats, the pixel range that the caller works in;
+            `None` takes any.
+
+    Returns:
+        Float32 NumPy array, in pixel units.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        TypeError: if it is none of these.
+        ValueError: if it is not finite, the file is damaged, or the
+            perturbation is in the units of another pixel range.
+    """
+    own = None
+    if isinstance(perturbation, (str, os.PathLike)):
+        path = pathlib.Path(perturbation)
+        if path.suffix == ".keras":
+            perturbation, card = _load_model(path)
+        else:
+            perturbation, card = load_perturbation(path)
+        own = card["value_range"]
+    elif hasattr(type(perturbation), "perturbation") or hasattr(
+        perturbation, "perturbation"
+    ):
+        own = getattr(perturbation, "value_range", None)
+        own = getattr(perturbation, "card", {}).get("value_range", own)
+        perturbation = perturbation.perturbation
+    if None not in (own, value_range):
+        own, value_range = as_value_range(own), as_value_range(value_range)
+        if own != value_range:
+            raise ValueError(
+                "The perturbation is in the units of another pixel range. "
+                f"Received: value_range={value_range}, and a perturbation of "
+                f"value_range={own}. Pass that range with images in it, or an "
+                "array that you have scaled."
+            )
+    return as_perturbation(perturbation)
+
+
+def _load_model(path):
+    """The perturbation of a saved `UniversalPerturbation`, and its card.
+
+    The classifier in the file may need classes of the caller's own, and takes
+    its time: it is left alone.
+    """
+    import h5py  # Half a second, and most files are none of these.
+
+    path, content = _read_file(path)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            saved = json.loads(archive.read("config.json"))
+            if saved["registered_name"] != "keras_uap>UniversalPerturbation":
+                raise ValueError(
+                    f"It holds a {saved['class_name']}. Expected: a "
+                    "UniversalPerturbation."
+                )
+            shape = saved["build_config"].get("image_shape")
+            if shape is None:
+                raise ValueError("It was saved before it had a perturbation.")
+            weights = io.BytesIO(archive.read("model.weights.h5"))
+        with h5py.File(weights, "r") as file:
+            stored = file["vars"]["0"]
+            if list(stored.shape) != list(shape):
+                raise ValueError(f"The weight has shape {stored.shape}.")
+            array = _check_shape(as_perturbation(stored[()]))
+        card = {**saved["config"], "shape": list(shape)}
+    except Exception as error:
+        raise ValueError(
+            f"{path} is not a UniversalPerturbation saved by keras_uap, or it "
+            f"is damaged. {type(error).__name__}: {error}"
+        ) from error
     card, ball = _as_card(card, array, str(path))
     return ball.project(array), card
 

@@ -65,8 +65,15 @@ class KeepBest(keras.callbacks.Callback):
         model.v.assign(model.ball.project(model.v))
 
 
-def with_callbacks(first, callbacks):
-    """Returns a list of `first` and the callbacks that `fit` got."""
+def with_callbacks(first, callbacks, bar=None):
+    """Returns a list of `first` and the callbacks that `fit` got.
+
+    Args:
+        first: Callback that stands before all others.
+        callbacks: What `fit` got.
+        bar: `keras.callbacks.ProgbarLogger` that stands behind them, unless
+            one of them is another; or `None`.
+    """
     if isinstance(callbacks, keras.callbacks.CallbackList):
         raise TypeError(
             "callbacks must be a callback or a list of callbacks. Received: a "
@@ -82,4 +89,7 @@ def with_callbacks(first, callbacks):
                 "callbacks must be a callback or a list of callbacks. "
                 f"Received: {callback!r}."
             )
-    return [first, *callbacks]
+    logger = keras.callbacks.ProgbarLogger
+    if bar is None or any(isinstance(each, logger) for each in callbacks):
+        return [first, *callbacks]
+    return [first, *callbacks, bar]

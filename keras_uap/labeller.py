@@ -5,16 +5,19 @@ batch over arrays. `LabelledImages` are images whose clean labels are known, so
 that a perturbation can be measured on them.
 """
 
+import tensorflow as tf
+
 from keras_uap.checks import as_groups, as_images, check_whole
+from keras_uap.interchange import read_perturbation
 from keras_uap.logits import (
     compile_logits,
     features_function,
     logits_function,
     predict_logits,
+    same_labels,
 )
 from keras_uap.pixels import (
     apply_perturbation,
-    as_perturbation,
     as_value_range,
     same_shape,
 )
@@ -46,6 +49,17 @@ class Labeller:
         """Of how many classes there are scores. The first time, it traces."""
         return self._compiled.get_concrete_function().outputs[0].shape[-1]
 
+    def agrees(self, images):
+        """Whether the labels are those of the classifier.
+
+        Args:
+            images: Array of a few images.
+        """
+        if not getattr(self.logits, "is_rebuilt", False):
+            return True  # They are its own scores.
+        images = tf.cast(images, "float32")
+        return same_labels(self._compiled, self._classifier, images)
+
     def features_function(self, layer=None):
         """From a tensor of images to features and logits."""
         if layer not in self._features_functions:
@@ -54,12 +68,10 @@ class Labeller:
             )
         return self._features_functions[layer]
 
-    def predict(
-        self, images, transform=None, batch_size=32, verbose=0, unit="image"
-    ):
+    def predict(self, images, transform=None, batch_size=32, verbose=0):
         """Logits `(n, num_classes)` of an array; see `predict_logits`."""
         return predict_logits(
-            self._compiled, images, transform, batch_size, verbose, unit
+            self._compiled, images, transform, batch_size, verbose
         )
 
     def labels(self, images, *args, **kwargs):
@@ -107,37 +119,37 @@ class LabelledImages:
             from_logits,
             self.images[:4].astype("float32"),
         )
-        self.clean_logits = self._predict(None, verbose, "clean image")
+        self.clean_logits = self._predict(None, verbose)
         self.clean = self.clean_logits.argmax(axis=-1)
         self.num_classes = self.clean_logits.shape[-1]
 
-    def logits(self, perturbation, verbose=0, unit="perturbed image"):
+    def logits(self, perturbation, verbose=0):
         """Logits `(n, num_classes)` of the images with a perturbation."""
-        v = as_perturbation(perturbation)
+        v = read_perturbation(perturbation, self.value_range)
         same_shape(self.images.shape[1:], v.shape)
         return self._predict(
-            lambda x: apply_perturbation(x, v, self.value_range), verbose, unit
+            lambda x: apply_perturbation(x, v, self.value_range), verbose
         )
 
-    def _predict(self, transform, verbose, unit):
+    def _predict(self, transform, verbose):
         return self.labeller.predict(
-            self.images, transform, self.batch_size, verbose, unit
+            self.images, transform, self.batch_size, verbose
         )
 
-    def labels(self, perturbation, verbose=0, unit="perturbed image"):
+    def labels(self, perturbation, verbose=0):
         """Integer labels `(n,)` of the images with a perturbation."""
-        return self.logits(perturbation, verbose, unit).argmax(axis=-1)
+        return self.logits(perturbation, verbose).argmax(axis=-1)
 
-    def fooled(self, perturbation, verbose=0, unit="perturbed image"):
+    def fooled(self, perturbation, verbose=0):
         """Boolean array `(n,)`, whose label differs from the clean one."""
-        return self.labels(perturbation, verbose, unit) != self.clean
+        return self.labels(perturbation, verbose) != self.clean
 
-    def rate(self, perturbation, verbose=0, unit="perturbed image"):
+    def rate(self, perturbation, verbose=0):
         """The fooling rate and its interval, which counts photographs."""
         # SciPy takes half a second to import.
         from keras_uap.interval import rate_interval
 
-        fooled = self.fooled(perturbation, verbose, unit)
+        fooled = self.fooled(perturbation, verbose)
         return float(fooled.mean()), rate_interval(fooled, self.groups)
 
     @property

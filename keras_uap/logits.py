@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_uap.keras_private import last_operation
+from keras_uap.progress import progress_bar
 
 
 class UndecidedError(ValueError):
@@ -84,8 +85,9 @@ def logits_function(classifier, from_logits=None, images=None):
     activation, head = (None, None) if from_logits else _head(classifier)
     if head is not None:
         head = _checked(head)
+        head.is_rebuilt = True
         # What the classifier says is right, whatever its layers look like.
-        if images is None or _same_labels(head, scores, images):
+        if images is None or same_labels(head, classifier, images):
             return head
     if from_logits is None:
         is_linear = activation is keras.activations.linear
@@ -202,9 +204,7 @@ def compile_logits(logits, image_shape):
     )
 
 
-def predict_logits(
-    logits, images, transform=None, batch_size=32, verbose=0, unit="image"
-):
+def predict_logits(logits, images, transform=None, batch_size=32, verbose=0):
     """Runs a logits function over an array, batch by batch.
 
     Args:
@@ -212,15 +212,12 @@ def predict_logits(
         images: Array `(n, H, W, C)`.
         transform: Function from a float32 batch to a batch, applied first.
         batch_size: Integer.
-        verbose: `"auto"`, 0, 1 or 2, as in Keras.
-        unit: String, what the progress bar counts.
+        verbose: As for `progress_bar`.
 
     Returns:
         Float32 NumPy array `(n, num_classes)`.
     """
-    progress = keras.utils.Progbar(
-        len(images), verbose=1 if verbose == "auto" else verbose, unit_name=unit
-    )
+    progress = progress_bar(len(images), verbose)
     parts = []
     for start in range(0, len(images), batch_size):
         batch = tf.cast(images[start : start + batch_size], "float32")
@@ -394,16 +391,23 @@ def _part(model, outputs):
     return keras.Model(inputs, outputs)
 
 
-def _same_labels(head, scores, images):
-    """Whether a rebuilt head gives the labels of its classifier on images."""
-    given = scores(images)
+def same_labels(logits, classifier, images):
+    """Whether a logits function gives the labels of its classifier.
+
+    Args:
+        logits: Function from images to logits.
+        classifier: Keras model.
+        images: Float32 tensor of a few images.
+    """
+    given = _only(classifier(images, training=False))
+    check_scores(given)
     # Two labels may be equally good: where an activation is saturated, and
     # where their logits differ by less than the rounding of a 16-bit model.
     least = 0.999 if given.dtype == "float32" else 0.9
     given = np.asarray(tf.cast(given, "float32"))
     if given.shape[-1] == 1:
         given = np.concatenate([1 - given, given], axis=-1)
-    labels = np.argmax(head(images), axis=-1)
+    labels = np.argmax(logits(images), axis=-1)
     chosen = given[np.arange(len(given)), labels]
     # A score that is not finite tells nothing.
     return not np.any(chosen < least * given.max(axis=-1))

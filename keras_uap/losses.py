@@ -25,9 +25,27 @@ import tensorflow as tf
 
 from keras_uap.checks import check_number
 
-# What a `BatchLoss` sees beside labels and logits: the features `(n, d)` of the
-# perturbed and of the clean images, or None; and its own `summary`.
+__all__ = [
+    "BatchLoss",
+    "ClippedCrossentropy",
+    "Dominant",
+    "Features",
+    "Margin",
+    "Seen",
+    "WeightedSum",
+    "class_masses",
+    "dominant_goals",
+    "get",
+]
+
 Seen = collections.namedtuple("Seen", ["features", "clean_features", "summary"])
+Seen.__doc__ = """What a `BatchLoss` sees beside labels and logits.
+
+Attributes:
+    features: Float tensor `(n, d)`, of the perturbed images, or `None`.
+    clean_features: Float tensor `(n, d)`, of the clean images, or `None`.
+    summary: What the loss' own `summary` returned.
+"""
 
 
 class BatchLoss(keras.losses.Loss):

@@ -125,7 +125,11 @@ class LpBall(keras.constraints.Constraint):
         return self.project(keras.ops.convert_to_tensor(w))
 
     def project(self, perturbation):
-        """Returns the nearest point of the ball; see `keras_uap.project`."""
+        """Returns the nearest point of the ball; see `keras_uap.project`.
+
+        Args:
+            perturbation: NumPy array or tensor, in the units of epsilon.
+        """
         if not (
             tf.is_tensor(perturbation) or keras.ops.is_tensor(perturbation)
         ):
@@ -154,11 +158,19 @@ class LpBall(keras.constraints.Constraint):
         )
 
     def norm_of(self, perturbation):
-        """Returns the ball's norm of a perturbation, a Python float."""
+        """Returns the ball's norm of a perturbation, a Python float.
+
+        Args:
+            perturbation: Array of any shape, in the units of epsilon.
+        """
         return lp_norm(perturbation, self.norm)
 
     def refuse_outside(self, perturbation):
-        """Raises ValueError if a perturbation is outside the ball."""
+        """Raises ValueError if a perturbation is outside the ball.
+
+        Args:
+            perturbation: Array of any shape, in the units of epsilon.
+        """
         norm = self.norm_of(perturbation)
         if norm > self.epsilon * (1 + _ROUNDING):
             raise ValueError(
@@ -194,7 +206,11 @@ class LpBall(keras.constraints.Constraint):
         return self.scaled(self.project(self.noise(shape, rng)))
 
     def scaled(self, perturbation):
-        """Returns a perturbation at the norm epsilon; zero stays zero."""
+        """Returns a perturbation at the norm epsilon; zero stays zero.
+
+        Args:
+            perturbation: Array of any shape.
+        """
         length = self.norm_of(perturbation)
         if length == 0:
             return np.asarray(perturbation, "float32")
@@ -203,11 +219,19 @@ class LpBall(keras.constraints.Constraint):
         return (np.asarray(perturbation, "float64") * factor).astype("float32")
 
     def free_values(self, shape):
-        """How many values of a perturbation of this shape are free to move."""
+        """How many values of a perturbation of this shape are free to move.
+
+        Args:
+            shape: Tuple of integers.
+        """
         return float(math.prod(shape))
 
     def pixel_step(self, shape):
-        """How far one pixel goes, on average, at the edge of the ball."""
+        """How far one pixel goes, on average, at the edge of the ball.
+
+        Args:
+            shape: Tuple of integers.
+        """
         if self.norm == "linf":
             return self.epsilon
         return self.epsilon / self.free_values(shape) ** 0.5
@@ -236,7 +260,8 @@ class LpBall(keras.constraints.Constraint):
         return tf.math.divide_no_nan(gradient, length)
 
     def __repr__(self):
-        return f"LpBall(epsilon={self.epsilon:g}, norm={self.norm!r})"
+        name = type(self).__name__
+        return f"{name}(epsilon={self.epsilon:g}, norm={self.norm!r})"
 
     def get_config(self):
         return {"epsilon": self.epsilon, "norm": self.norm}

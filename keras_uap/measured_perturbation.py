@@ -14,6 +14,7 @@ from keras_uap.keras_private import higher_is_better, is_validation, monitored
 from keras_uap.metrics import FoolingRate, sparse_labels
 from keras_uap.perturbation_model import PerturbationModel
 from keras_uap.pixels import warn_of_other_range
+from keras_uap.words import one_line
 
 
 class MeasuredPerturbation(PerturbationModel):
@@ -21,6 +22,8 @@ class MeasuredPerturbation(PerturbationModel):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        self.fitted_on = None
+        self.stop_reason = None
         self._fooling_rate = FoolingRate()
         self._target_rate = higher_is_better(
             keras.metrics.Mean(name="target_rate")
@@ -141,8 +144,95 @@ class MeasuredPerturbation(PerturbationModel):
             batches.raise_if_bad_batch(error, "x")
             raise
 
+    def plot(self, images, class_names=None, title=None):
+        """Draws the perturbation, and images without and with it.
+
+        Args:
+            images: Images `(n, H, W, C)`, as for `fit`; the first eight.
+            class_names: Sequence of strings, the names of the classes.
+            title: String, over the whole figure.
+
+        Returns:
+            A `matplotlib.figure.Figure`.
+
+        Raises:
+            ValueError: if there is no perturbation yet, or the images do not
+                have its shape.
+        """
+        # Pictures need a library that a fit does not.
+        from keras_uap import visualization
+
+        return visualization.plot_perturbation(
+            self.classifier,
+            self.perturbation,
+            images,
+            self.value_range,
+            class_names,
+            self.from_logits,
+            title,
+        )
+
+    def summary(self, *args, print_fn=None, **kwargs):
+        """Prints what was sought and found, and then Keras' own summary.
+
+        Args:
+            *args, **kwargs: As for `keras.Model.summary`.
+            print_fn: Function that takes a line of text, instead of `print`.
+        """
+        for line in self._lines():
+            (print_fn or print)(line)
+        super().summary(*args, print_fn=print_fn, **kwargs)
+
+    def _lines(self):
+        """What was sought, what was found, and on what."""
+        aim = (
+            "any other label" if self.target is None else f"class {self.target}"
+        )
+        found = "nothing yet: the size of the images is not known"
+        if self.built:
+            found = (
+                f"{self.norm} norm {self.ball.norm_of(self.perturbation):.4g}, "
+                f"shape {tuple(self.v.shape)}"
+            )
+            if self.mask is not None:
+                free = int(self.ball.free_values(self.v.shape))
+                found += f", in {free} values of a mask"
+        rate = "not measured on others; evaluate does"
+        if self.built and self.best_rate.numpy() >= 0:
+            name = "fooling rate" if self.target is None else "target rate"
+            rate = f"{name} {self.best_rate.numpy():.1%} on validation data"
+        fitted = self.fitted_on or "nothing since it was made or loaded"
+        if self.fitted_on and self.stop_reason:
+            fitted += f"; {self.stop_reason}"
+        rows = {
+            "perturbation of": self.classifier.name,
+            "ball": f"{self.norm} norm at most {self.epsilon:.4g}, pixels in "
+            f"{self.value_range}",
+            "sought": aim,
+            "found": found,
+            "rate": rate,
+            "fitted on": fitted,
+        }
+        return [f"{name:<18}{value}" for name, value in rows.items()]
+
+    def __repr__(self):
+        rate = self.best_rate.numpy() if self.built else -1
+        return one_line(
+            type(self).__name__,
+            {
+                "classifier": self.classifier.name,
+                "epsilon": self.epsilon,
+                "norm": self.norm,
+                "value_range": self.value_range,
+                "target": self.target,
+                "perturbation": self.v if self.built else None,
+                "best_rate": float(rate) if rate >= 0 else None,
+            },
+        )
+
     def build_for_source(self, source):
         """Builds for the images of a source, and looks at their range."""
         images = source.first
         self._build_for(images.shape[1:], images[:4].astype("float32"))
+        self.check_labeller(images[:4].astype("float32"))
         warn_of_other_range(images, self.value_range, source.name, 4)

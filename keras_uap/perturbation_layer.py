@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from keras_uap.ascent import climbing
 from keras_uap.checks import check_number, check_whole
+from keras_uap.interchange import read_perturbation
 from keras_uap.keras_private import is_called_by_another
 from keras_uap.lp_ball import PoolBall, as_norm
 from keras_uap.pixels import (
@@ -28,6 +29,7 @@ from keras_uap.pixels import (
     same_shape,
 )
 from keras_uap.saving import SavedDraws
+from keras_uap.words import one_line
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")
@@ -48,8 +50,10 @@ class PerturbationLayer(SavedDraws, keras.layers.Layer):
     along with it, in a plain `fit`: every backward pass moves it one step of
     `step_size` up the loss and back into the ball of radius `epsilon`. The
     learning rate, the momentum and the clipping of the model's optimizer do
-    not reach it. (Two things do: weight decay pulls on it, and `Ftrl`, which
-    makes weights anew from sums of its own, sets it back to zero.)
+    not reach it. (Three things do: weight decay pulls on it; `Ftrl`, which
+    makes weights anew from sums of its own, sets it back to zero; and an
+    optimizer that averages the weights, `use_ema=True`, averages it with them.
+    The average of points of the ball lies in the ball.)
     `layer.trainable = False` before `compile` holds it still.
 
     The classifier behind the layer is trained in place. To take the defence
@@ -72,8 +76,10 @@ class PerturbationLayer(SavedDraws, keras.layers.Layer):
 
     Args:
         perturbation: Array `(H, W, C)`, or a pool `(pool_size, H, W, C)`, in
-            the pixel units of `value_range`. `None` starts with zeros. For
-            signals, `(T, C)`, or a pool of them with its `pool_size` given.
+            the pixel units of `value_range`; or a `UniversalPerturbation`, or
+            the path of an `.npz` or `.keras` file of one. `None` starts with
+            zeros. For signals, `(T, C)`, or a pool of them with its
+            `pool_size` given.
         value_range: Pair of floats `(low, high)`, the range of the pixels, or
             `None` for no clipping.
         rate: Float in [0, 1], the share of training samples that are
@@ -141,6 +147,7 @@ class PerturbationLayer(SavedDraws, keras.layers.Layer):
         self.rate = rate
         self._initial = None
         if perturbation is not None:
+            perturbation = read_perturbation(perturbation, self.value_range)
             self._initial = self._as_pool(perturbation, pool_size)
             pool_size = len(self._initial)
         self.pool_size = 1 if pool_size is None else pool_size
@@ -232,6 +239,8 @@ class PerturbationLayer(SavedDraws, keras.layers.Layer):
         if not self.built:
             raise NoPerturbationError("Call the layer on images, or set one.")
         pool = keras.ops.convert_to_numpy(self.perturbations)
+        if self.ball is not None:
+            pool = self.ball.project(pool)
         return pool if self.pool_size > 1 else pool[0]
 
     @perturbation.setter
@@ -270,6 +279,9 @@ class PerturbationLayer(SavedDraws, keras.layers.Layer):
         pool = tf.convert_to_tensor(self.perturbations)
         if self.ball is not None and self.trainable:
             pool = climbing(self.perturbations, self.ball, self.step_size)
+        elif self.ball is not None:
+            # An optimizer that averages ends with sums, rounded either way.
+            pool = self.ball.project(pool)
         pool = tf.cast(pool, images.dtype)
         count = tf.shape(images)[0]
         if self.pool_size == 1:
@@ -314,6 +326,19 @@ class PerturbationLayer(SavedDraws, keras.layers.Layer):
     def build_from_config(self, config):
         if "image_shape" in config:
             self._build_for(config["image_shape"])
+
+    def __repr__(self):
+        return one_line(
+            "PerturbationLayer",
+            {
+                "name": self.name,
+                "perturbations": self.perturbations if self.built else None,
+                "value_range": self.value_range,
+                "rate": self.rate,
+                "epsilon": self.epsilon,
+                "norm": None if self.ball is None else self.norm,
+            },
+        )
 
     def get_config(self):
         # The array is a weight, not a part of the config: as JSON it would

@@ -25,7 +25,7 @@ from keras_uap.pixels import (
     same_shape,
     spread_mask,
 )
-from keras_uap.saving import SavedDraws, WholeFiles
+from keras_uap.saving import SavedDraws, WholeFiles, not_compiled
 
 # The name of the mask of a model that does not know the size of its images
 # yet, among the model's saved variables.
@@ -79,6 +79,7 @@ class PerturbationModel(WholeFiles, SavedDraws, TrainerHooks, keras.Model):
         self.target = None if target is None else as_class("target", target)
         self.from_logits = from_logits
         self.labeller = None
+        self._labeller_tried = False
         self.mask = None
         self._initial_mask = None if mask is None else as_mask(mask)
         self.seed_generator = keras.random.SeedGenerator()
@@ -137,6 +138,20 @@ class PerturbationModel(WholeFiles, SavedDraws, TrainerHooks, keras.Model):
                     f"classifier has {classes} classes."
                 )
             self.labeller = labeller
+            self._labeller_tried = images is not None
+
+    def check_labeller(self, images):
+        """Looks once whether the rebuilt head gives the classifier's labels.
+
+        Args:
+            images: Array of a few images, the first that are seen.
+        """
+        if not self._labeller_tried and not self.labeller.agrees(images):
+            # Given images, it finds another way to the logits.
+            self.labeller = Labeller(
+                self.classifier, self.v.shape, self.from_logits, images
+            )
+        self._labeller_tried = True
 
     def _add_weights(self, shape):
         mask = self._initial_mask
@@ -191,7 +206,11 @@ class PerturbationModel(WholeFiles, SavedDraws, TrainerHooks, keras.Model):
         return self.classifier(self.perturbed(inputs), training=False)
 
     def perturbed(self, images):
-        """Perturbed images as a float32 tensor, clipped to `value_range`."""
+        """Perturbed images as a float32 tensor, clipped to `value_range`.
+
+        Args:
+            images: Array or tensor `(n, H, W, C)`.
+        """
         return apply_perturbation(images, self.v, self.value_range)
 
     def perturb(self, images):
@@ -272,7 +291,7 @@ class PerturbationModel(WholeFiles, SavedDraws, TrainerHooks, keras.Model):
         mask = self.mask if self.built else self._initial_mask
         config.update(
             {
-                "classifier": _not_compiled(
+                "classifier": not_compiled(
                     keras.saving.serialize_keras_object(self.classifier)
                 ),
                 "epsilon": self.epsilon,
@@ -291,7 +310,7 @@ class PerturbationModel(WholeFiles, SavedDraws, TrainerHooks, keras.Model):
     def from_config(cls, config):
         config = dict(config)
         config["classifier"] = keras.saving.deserialize_keras_object(
-            _not_compiled(config["classifier"])  # Older files say how.
+            not_compiled(config["classifier"])  # Older files say how.
         )
         shape = config.pop("mask_shape", None)
         bits = config.pop("mask_bits", None)
@@ -301,24 +320,6 @@ class PerturbationModel(WholeFiles, SavedDraws, TrainerHooks, keras.Model):
             # An older file: the weights that are loaded next hold the mask.
             config["mask"] = np.ones(shape, "float32")
         return cls(**config)
-
-
-def _not_compiled(config):
-    """A serialized Keras object without how it and its parts were compiled.
-
-    The classifier is only read, and a loss of the caller's own would keep the
-    file from loading.
-    """
-    if isinstance(config, (list, tuple)):
-        return [_not_compiled(each) for each in config]
-    if not isinstance(config, dict):
-        return config
-    is_object = "class_name" in config and "config" in config
-    return {
-        key: _not_compiled(value)
-        for key, value in config.items()
-        if not (is_object and key == "compile_config")
-    }
 
 
 def _as_text(mask):

@@ -10,8 +10,8 @@ many pixels follow from few, their l2 norm grows, and sharp methods such as
 import numpy as np
 import tensorflow as tf
 
+from keras_uap.interchange import read_perturbation
 from keras_uap.lp_ball import as_norm, lp_norm, project
-from keras_uap.pixels import as_perturbation
 
 # Images resized in one go: a thousand of 224x224 are 600 MB.
 _AT_ONCE = 64
@@ -58,7 +58,7 @@ def resize_perturbation(
         ValueError: if it is not of shape `(H, W, C)`, or for a size, a method
             or a norm that does not exist.
     """
-    array = as_perturbation(perturbation)
+    array = read_perturbation(perturbation)
     if array.ndim != 3:
         raise ValueError(
             "Only perturbations of shape (height, width, channels) can be "

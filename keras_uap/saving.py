@@ -106,6 +106,24 @@ class WholeFiles:
             super().save_weights(path, overwrite, max_shard_size)
 
 
+def not_compiled(config):
+    """A serialized Keras object without how it and its parts were compiled.
+
+    A classifier is only read, and a loss of the caller's own would keep the
+    file from loading.
+    """
+    if isinstance(config, (list, tuple)):
+        return [not_compiled(each) for each in config]
+    if not isinstance(config, dict):
+        return config
+    is_object = "class_name" in config and "config" in config
+    return {
+        key: not_compiled(value)
+        for key, value in config.items()
+        if not (is_object and key == "compile_config")
+    }
+
+
 @contextlib.contextmanager
 def random_state_kept():
     """Leaves Python's own random numbers as they were.

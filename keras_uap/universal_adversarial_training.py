@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_uap import batches, losses, updates
-from keras_uap.checks import as_images, check_whole
+from keras_uap.checks import check_whole
 from keras_uap.keras_private import all_layers
 from keras_uap.lp_ball import LpBall
 from keras_uap.perturbation_layer import PerturbationLayer
@@ -148,11 +148,11 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._layer = self._find_layer()
-        self._images = _as_array(self.images)
+        self._images = batches.as_array(self.images)
         strategy = self.model.distribute_strategy
         if not self._layer.built:  # In a subclassed model.
             with strategy.scope():
-                self.model(self._images[:1])
+                self.model(self._images[:1].astype("float32"))
         self._layer.check_scope(strategy)
         self._uap = None
         self._rate = float("nan")
@@ -290,11 +290,4 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
 def _check_images(images, name):
     """Checks an array; data sets are read when a fit begins."""
     if not isinstance(images, (tf.data.Dataset, keras.utils.PyDataset)):
-        as_images(images, name)
-
-
-def _as_array(images):
-    """Reads a data set of batches into one array; arrays pass through."""
-    if not isinstance(images, (tf.data.Dataset, keras.utils.PyDataset)):
-        return np.asarray(images)
-    return np.concatenate([batch for batch, _ in batches.read(images)])
+        batches.as_array(images, name)

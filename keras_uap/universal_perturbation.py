@@ -29,8 +29,10 @@ from keras_uap.checks import (
     check_number,
     check_whole,
 )
+from keras_uap.interchange import read_perturbation
 from keras_uap.keep_best import KeepBest, with_callbacks
 from keras_uap.measured_perturbation import MeasuredPerturbation
+from keras_uap.rates_bar import RatesBar
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")
@@ -66,7 +68,9 @@ class UniversalPerturbation(MeasuredPerturbation):
             finds out.
         initial_perturbation: Array `(H, W, C)` inside the ball, in pixel
             units, where a fit starts: one found on noise, on another
-            classifier or in another size. `None` starts from zero.
+            classifier or in another size; also a `UniversalPerturbation`, or
+            the path of an `.npz` or `.keras` file of one. `None` starts from
+            zero.
         **kwargs: `name` and the like, as for any Keras model.
 
     Raises:
@@ -103,14 +107,16 @@ class UniversalPerturbation(MeasuredPerturbation):
             **kwargs,
         )
         self.order = batches.Order()
-        self.stop_reason = None
         self._fit_source = None
         self._model_passes = keras.metrics.Sum(name="model_passes")
         self.compile("deepfool" if self.target is None else "lion")
 
         self.build_if_stated()
         if initial_perturbation is not None:
-            self.perturbation = initial_perturbation
+            # As an array: Keras would take a model for a part of this one.
+            self.perturbation = read_perturbation(
+                initial_perturbation, self.value_range
+            )
 
     def progress_metrics(self):
         return [*self._update.metrics, self._model_passes]
@@ -260,17 +266,18 @@ class UniversalPerturbation(MeasuredPerturbation):
         Args:
             x: Images `(n, H, W, C)` as array or tensor, float or integer; a
                 `tf.data.Dataset` or `keras.utils.PyDataset` of batches of
-                images, or of `(images, labels)`. A data set is looked at
-                before the first epoch: it must begin anew each time.
+                images, or of `(images, labels)`; or what `datasets.load`
+                gives. A data set must begin anew each epoch.
             y: Labels `(n,)`, used for `accuracy` only.
             batch_size: Integer, for arrays. Defaults to 16.
             epochs: Integer, passes over the images.
             callbacks: as in `keras.Model.fit`. There is no loss to monitor;
                 the rates are: `"val_fooling_rate"`, or `"val_target_rate"`
                 for a targeted perturbation.
-            verbose, validation_split, shuffle, initial_epoch,
-                steps_per_epoch, validation_steps, validation_batch_size,
-                validation_freq: as in `keras.Model.fit`.
+            verbose, validation_split, shuffle: as in `keras.Model.fit`.
+            initial_epoch, steps_per_epoch: as in `keras.Model.fit`.
+            validation_steps, validation_batch_size: as in `keras.Model.fit`.
+            validation_freq: as in `keras.Model.fit`.
             validation_data: Images, or `(images, labels)`, or a data set, not
                 among those of `x`.
 
@@ -281,8 +288,9 @@ class UniversalPerturbation(MeasuredPerturbation):
             the forwards and backwards of one image that the updates took;
             `not_converged` counts images that DeepFool did not get over a
             boundary (or `no_gradient` those without a usable gradient);
-            `val_fooling_rate` measures the epoch's final `v`. `stop_reason` of
-            the model says why the run ended.
+            `val_fooling_rate` measures the epoch's final `v`. The progress bar
+            shows the rates and the norm of these. `stop_reason` of the model
+            says why the run ended.
 
         Raises:
             ValueError: if the images are empty, not finite or of the wrong
@@ -326,6 +334,7 @@ class UniversalPerturbation(MeasuredPerturbation):
         )
         # Where there are others, rates are measured on those.
         self._fit_source = train if held_out is None else None
+        self.fitted_on = train.told()
         keep_best = KeepBest(
             lambda: self._update.begin(
                 self,
@@ -344,7 +353,9 @@ class UniversalPerturbation(MeasuredPerturbation):
                 epochs=epochs,
                 verbose=verbose,
                 shuffle=False,
-                callbacks=with_callbacks(keep_best, callbacks),
+                callbacks=with_callbacks(
+                    keep_best, callbacks, RatesBar() if verbose != 0 else None
+                ),
                 validation_data=validation_data,
                 initial_epoch=initial_epoch,
                 steps_per_epoch=steps_per_epoch,

@@ -11,7 +11,7 @@ from PIL import Image
 import keras_uap
 from keras_uap import __main__ as command_line
 from keras_uap import analysis, auditing, interchange, samples
-from keras_uap.commands import console, demo, harden, inputs
+from keras_uap.commands import demo, fit, inputs
 
 SIZE = (8, 8, 3)
 
@@ -147,6 +147,14 @@ WRONG_FIT = [
     ({"--model": "signal.keras"}, "use the Python interface"),
     ({"--model": "empty"}, "--model empty is not a SavedModel"),
     ({"--images": "nowhere"}, "'nowhere' is neither a folder"),
+    ({"--images": "./nowhere"}, "--images ./nowhere: there is no such folder"),
+    ({"--images": "v.npz"}, "--images v.npz is a file"),
+    ({"--class-names": "photos"}, "--class-names photos cannot be read"),
+    ({"--class-names": "v.npz"}, "--class-names v.npz cannot be read"),
+    ({"--batch-size": 0}, "--batch-size: must be a whole number"),
+    ({"--value-range": [0, "inf"]}, "--value-range must be two numbers"),
+    ({"--model-output": "x"}, "--model-output 'x'. Leave --model-output away"),
+    ({"--seed": 2**31}, "--seed: must be a whole number"),
     ({"--images": "empty"}, "No pictures in empty"),
     ({"--images": "one"}, "--images holds 1 picture"),
     ({"--held-out": "empty"}, "No pictures in empty"),
@@ -158,7 +166,7 @@ WRONG_FIT = [
     ({"--epsilon": -1}, "epsilon"),
     ({"--epsilon": "nan"}, "epsilon"),
     ({"--epsilon": "ten"}, "--epsilon"),
-    ({"--norm": "l3"}, "norm='l3'"),
+    ({"--norm": "l3"}, "--norm: invalid choice: 'l3'"),
     ({"--value-range": [1, 0]}, "--value-range must be two numbers"),
     ({"--value-range": ["nan", 1]}, "--value-range must be two numbers"),
     ({"--value-range": [1]}, "--value-range"),
@@ -169,7 +177,7 @@ WRONG_FIT = [
     ({"--target": 5}, "target=5"),
     ({"--target": -1}, "target=-1"),
     ({"--target": "cat"}, "--target"),
-    ({"--seed": -1}, "Seed must be"),
+    ({"--seed": -1}, "--seed: must be a whole number of at least 0"),
     ({"--seed": "x"}, "--seed"),
     ({"--output": "text.keras"}, "--output text.keras cannot be made"),
     ({"--colour": 3}, "--colour"),
@@ -200,13 +208,15 @@ WRONG_AUDIT = [
     ({"--images": "empty"}, "No pictures in empty"),
     ({"--images": "one"}, "--images holds 1 picture"),
     ({"--epsilon": 0}, "epsilon"),
-    ({"--norm": "l3"}, "norm='l3'"),
-    ({"--seed": -1}, "--seed must be at least 0"),
+    ({"--norm": "l3"}, "--norm: invalid choice: 'l3'"),
+    ({"--seed": -1}, "--seed: must be a whole number of at least 0"),
     ({"--budget": "huge"}, "--budget"),
 ]
 WRONG_HARDEN = [
     ({"--model": "exported"}, "cannot be trained any more"),
-    ({"--learning-rate": 0}, "--learning-rate must be above 0"),
+    ({"--learning-rate": 0}, "--learning-rate: must be a number above 0"),
+    ({"--robustness": 1.5}, "--robustness: must be a number from 0 to 1"),
+    ({"--seed": -1}, "--seed: must be a whole number of at least 0"),
     ({"--epsilon": 0}, "epsilon"),
     ({"--images": "one"}, "--images holds 1 picture"),
     ({"--labels": []}, "1 classes, the model has 5"),
@@ -487,10 +497,12 @@ def test_transfer(run, tmp_path):
     [
         {"--learning-rate": 0.01},
         {"--model": "three.keras", "--images": "classes", "--labels": []},
+        {"--held-out": "classes", "--norm": "l2", "--value-range": [-1, 1]},
     ],
 )
 def test_harden(changes, run, tmp_path, workplace, monkeypatch):
-    monkeypatch.setattr(harden, "DRAWS", 50)
+    quick = auditing.BUDGETS["quick"]._replace(passes=100)
+    monkeypatch.setitem(auditing.BUDGETS, "quick", quick)
     output = {"--output": tmp_path / "out", "--epsilon": 30}
     before = (workplace / "model.keras").read_bytes()
     status, out, err = run(*words("harden", FIT, output | changes))
@@ -498,7 +510,8 @@ def test_harden(changes, run, tmp_path, workplace, monkeypatch):
     check_columns(out)
     assert "epoch 2 of 2: loss" in out
     assert (workplace / "model.keras").read_bytes() == before
-    assert [p.name for p in output["--output"].iterdir()] == ["hardened.keras"]
+    names = {path.name for path in output["--output"].iterdir()}
+    assert names == {"hardened.keras", "harden.json", "harden.png"}
     hardened = keras.saving.load_model(output["--output"] / "hardened.keras")
     # A plain model, with nothing of this package around it.
     assert "keras_uap" not in hardened.to_json()
@@ -513,7 +526,12 @@ def test_harden(changes, run, tmp_path, workplace, monkeypatch):
         *words("harden", FIT, output | changes | {"--json": []})
     )
     values = json.loads(text)
+    card = json.loads((output["--output"] / "harden.json").read_text())
+    for timed in ("seconds", "training_seconds", "before", "after"):
+        card.pop(timed)
+    assert card.items() <= values.items()
     assert f"{values['after']['fooling_rate']:.1%}" in out
+    assert f"{values['after']['robust_agreement']:.1%}" in out
     assert values["epsilon"] == 30
     assert values["before"]["agreement"] == 1
     has_labels = "--labels" in changes
@@ -595,12 +613,13 @@ def test_same_seed_same_files(run, tmp_path):
 
 
 def test_interrupted_fit_leaves_its_best(run, tmp_path, monkeypatch):
-    class Interrupt(keras.callbacks.Callback):
+    class Interrupt(fit.Lines):
         def on_epoch_begin(self, epoch, logs=None):
+            super().on_epoch_begin(epoch, logs)
             if epoch == 1:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(console, "Progress", Interrupt)
+    monkeypatch.setattr(fit, "Lines", Interrupt)
     status, _, err = run(*words("fit", FIT, {"--output": tmp_path}))
     assert status == 130
     assert "keeping the best perturbation so far" in err
@@ -695,30 +714,3 @@ def test_grey_saved_model_with_a_size(size, run, tmp_path):
     assert (status, err) == (0, "")
     v, _ = interchange.load_perturbation(tmp_path / "uap.npz")
     assert v.shape == (*size, 1)
-
-
-def test_small_logits_are_no_probabilities(monkeypatch):
-    """Three logits between 0 and 1 are trained as logits."""
-    model = keras.Sequential(
-        [
-            keras.Input(SIZE),
-            keras.layers.Flatten(),
-            keras.layers.Dense(
-                3, kernel_initializer="zeros", bias_initializer="ones"
-            ),
-        ]
-    )
-    told = []
-    real = keras.losses.SparseCategoricalCrossentropy
-
-    def loss(from_logits):
-        told.append(from_logits)
-        return real(from_logits=from_logits)
-
-    monkeypatch.setattr(keras.losses, "SparseCategoricalCrossentropy", loss)
-    options = command_line._parser().parse_args(
-        ["harden", "--model", "m", "--images", "i", "--epochs", "1"]
-    )
-    images, labels = np.zeros((4, *SIZE), "float32"), np.arange(4) % 3
-    harden._harden(options, model, images, labels, keras_uap.LpBall(1.0))
-    assert told == [True]

@@ -55,9 +55,26 @@ def test_one_version():
 
 
 def test_readme_names_every_command():
-    from keras_uap.__main__ import COMMANDS
+    from keras_uap.commands.arguments import COMMANDS
 
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for command in COMMANDS:
-        name = command.__name__.rpartition(".")[2]
+    assert len(COMMANDS) == 7
+    for name in COMMANDS:
         assert f"`{name}`" in readme
+
+
+def test_the_documentation_prints_the_help_of_every_command():
+    from keras_uap.commands.arguments import COMMANDS
+
+    page = (ROOT / "docs" / "command_line.md").read_text(encoding="utf-8")
+    for name in COMMANDS:
+        assert f"{{program-output}} python -m keras_uap {name} --help" in page
+
+
+def test_every_page_is_in_the_contents():
+    docs = ROOT / "docs"
+    contents = (docs / "index.md").read_text(encoding="utf-8").splitlines()
+    for page in docs.glob("*.md"):
+        assert page.stem == "index" or page.stem in contents
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        assert f"notebooks/{notebook.stem}" in contents

@@ -10,12 +10,14 @@ import keras_uap
 
 MODULES = {"analysis", "datasets", "interchange", "samples", "visualization"}
 NAMES = {
+    "AdversarialDistiller",
     "BackupAndRestore",
     "DeepFool",
     "Ensemble",
     "FoolingRate",
     "LpBall",
     "PerturbationLayer",
+    "PerturbationTensorBoard",
     "StopAtFoolingRate",
     "UniversalAdversarialTraining",
     "UniversalPerturbation",
@@ -23,6 +25,7 @@ NAMES = {
     "attach",
     "audit",
     "deepfool",
+    "harden",
     "logits_function",
     "noise_images",
     "project",
@@ -60,6 +63,7 @@ def test_star_import():
     assert callable(names["attach"])
     assert callable(names["deepfool"])
     assert callable(names["audit"])
+    assert callable(names["harden"])
 
 
 def test_unknown_name():

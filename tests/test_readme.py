@@ -1,19 +1,106 @@
-"""What the README shows runs as it stands there."""
+"""What the README and the pages of the documentation show runs as it stands.
 
+The Python of a page runs in order, in one namespace, in a folder that holds
+what the pages name: `photos/`, `classes/` and `classifier.keras`. A block that
+cannot run has a comment before it that says why: `<!-- not run: ... -->`.
+"""
+
+import functools
 import pathlib
 import re
+import shlex
+import shutil
 
+import keras
+import models
 import pytest
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
+from keras_uap import __main__ as command_line
+from keras_uap import samples
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+
+# What a page takes for granted.
+BEFORE = {
+    "harden.md": """
+import keras, keras_uap
+shape = (8, 8, 3)
+classifier = models.cnn(value_range=(0, 255))
+images = 255 * models.images(32)
+labels = classifier.predict(images, verbose=0).argmax(-1)
+some_images, held_out = images[:16], images[16:]
+loss = "sparse_categorical_crossentropy"
+""",
+}
+
+
+def blocks(page, *languages):
+    """The code in a page, by line, without what is said not to run."""
+    text = page.read_text(encoding="utf-8")
+    found = re.finditer(
+        r"(<!-- not run: [^>]+ -->\n)?^```(\w+)\n(.*?)^```$", text, re.M | re.S
+    )
+    return [
+        (text[: block.start(3)].count("\n"), block[3])
+        for block in found
+        if block[2] in languages and not block[1]
+    ]
+
+
+def with_python(page):
+    return bool(blocks(page, "python"))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with photographs, folders of classes, and a classifier."""
+    source = pathlib.Path(samples.__file__).parent
+    files = sorted((source / "photos" / "fit").glob("*.jpg"))
+    for number, file in enumerate(files[::4]):
+        for place in ("photos", f"classes/{'ab'[number % 2]}"):
+            (tmp_path / place).mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, tmp_path / place)
+    shutil.copy(
+        source / "efficientnet_lite0.keras", tmp_path / "classifier.keras"
+    )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """No downloads: random weights, and random pictures of TFDS."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    for name in ("ResNet50", "MobileNetV2"):
+        network = functools.partial(
+            getattr(keras.applications, name), weights=None
+        )
+        monkeypatch.setattr(keras.applications, name, network)
+    with tfds.testing.mock_data(num_examples=8):
+        yield
+
+
+@pytest.fixture
+def run(folder, offline):
+    """Runs the Python of a page; returns the names that it leaves."""
+
+    def run(page):
+        names = {"models": models}
+        exec(BEFORE.get(page.name, ""), names)
+        for line, code in blocks(page, "python"):
+            # Tracebacks then name the line of the page.
+            code = compile("\n" * line + code, str(page), "exec")
+            exec(code, names)
+        return names
+
+    return run
 
 
 @pytest.mark.slow
-def test_python_runs_when_pasted():
-    text = README.read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    names = {}
-    exec(compile(code, "README.md", "exec"), names)
+def test_python_of_the_readme_runs(run):
+    names = run(README)
     assert names["v"].shape == (224, 224, 3)
     attacked = names["attacked"].predict(names["held_out"], verbose=0)
     clean = names["classifier"].predict(names["held_out"], verbose=0)
@@ -21,8 +108,58 @@ def test_python_runs_when_pasted():
     assert (attacked.argmax(-1) != clean.argmax(-1)).mean() > 0.3
 
 
-def test_links_lead_somewhere():
-    pages = [README, *README.parent.glob("docs/*.md")]
-    for page in pages:
-        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
-            assert (page.parent / link).exists(), f"{page.name}: {link}"
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page", [*filter(with_python, PAGES[1:])], ids=lambda page: page.name
+)
+def test_python_of_the_pages_runs(page, run):
+    assert run(page)
+
+
+def test_few_blocks_are_left_out():
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    left_out = re.findall(r"<!-- not run: ([^>]+) -->\n```python", text)
+    assert len(left_out) == text.count("<!-- not run:") <= 3
+    assert text.count("```python") > 20
+
+
+def commands():
+    """The calls of the command line in the pages."""
+    for page in PAGES:
+        for line, code in blocks(page, "bash"):
+            for call in re.split(r"\n|&&", code.replace("\\\n", " ")):
+                words = shlex.split(call, comments=True)
+                if words[1:3] == ["-m", "keras_uap"]:
+                    yield f"{page.name}:{line}", words[3:]
+                elif words[:1] and words[0].endswith("keras-uap"):
+                    yield f"{page.name}:{line}", words[1:]
+
+
+@pytest.mark.parametrize(
+    ("place", "arguments"), [pytest.param(*c, id=c[0]) for c in commands()]
+)
+def test_commands_are_understood(place, arguments):
+    command_line._parser().parse_args(arguments)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^):]+)\)", text):
+        file, _, place = link.partition("#")
+        target = page.parent / file if file else page
+        assert target.exists(), link
+        if place:
+            headings = target.read_text(encoding="utf-8")
+            titles = re.findall(r"^#+ (.+)$|^\((.+)\)=$", headings, re.M)
+            places = [
+                re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") or mark
+                for title, mark in titles
+            ]
+            assert place in places, link
+
+
+def test_the_readme_is_short():
+    text = README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 200
+    assert len(text.split()) <= 1000

@@ -72,3 +72,33 @@ def test_classifier_is_sure_of_the_photographs():
     p = np.exp(logits - logits.max(-1, keepdims=True))
     p /= p.sum(-1, keepdims=True)
     assert p.max(-1).min() >= 0.35 - 0.01
+
+
+def test_ready_made_perturbation():
+    v, card = samples.load_perturbation()
+    assert v.shape == (224, 224, 3)
+    assert v.dtype == np.float32
+    assert np.abs(v).max() <= card["epsilon"] == 10
+    assert card["norm"] == "linf"
+
+
+def test_unknown_norm_of_a_perturbation():
+    with pytest.raises(ValueError, match="norm='l1'"):
+        samples.load_perturbation("l1")
+
+
+@pytest.mark.slow
+def test_ready_made_perturbation_fools_what_its_card_says():
+    v, card = samples.load_perturbation()
+    report = keras_uap.analysis.fooling_report(
+        samples.load_classifier(),
+        v,
+        samples.load_photos("held_out"),
+        groups=samples.photo_groups("held_out"),
+        verbose=0,
+    )
+    held_out = card["held_out"]
+    assert report.num_images == held_out["num_images"]
+    # A picture on the edge may fall either way with another processor.
+    assert abs(report.fooling_rate - held_out["fooling_rate"]) < 0.04
+    assert abs(report.random_rate - held_out["random_noise_rate"]) < 0.04

@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import re
 
 import keras
 import numpy as np
@@ -328,3 +329,29 @@ def test_single_callback(linear, images, make_uap):
     uap.compile("sgd")
     uap.fit(images, callbacks=csv_like, verbose=0)
     np.testing.assert_array_equal(uap.perturbation, np.float32(0.02))
+
+
+@pytest.mark.parametrize("verbose", [1, 2])
+@pytest.mark.parametrize("update", ["lion", "deepfool"])
+def test_progress_bar_shows_the_rates_and_the_norm(
+    update, verbose, images, held_out, linear, make_uap, capsys
+):
+    uap = make_uap(linear())
+    uap.compile(update)
+    history = uap.fit(
+        images, validation_data=held_out, epochs=1, verbose=verbose
+    ).history
+    text = capsys.readouterr().out
+    shown = set(re.findall(r"- (\w+):", text))
+    assert shown == {"fooling_rate", "val_fooling_rate", "norm"}
+    # Nothing is lost: the rest stays where a program looks for it.
+    own = {"loss", "no_gradient"} if update == "lion" else {"not_converged"}
+    assert set(history) == shown | own | {"model_passes"}
+
+
+def test_progress_bar_of_the_caller_is_the_only_one(
+    images, linear, make_uap, capsys
+):
+    bar = keras.callbacks.ProgbarLogger()
+    make_uap(linear()).fit(images, epochs=3, callbacks=bar, verbose=2)
+    assert capsys.readouterr().out.count("Epoch 2/3") == 1

@@ -1,3 +1,4 @@
+import dataclasses
 import sys
 
 import numpy as np
@@ -52,7 +53,22 @@ def test_plot_of_a_report_of_nothing(linear, images):
     nothing = analysis.fooling_report(
         linear(), np.zeros(SHAPE), images, value_range=(0, 1), verbose=0
     )
-    check(nothing.plot())
+    figure = check(nothing.plot())
+    legend = [text.get_text() for text in figure.axes[2].get_legend().texts]
+    assert legend[1] == "none is fooled"
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "says"),
+    [
+        (None, "perturbation, linf norm 0.1 of 1:"),
+        (0.1, "perturbation, linf ball of 0.1 of 1:"),
+        (0.3, "perturbation, linf norm 0.1 of 1, in a ball of 0.3 of 1:"),
+    ],
+)
+def test_report_names_the_ball(epsilon, says, report):
+    report = dataclasses.replace(report, ball_epsilon=epsilon)
+    assert says in report.plot().get_suptitle()
 
 
 def test_plot_transfer(linear, images):

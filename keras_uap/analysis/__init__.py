@@ -1,7 +1,13 @@
 """The paper's measurements as functions, one file each.
 
 Each function returns a small frozen result: arrays under field names, `plot()`
-for a matplotlib figure, `to_dict()` for JSON.
+for a matplotlib figure, `table()` for a text, `to_dict()` for JSON.
+
+Images come as arrays, as a `tf.data.Dataset` or `keras.utils.PyDataset` of
+batches of images or of `(images, labels)`, or as what `datasets.load` gives,
+whose groups and labels are used. A perturbation comes as an array, as a
+`UniversalPerturbation` or `PerturbationLayer`, or as the path of an `.npz` or
+`.keras` file of one.
 """
 
 from keras_uap.analysis.baselines import Baselines as Baselines

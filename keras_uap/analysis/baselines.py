@@ -15,14 +15,18 @@ import numpy as np
 from keras_uap import visualization
 from keras_uap.analysis.fitting import check_alike
 from keras_uap.analysis.result import Result, progress_bar
+from keras_uap.batches import as_array, as_pictures
 from keras_uap.checks import as_images, as_sizes, check_whole
 from keras_uap.deepfool import deepfool
+from keras_uap.interchange import read_perturbation
 from keras_uap.labeller import LabelledImages
 from keras_uap.lp_ball import LpBall, as_norm, lp_norm
-from keras_uap.pixels import as_perturbation, same_shape
+from keras_uap.pixels import same_shape
+from keras_uap.visualization.ink import sample
+from keras_uap.words import interval, percent
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Baselines(Result):
     """What `baseline_rates` measured, for k directions at m norms.
 
@@ -42,6 +46,21 @@ class Baselines(Result):
     norm: str
     num_images: int
     num_groups: int
+
+    def rows(self, class_names=None):
+        """A title, the names of the columns and a row for each direction."""
+        rows = [
+            (
+                name,
+                f"{self.norms[j]:.4g}",
+                percent(self.fooling_rates[i, j]),
+                interval(self.intervals[i, j]),
+            )
+            for i, name in enumerate(self.names)
+            for j in range(len(self.norms))
+        ]
+        header = ("direction", f"{self.norm} norm", "fooled", "95 % interval")
+        return f"Perturbations of one norm, {sample(self)}", header, rows
 
     def plot(self):
         """Draws the rates against the norm; returns the figure."""
@@ -68,9 +87,9 @@ def baseline_rates(
     Args:
         classifier: Keras model that maps images to class scores.
         perturbation: Array `(H, W, C)`, a universal perturbation.
-        images: Array `(n, H, W, C)`: the one image, the sum and the mean are
+        images: Images `(n, H, W, C)`: the one image, the sum and the mean are
             of these.
-        held_out: Array `(m, H, W, C)` to measure on.
+        held_out: Images `(m, H, W, C)` to measure on.
         norms: Sequence of floats above 0, in pixel units. `None` means a
             quarter, a half, the whole and the double of the perturbation's.
         groups: Array `(m,)`, the photograph of each held-out image.
@@ -94,18 +113,23 @@ def baseline_rates(
     Reference:
         - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
     """
-    v = as_perturbation(perturbation)
+    v = read_perturbation(perturbation, value_range)
     check_whole("seed", seed, 0)
     norm = as_norm(norm)
-    images = as_images(images)
+    images = as_array(images)
     same_shape(images.shape[1:], v.shape)
     if norms is None:
         norms = [lp_norm(v, norm) * factor for factor in (0.25, 0.5, 1, 2)]
     norms = np.array(as_sizes("norms", norms))
-    held_out = as_images(held_out, "held_out")
-    check_alike(images, held_out)
+    held_out = as_pictures(held_out, "held_out", groups)
+    check_alike(images, held_out.images)
     labelled = LabelledImages(
-        classifier, held_out, value_range, groups, batch_size, from_logits
+        classifier,
+        held_out.images,
+        value_range,
+        held_out.groups,
+        batch_size,
+        from_logits,
     )
     if increments is None:
         increments = deepfool(
@@ -132,7 +156,7 @@ def baseline_rates(
     }
     shape = (len(directions), len(norms))
     rates, intervals = np.zeros(shape), np.zeros((*shape, 2))
-    progress = progress_bar(rates.size, verbose, "point")
+    progress = progress_bar(rates.size, verbose, "rate")
     for row, direction in enumerate(directions.values()):
         for column, size in enumerate(norms):
             rates[row, column], intervals[row, column] = labelled.rate(

@@ -16,12 +16,14 @@ import numpy as np
 from keras_uap import visualization
 from keras_uap.analysis.fitting import check_alike, default_fit
 from keras_uap.analysis.result import PICTURES, Result, progress_bar
-from keras_uap.checks import as_images, check_whole
+from keras_uap.batches import as_array
+from keras_uap.checks import check_whole
+from keras_uap.interchange import read_perturbation
 from keras_uap.labeller import LabelledImages
-from keras_uap.pixels import as_perturbation
+from keras_uap.words import percent
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Diversity(Result):
     """What `perturbation_diversity` measured, for k perturbations.
 
@@ -44,6 +46,25 @@ class Diversity(Result):
         """The largest inner product of two different perturbations."""
         upper = np.triu_indices(len(self.inner_products), 1)
         return float(self.inner_products[upper].max())
+
+    def rows(self, class_names=None):
+        """A title, the names of the columns and a row for each seed."""
+        others = np.where(np.eye(len(self.seeds)), -np.inf, self.inner_products)
+        rows = [
+            (
+                str(seed),
+                "-"
+                if self.fooling_rates is None
+                else percent(self.fooling_rates[i]),
+                f"{others[i].max():.3f}",
+            )
+            for i, seed in enumerate(self.seeds)
+        ]
+        header = ("seed", "fooled", "largest inner product with another")
+        measured = ""
+        if self.num_images:
+            measured = f", n = {self.num_images} held-out images"
+        return f"Perturbations of one classifier{measured}", header, rows
 
     def plot(self):
         """Draws perturbations and matrix; returns the matplotlib figure."""
@@ -69,8 +90,8 @@ def perturbation_diversity(
 
     Args:
         classifier: Keras model that maps images to class scores.
-        images: Array `(n, H, W, C)` to fit on, in another order each time.
-        held_out: Array `(m, H, W, C)` to measure on, or `None`.
+        images: Images `(n, H, W, C)` to fit on, in another order each time.
+        held_out: Images `(m, H, W, C)` to measure on, or `None`.
         count: Integer of at least 2, the number of perturbations.
         fit: Function `fit(images, epsilon, seed)` that returns a perturbation.
             `None` means `fit_perturbation` with the arguments below.
@@ -92,11 +113,11 @@ def perturbation_diversity(
     check_whole("count", count, 2)
     check_whole("seed", seed, 0)
     check_whole("batch_size", batch_size, 1)
-    images = as_images(images)
+    images = as_array(images)
     fit = fit or default_fit(classifier, norm, value_range, draws, from_logits)
     labelled = None
     if held_out is not None:
-        held_out = as_images(held_out, "held_out")
+        held_out = as_array(held_out, "held_out")
         check_alike(images, held_out)
         labelled = LabelledImages(
             classifier, held_out, value_range, None, batch_size, from_logits
@@ -122,7 +143,8 @@ def inner_products(perturbations):
     """Returns the normalised inner products of perturbations.
 
     Args:
-        perturbations: Sequence of k arrays of one shape, none of them zero.
+        perturbations: Sequence of k arrays of one shape, none of them zero,
+            or of what else stands for a perturbation.
 
     Returns:
         Float64 array `(k, k)` in [-1, 1].
@@ -135,7 +157,7 @@ def inner_products(perturbations):
             "perturbations must be a sequence of arrays. Received: "
             f"perturbations={perturbations!r}."
         )
-    arrays = [as_perturbation(v) for v in perturbations]
+    arrays = [read_perturbation(v) for v in perturbations]
     shapes = sorted({v.shape for v in arrays})
     if len(shapes) != 1:
         raise ValueError(

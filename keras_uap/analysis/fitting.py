@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from keras_uap.checks import as_images, check_whole
+from keras_uap.batches import as_array
+from keras_uap.checks import check_whole
 from keras_uap.saving import random_state_kept
 from keras_uap.universal_perturbation import UniversalPerturbation
 
@@ -21,6 +22,7 @@ def fit_perturbation(
     optimizer=None,
     from_logits=None,
     verbose=0,
+    loss=None,
 ):
     """Finds a universal perturbation with a given amount of work.
 
@@ -30,7 +32,7 @@ def fit_perturbation(
 
     Args:
         classifier: Keras model that maps images to class scores.
-        images: Array `(n, H, W, C)` to fit on.
+        images: Images `(n, H, W, C)` to fit on.
         epsilon: Float above 0, the radius of the ball, in pixel units.
         norm: `"linf"` or `"l2"`.
         value_range: Pair of floats, the pixel range, or `None`.
@@ -43,6 +45,8 @@ def fit_perturbation(
         from_logits: Boolean, whether the classifier returns logits; `None`
             finds out.
         verbose: `"auto"`, 0, 1 or 2, as in Keras.
+        loss: What `UniversalPerturbation.compile` takes; `None` for
+            `"dominant"`, or `"crossentropy"` where there is a `target`.
 
     Returns:
         NumPy array `(H, W, C)`, in pixel units.
@@ -50,7 +54,7 @@ def fit_perturbation(
     Raises:
         TypeError, ValueError: as `UniversalPerturbation` and its `fit`.
     """
-    images = as_images(images)
+    images = as_array(images)
     check_whole("seed", seed, 0)
     check_whole("draws", draws, 1)
     check_whole("batch_size", batch_size, 1)
@@ -72,7 +76,9 @@ def fit_perturbation(
     epochs = -(-draws // len(images))
     if optimizer is None:
         optimizer = uap.decaying_lion(epochs * -(-len(images) // batch_size))
-    uap.compile(optimizer)
+    if loss is None:
+        loss = "dominant" if target is None else "crossentropy"
+    uap.compile(optimizer, loss=loss)
     uap.fit(images, batch_size=batch_size, epochs=epochs, verbose=verbose)
     return uap.perturbation
 

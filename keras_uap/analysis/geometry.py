@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from keras_uap import visualization
 from keras_uap.analysis.result import PICTURES, Result, progress_bar
+from keras_uap.batches import as_array, as_pictures
 from keras_uap.checks import as_images, as_wholes, check_whole
 from keras_uap.deepfool import deepfool
 from keras_uap.interval import difference_interval, rate_interval
@@ -30,12 +31,14 @@ from keras_uap.labeller import LabelledImages, Labeller
 from keras_uap.losses import ClippedCrossentropy
 from keras_uap.lp_ball import LpBall
 from keras_uap.pixels import as_value_range, clip_to_range
+from keras_uap.visualization.ink import sample
+from keras_uap.words import interval, percent
 
 # Columns of a random matrix that are held at a time.
 _BLOCK = 8192
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class BoundaryNormals(Result):
     """What `boundary_normals` found.
 
@@ -53,6 +56,25 @@ class BoundaryNormals(Result):
     num_images: int
     normals: np.ndarray = dataclasses.field(repr=False, metadata=PICTURES)
 
+    def rows(self, class_names=None):
+        """A title, the names of the columns and a row for each quantity."""
+        quartiles = np.percentile(self.distances, (0, 25, 50, 75, 100))
+        names = ("least", "a quarter below", "median", "a quarter above")
+        rows = [
+            ("images", f"{self.num_images}"),
+            ("of them brought over a boundary", f"{len(self.indices)}"),
+            *(
+                (f"distance, {name}", f"{value:.4g}")
+                for name, value in zip((*names, "most"), quartiles)
+            ),
+        ]
+        title = "Distances to the decision boundary, l2, pixel units"
+        return title, ("", "value"), rows
+
+    def plot(self):
+        """Draws distances and a few normals; returns the figure."""
+        return visualization.plot_normals(self)
+
 
 def boundary_normals(
     classifier,
@@ -67,7 +89,7 @@ def boundary_normals(
 
     Args:
         classifier: Keras model that maps images to class scores.
-        images: Array `(n, H, W, C)` in the classifier's own pixel range.
+        images: Images `(n, H, W, C)` in the classifier's own pixel range.
         num_candidates, max_steps, batch_size, from_logits, verbose: See
             `keras_uap.deepfool`.
 
@@ -105,7 +127,7 @@ def boundary_normals(
     )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class NormalSpectrum(Result):
     """What `normal_spectrum` computed of n normals of D entries.
 
@@ -124,9 +146,35 @@ class NormalSpectrum(Result):
     directions: np.ndarray = dataclasses.field(repr=False, metadata=PICTURES)
 
     def share(self, dim):
-        """The share of the normals' squared length in the first `dim`."""
+        """The share of the normals' squared length in the first `dim`.
+
+        Args:
+            dim: Integer, how many of the singular vectors count.
+        """
         squares = np.square(self.singular_values)
         return float(squares[:dim].sum() / squares.sum())
+
+    def rows(self, class_names=None):
+        """A title, the names of the columns and a row for some dimensions."""
+        random = np.square(self.random_singular_values)
+        dims = [
+            d
+            for d in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+            if d < self.num_normals
+        ]
+        rows = [
+            (
+                f"first {dim}",
+                percent(self.share(dim)),
+                percent(random[:dim].sum() / random.sum()),
+            )
+            for dim in (*dims, self.num_normals)
+        ]
+        title = (
+            f"Squared length of n = {self.num_normals} unit normals in "
+            f"{self.dimension:,} dimensions"
+        )
+        return title, ("singular vectors", "normals", "random vectors"), rows
 
     def plot(self):
         """Draws both spectra; returns the matplotlib figure."""
@@ -190,7 +238,7 @@ def normal_spectrum(normals, seed=0):
     )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class SubspaceFooling(Result):
     """What `subspace_fooling` measured, for k dimensions.
 
@@ -222,6 +270,26 @@ class SubspaceFooling(Result):
     num_images: int
     num_groups: int
 
+    def rows(self, class_names=None):
+        """A title, the names of the columns and a row for each dimension."""
+        rows = [
+            (
+                f"span of the first {dim}",
+                percent(self.fooling_rates[i]),
+                interval(self.intervals[i]),
+                percent(self.best_rates[i]),
+                interval(self.difference_intervals[i]),
+            )
+            for i, dim in enumerate(self.dims)
+        ]
+        whole = percent(self.random_rate), interval(self.random_interval)
+        rows.append(("whole space", *whole, "-", "-"))
+        title = (
+            f"Random vectors, {self.norm} norm {self.epsilon:g}, {sample(self)}"
+        )
+        header = ("vectors", "fooled", "95 %", "best", "more than random, 95 %")
+        return title, header, rows
+
     def plot(self):
         """Draws the rates against the dimension; returns the figure."""
         return visualization.plot_subspace(self)
@@ -247,7 +315,7 @@ def subspace_fooling(
     Args:
         classifier: Keras model that maps images to class scores.
         spectrum: A `NormalSpectrum`, of normals at other images.
-        images: Array `(m, H, W, C)` to measure on.
+        images: Images `(m, H, W, C)` to measure on.
         dims: Sequence of integers, at most the number of directions.
         groups: Array `(m,)`, the photograph of each image.
         epsilon: Float above 0, the norm of every vector, in pixel units. The
@@ -275,10 +343,16 @@ def subspace_fooling(
     ball = LpBall(epsilon, norm)
     check_whole("num_random", num_random, 1)
     check_whole("seed", seed, 0)
+    pictures = as_pictures(images, "images", groups)
+    groups = pictures.groups
     labelled = LabelledImages(
-        classifier, images, value_range, groups, batch_size, from_logits
+        classifier,
+        pictures.images,
+        value_range,
+        groups,
+        batch_size,
+        from_logits,
     )
-    groups = labelled.groups
     shape = spectrum.directions.shape[1:]
     rng = np.random.default_rng(seed)
     progress = progress_bar((len(dims) + 1) * num_random, verbose, "vector")
@@ -342,7 +416,7 @@ def subspace_perturbation(
     Args:
         classifier: Keras model that maps images to class scores.
         spectrum: A `NormalSpectrum`.
-        images: Array `(n, H, W, C)` to fit on.
+        images: Images `(n, H, W, C)` to fit on.
         dim: Integer, how many of the first singular vectors to use.
         epsilon: Float above 0, the norm of the result, in pixel units.
         norm: `"l2"` or `"linf"`, reached by scaling.
@@ -369,7 +443,7 @@ def subspace_perturbation(
     for name, value in {"steps": steps, "batch_size": batch_size}.items():
         check_whole(name, value, 1)
     check_whole("seed", seed, 0)
-    images = as_images(images)
+    images = as_array(images)
     shape = images.shape[1:]
     if shape != spectrum.directions.shape[1:]:
         raise ValueError(

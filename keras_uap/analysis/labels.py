@@ -18,14 +18,16 @@ import numpy as np
 from keras_uap import visualization
 from keras_uap.analysis.fitting import check_alike, fit_perturbation
 from keras_uap.analysis.result import PICTURES, Result, progress_bar
-from keras_uap.checks import as_images, as_wholes, check_number, check_whole
+from keras_uap.batches import as_array, as_pictures
+from keras_uap.checks import as_wholes, check_number, check_whole
 from keras_uap.interval import interval_of_some
 from keras_uap.labeller import LabelledImages
 from keras_uap.lp_ball import LpBall
-from keras_uap.visualization.ink import class_name
+from keras_uap.visualization.ink import class_name, sample
+from keras_uap.words import interval, percent
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class LabelFlow(Result):
     """What `label_flow` measured on n images.
 
@@ -82,6 +84,10 @@ class LabelFlow(Result):
     def graph(self, least_share=0.5, least_images=1):
         """The label graph, for the arguments of `edges`.
 
+        Args:
+            least_share: Float in [0, 1], as for `edges`.
+            least_images: Integer, as for `edges`.
+
         Returns:
             A `networkx.DiGraph`; edges carry `images` and `of`.
 
@@ -96,6 +102,10 @@ class LabelFlow(Result):
 
     def components(self, least_share=0.5, least_images=1):
         """The weakly connected parts of the label graph.
+
+        Args:
+            least_share: Float in [0, 1], as for `edges`.
+            least_images: Integer, as for `edges`.
 
         Returns:
             List of `(labels, dominant label)`, the largest part first; the
@@ -114,12 +124,40 @@ class LabelFlow(Result):
             parts.append((sorted(nodes), dominant))
         return sorted(parts, key=lambda part: (-len(part[0]), part[1]))
 
+    def rows(self, class_names=None):
+        """A title, the names of the columns and the ten top labels."""
+        rows = [
+            (
+                class_name(label, class_names),
+                percent(np.mean(self.perturbed_labels == label)),
+                percent(np.mean(self.clean_labels == label)),
+                percent(self.captured[i]),
+            )
+            for i, label in enumerate(self.labels[:10])
+        ]
+        title = (
+            f"Labels of n = {self.num_images} images, {self.fooling_rate:.1%} "
+            "of them fooled"
+        )
+        header = ("label", "perturbed", "clean", "perturbed, up to here")
+        return title, header, rows
+
     def plot(self, class_names=None):
-        """Draws dominant labels and their share; returns the figure."""
+        """Draws dominant labels and their share; returns the figure.
+
+        Args:
+            class_names: List of strings, one for each class.
+        """
         return visualization.plot_label_flow(self, class_names)
 
     def plot_graph(self, class_names=None, least_share=0.5, most=4):
-        """Draws the largest parts of the graph; returns the figure."""
+        """Draws the largest parts of the graph; returns the figure.
+
+        Args:
+            class_names: List of strings, one for each class.
+            least_share: Float in [0, 1], as for `edges`.
+            most: Integer, how many parts are drawn at most.
+        """
         return visualization.plot_label_graph(
             self, class_names, least_share, most
         )
@@ -139,7 +177,7 @@ def label_flow(
     Args:
         classifier: Keras model that maps images to class scores.
         perturbation: Array `(H, W, C)`, in the pixel units of `value_range`.
-        images: Array `(n, H, W, C)`.
+        images: Images `(n, H, W, C)`.
         value_range: Pair of floats, the pixel range, or `None`.
         batch_size: Integer.
         from_logits: Boolean, whether the classifier returns logits; `None`
@@ -158,7 +196,7 @@ def label_flow(
     """
     labelled = LabelledImages(
         classifier,
-        images,
+        as_array(images),
         value_range,
         batch_size=batch_size,
         from_logits=from_logits,
@@ -177,7 +215,7 @@ def label_flow(
     )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class TargetRates(Result):
     """What `target_rates` measured, for k targets.
 
@@ -207,25 +245,39 @@ class TargetRates(Result):
     num_groups: int
     perturbations: np.ndarray = dataclasses.field(repr=False, metadata=PICTURES)
 
+    def rows(self, class_names=None):
+        """A title, the names of the columns and a row for each target."""
+        rows = [
+            (
+                class_name(target, class_names),
+                percent(self.target_rates[i]),
+                str(self.num_others[i]),
+                interval(self.intervals[i]),
+                percent(self.fooling_rates[i]),
+            )
+            for i, target in enumerate(self.targets)
+        ]
+        title = (
+            f"Sent to a target, {self.norm} norm {self.epsilon:g}, "
+            f"{sample(self)}"
+        )
+        header = ("target", "sent there", "of", "95 % interval", "fooled")
+        return title, header, rows
+
     def table(self, class_names=None):
         """The rates as a text of at most 80 columns."""
-        lines = [
-            f"{'target':<26}{'sent there':>11}{'of':>7}"
-            f"{'95 % interval':>19}{'fooled':>9}"
-        ]
-        for i, target in enumerate(self.targets):
-            name = class_name(target, class_names)[:25]
-            low, high = self.intervals[i]
-            lines.append(
-                f"{name:<26}{self.target_rates[i]:>11.1%}"
-                f"{self.num_others[i]:>7}"
-                f"{f'{low:.1%} to {high:.1%}':>19}"
-                f"{self.fooling_rates[i]:>9.1%}"
-            )
-        return "\n".join(lines)
+        _, header, rows = self.rows(class_names)
+        return "\n".join(
+            f"{name[:25]:<26}{sent:>11}{of:>7}{interval:>19}{fooled:>9}"
+            for name, sent, of, interval, fooled in (header, *rows)
+        )
 
     def plot(self, class_names=None):
-        """Draws the rates as bars; returns the matplotlib figure."""
+        """Draws the rates as bars; returns the matplotlib figure.
+
+        Args:
+            class_names: List of strings, one for each class.
+        """
         return visualization.plot_targets(self, class_names)
 
 
@@ -248,8 +300,8 @@ def target_rates(
 
     Args:
         classifier: Keras model that maps images to class scores.
-        images: Array `(n, H, W, C)` to fit on.
-        held_out: Array `(m, H, W, C)` of other photographs.
+        images: Images `(n, H, W, C)` to fit on.
+        held_out: Images `(m, H, W, C)` of other photographs.
         targets: Sequence of class indices.
         groups: Array `(m,)`, the photograph of each held-out image.
         epsilon, norm, value_range, draws, seed, from_logits: See
@@ -268,8 +320,9 @@ def target_rates(
     check_whole("draws", draws, 1)
     targets = as_wholes("targets", targets, 0, np.inf)
     ball = LpBall(epsilon, norm)
-    images = as_images(images)
-    held_out = as_images(held_out, "held_out")
+    images = as_array(images)
+    held_out = as_pictures(held_out, "held_out", groups)
+    held_out, groups = held_out.images, held_out.groups
     check_alike(images, held_out)
     labelled = LabelledImages(
         classifier, held_out, value_range, groups, batch_size, from_logits

@@ -16,13 +16,14 @@ import tensorflow as tf
 from keras_uap import html_report, visualization
 from keras_uap.analysis.examples import Examples, confidence, take_examples
 from keras_uap.analysis.result import PICTURES, Result, random_noise
-from keras_uap.checks import as_images, as_numbers, check_whole
+from keras_uap.batches import as_pictures
+from keras_uap.checks import as_numbers, check_whole
+from keras_uap.interchange import read_perturbation
 from keras_uap.interval import interval_of_some, is_wide, rate_interval
 from keras_uap.labeller import LabelledImages
 from keras_uap.lp_ball import as_epsilon, as_norm, lp_norm
 from keras_uap.pixels import (
     apply_perturbation,
-    as_perturbation,
     as_value_range,
     same_shape,
 )
@@ -35,7 +36,7 @@ TOO_FEW = (
 )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class FoolingReport(Result):
     """What `fooling_report` measured.
 
@@ -118,6 +119,9 @@ class FoolingReport(Result):
     def dominant_labels(self, most=5):
         """The labels that fooled images are sent to most.
 
+        Args:
+            most: Integer, how many labels to return at most.
+
         Returns:
             List of `(class index, share of the fooled images)`, largest first.
         """
@@ -140,7 +144,11 @@ class FoolingReport(Result):
         return json.dumps(self.to_dict(), indent=2)
 
     def plot(self, class_names=None):
-        """Draws the report on one page; returns the matplotlib figure."""
+        """Draws the report on one page; returns the matplotlib figure.
+
+        Args:
+            class_names: List of strings, one for each class.
+        """
         return visualization.plot_report(self, class_names)
 
     def save_html(self, path, class_names=None, card=None):
@@ -167,6 +175,14 @@ class FoolingReport(Result):
         Args:
             class_names: Sequence of strings, to name the dominant labels.
         """
+        _, _, rows = self.rows(class_names)
+        text = "\n".join(f"{name:<34}{value}" for name, value in rows)
+        if is_wide(self.fooling_interval):
+            text += f"\n{TOO_FEW}"
+        return text
+
+    def rows(self, class_names=None):
+        """A title, the names of the columns and a row for each quantity."""
         unit = ""
         if self.value_range is not None:
             low, high = self.value_range
@@ -223,10 +239,7 @@ class FoolingReport(Result):
         for c, share in self.dominant_labels():
             name = class_name(c, class_names)
             rows.append((f"  to {name}"[:32], f"{share:.1%} of the fooled"))
-        text = "\n".join(f"{name:<34}{value}" for name, value in rows)
-        if is_wide(self.fooling_interval):
-            text += f"\n{TOO_FEW}"
-        return text
+        return "One perturbation", ("", "value"), rows
 
     def _unused_ball(self):
         """What to say of a perturbation that ends far inside its ball."""
@@ -236,8 +249,10 @@ class FoolingReport(Result):
             return ""
         return f"; {self.ball_epsilon:.4g} allowed, not reached"
 
-    def __str__(self):
-        return self.table()
+
+# How often `fooling_report` shows each image to the classifier, beside the
+# draws of noise: clean, perturbed, rounded and unclipped.
+PASSES = 4
 
 
 def fooling_report(
@@ -261,7 +276,7 @@ def fooling_report(
     Args:
         classifier: Keras model that maps images to class scores.
         perturbation: Array `(H, W, C)`, in the pixel units of `value_range`.
-        images: Array `(n, H, W, C)`, not those that the perturbation was
+        images: Images `(n, H, W, C)`, not those that the perturbation was
             fitted on.
         labels: Integer array `(n,)`, for error rates. They play no part in
             fooling rates.
@@ -290,8 +305,10 @@ def fooling_report(
         ValueError: for images that are empty, not finite or of another shape
             than the perturbation, or labels or groups of another length.
     """
-    v = as_perturbation(perturbation)
-    images = as_images(images)
+    v = read_perturbation(perturbation, value_range)
+    pictures = as_pictures(images, "images", groups)
+    images, groups = pictures.images, pictures.groups
+    labels = pictures.labels if labels is None else labels
     norm, value_range = as_norm(norm), as_value_range(value_range)
     same_shape(images.shape[1:], v.shape)
     check_whole("num_random", num_random, 1)
@@ -315,19 +332,17 @@ def fooling_report(
         labelled,
         lambda x: _in_grey_levels(x, v, value_range),
         verbose,
-        "rounded image",
     )
     unclipped_rate = _fooling_rate(
         labelled,
         lambda x: apply_perturbation(x, v, None),
         verbose,
-        "unclipped image",
     )
     rng = np.random.default_rng(seed)
     random_hits, random_sent = [], []
     for _ in range(num_random):
         noise = random_noise(v.shape, lp_norm(v, norm), norm, rng)
-        random = labelled.labels(noise, verbose, "image with noise")
+        random = labelled.labels(noise, verbose)
         random_hits.append(random != labelled.clean)
         random_sent.append(random == target)
     random_hits = np.mean(random_hits, axis=0)
@@ -395,10 +410,10 @@ def _as_labels(labels, images):
     return labels.reshape(-1)
 
 
-def _fooling_rate(labelled, transform, verbose, unit):
+def _fooling_rate(labelled, transform, verbose):
     """The fooling rate of what `transform` makes of a batch of images."""
     labels = labelled.labeller.labels(
-        labelled.images, transform, labelled.batch_size, verbose, unit
+        labelled.images, transform, labelled.batch_size, verbose
     )
     return float(np.mean(labels != labelled.clean))
 

@@ -1,22 +1,48 @@
 """What every measurement returns: a small frozen result.
 
 Its `to_dict` gives what JSON can hold; arrays of pictures, which would make it
-hundreds of megabytes, are left out, and stay under their field names.
+hundreds of megabytes, are left out, and stay under their field names. `table`
+is a text, which notebooks show in HTML, and `plot` a picture.
 """
 
 import dataclasses
 
-import keras
 import numpy as np
 
 from keras_uap.lp_ball import LpBall
+from keras_uap.progress import progress_bar as progress_bar
+from keras_uap.words import html_table, one_line, text_table
 
 # Metadata of a dataclass field of pictures: left out of `to_dict`.
 PICTURES = {"keras_uap_pictures": True}
 
 
 class Result:
-    """Base of the results: `to_dict` from the fields of the dataclass."""
+    """Base of the results: a line, a table and plain values of each.
+
+    A subclass is a frozen dataclass (`eq=False, repr=False`) with `plot` and
+    with `rows`.
+    """
+
+    def rows(self, class_names=None):
+        """What `table` shows.
+
+        Args:
+            class_names: Sequence of strings, to name labels, if there are any.
+
+        Returns:
+            A title, the names of the columns, and a list of rows of strings.
+        """
+        raise NotImplementedError
+
+    def table(self, class_names=None):
+        """The result as a text of at most 80 columns.
+
+        Args:
+            class_names: Sequence of strings, to name labels, if there are any.
+        """
+        title, header, rows = self.rows(class_names)
+        return f"{title}\n{text_table(header, rows)}"
 
     def to_dict(self):
         """The result as plain Python values, for JSON, without pictures."""
@@ -26,6 +52,19 @@ class Result:
             if not field.metadata
         }
 
+    def __str__(self):
+        return self.table()
+
+    def __repr__(self):
+        fields = dataclasses.fields(self)
+        return one_line(
+            type(self).__name__,
+            {field.name: getattr(self, field.name) for field in fields},
+        )
+
+    def _repr_html_(self):
+        return html_table(*self.rows())
+
 
 def _plain(value):
     if isinstance(value, (np.ndarray, np.generic)):
@@ -33,13 +72,6 @@ def _plain(value):
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
     return value
-
-
-def progress_bar(total, verbose, unit):
-    """A Keras progress bar; `verbose="auto"` shows it."""
-    return keras.utils.Progbar(
-        total, verbose=1 if verbose == "auto" else verbose, unit_name=unit
-    )
 
 
 def random_noise(shape, size, norm, rng):

@@ -17,13 +17,16 @@ import numpy as np
 from keras_uap import visualization
 from keras_uap.analysis.fitting import check_alike, default_fit
 from keras_uap.analysis.result import Result, progress_bar
-from keras_uap.checks import as_images, as_sizes, as_wholes, check_whole
+from keras_uap.batches import as_array, as_pictures
+from keras_uap.checks import as_sizes, as_wholes, check_whole
 from keras_uap.interval import rate_interval
 from keras_uap.labeller import LabelledImages
 from keras_uap.lp_ball import LpBall, as_norm
+from keras_uap.visualization.ink import sample
+from keras_uap.words import interval, percent
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class FoolingCurve(Result):
     """Held-out fooling rates against one thing that varies, at k values.
 
@@ -46,6 +49,24 @@ class FoolingCurve(Result):
     norm: str
     num_images: int
     num_groups: int
+
+    def rows(self, class_names=None):
+        """A title, the names of the columns and a row for each value."""
+        rows = [
+            (
+                value if isinstance(value, str) else f"{value:g}",
+                percent(self.fooling_rates[i].mean()),
+                interval(self.intervals[i]),
+                percent(self.random_rates[i]),
+            )
+            for i, value in enumerate(self.values)
+        ]
+        title = (
+            f"Held-out fooling rate, {self.norm} ball, {sample(self)}, "
+            f"{self.fooling_rates.shape[1]} seed(s)"
+        )
+        header = (self.name, "fooled", "95 % interval", "random noise")
+        return title, header, rows
 
     def plot(self):
         """Draws the curve, or bars for names; returns the figure."""
@@ -73,8 +94,8 @@ def sample_size_curve(
 
     Args:
         classifier: Keras model that maps images to class scores.
-        images: Array `(n, H, W, C)`; each fit draws its own subset of it.
-        held_out: Array `(m, H, W, C)` of other photographs.
+        images: Images `(n, H, W, C)`; each fit draws its own subset of it.
+        held_out: Images `(m, H, W, C)` of other photographs.
         sizes: Sequence of integers, at most n.
         num_seeds: Integer, perturbations for each size.
         groups: Array `(m,)`, the photograph of each held-out image.
@@ -95,8 +116,9 @@ def sample_size_curve(
     Reference:
         - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
     """
-    images = as_images(images)
-    check_alike(images, as_images(held_out, "held_out"))
+    images = as_array(images)
+    held_out = as_pictures(held_out, "held_out", groups)
+    check_alike(images, held_out.images)
     sizes = as_wholes("sizes", sizes, 1, len(images))
 
     def subset(size, each):
@@ -144,11 +166,12 @@ def image_kinds(
         classifier: Keras model that maps images to class scores.
         kinds: Dictionary from names to arrays `(n, H, W, C)`: photographs,
             crops of a single one, noise, drawings.
-        held_out: Array `(m, H, W, C)` of photographs.
+        held_out: Images `(m, H, W, C)` of photographs.
         num_seeds: Integer, perturbations for each kind.
         groups: Array `(m,)`, the photograph of each held-out image.
-        fit, epsilon, norm, value_range, draws, seed, batch_size, from_logits,
-            verbose: As for `sample_size_curve`.
+        fit, epsilon, norm, value_range: As for `sample_size_curve`.
+        draws, seed, batch_size: As for `sample_size_curve`.
+        from_logits, verbose: As for `sample_size_curve`.
 
     Returns:
         A `FoolingCurve` named "kind of images", with names as values.
@@ -162,7 +185,7 @@ def image_kinds(
             f"kinds={kinds!r}."
         )
     kinds = {
-        name: as_images(images, f"kinds[{name!r}]")
+        name: as_array(images, f"kinds[{name!r}]")
         for name, images in dict(kinds).items()
     }
     if not kinds:
@@ -206,8 +229,8 @@ def epsilon_curve(
 
     Args:
         classifier: Keras model that maps images to class scores.
-        images: Array `(n, H, W, C)` to fit on.
-        held_out: Array `(m, H, W, C)` of other photographs.
+        images: Images `(n, H, W, C)` to fit on.
+        held_out: Images `(m, H, W, C)` of other photographs.
         epsilons: Sequence of floats above 0, in pixel units.
         num_seeds: Integer, perturbations for each radius.
         groups: Array `(m,)`, the photograph of each held-out image.
@@ -220,7 +243,7 @@ def epsilon_curve(
     Raises:
         ValueError: for radii that are not above 0.
     """
-    images = as_images(images)
+    images = as_array(images)
     epsilons = as_sizes("epsilons", epsilons)
     return _curve(
         "epsilon, pixel units",
@@ -263,7 +286,8 @@ def _curve(
     check_whole("seed", seed, 0)
     check_whole("draws", draws, 1)
     norm = as_norm(norm)
-    held_out = as_images(held_out, "held_out")
+    held_out = as_pictures(held_out, "held_out", groups)
+    held_out, groups = held_out.images, held_out.groups
     balls = []
     for value in values:
         images, epsilon = choose(value, seed)

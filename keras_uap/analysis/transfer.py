@@ -20,14 +20,18 @@ import numpy as np
 
 from keras_uap import visualization
 from keras_uap.analysis.result import Result, random_noise
-from keras_uap.checks import as_groups, as_images, check_whole
+from keras_uap.batches import as_pictures
+from keras_uap.checks import check_whole
+from keras_uap.interchange import read_perturbation
 from keras_uap.labeller import LabelledImages
 from keras_uap.lp_ball import as_norm, lp_norm
-from keras_uap.pixels import as_perturbation, as_value_range
+from keras_uap.pixels import as_value_range
 from keras_uap.resizing import resize_images, resize_perturbation
+from keras_uap.visualization.ink import sample
+from keras_uap.words import interval, percent
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class TransferMatrix(Result):
     """What `transfer_matrix` measured, for p perturbations and c classifiers.
 
@@ -54,6 +58,29 @@ class TransferMatrix(Result):
     num_images: int
     num_groups: int
 
+    def rows(self, class_names=None):
+        """A title, the names of the columns and a row for each pair."""
+        rows = [
+            (
+                name,
+                classifier,
+                percent(self.fooling_rates[i, j]),
+                interval(self.intervals[i, j]),
+                percent(self.random_rates[i, j]),
+                "yes" if self.resized[i, j] else "no",
+            )
+            for i, name in enumerate(self.perturbations)
+            for j, classifier in enumerate(self.classifiers)
+        ]
+        title = (
+            f"Transfer, {self.norm} norm {self.epsilons.max():.4g}, "
+            f"{sample(self)}"
+        )
+        header = (
+            *("found on", "measured on", "fooled", "95 %", "noise", "resized"),
+        )
+        return title, header, rows
+
     def plot(self):
         """Draws the matrix as a heat map; returns the matplotlib figure."""
         return visualization.plot_transfer(self)
@@ -79,7 +106,7 @@ def transfer_matrix(
             models, named by themselves.
         perturbations: Dictionary from names to arrays `(H, W, C)`, or a
             sequence of arrays, named as the classifiers if they are as many.
-        images: Array `(n, H, W, C)`, images that no perturbation was fitted
+        images: Images `(n, H, W, C)`, images that no perturbation was fitted
             on.
         groups: Array `(n,)`, the photograph that each image was cut from.
         norm: `"linf"` or `"l2"`, in which random noise equals a perturbation.
@@ -106,14 +133,14 @@ def transfer_matrix(
     """
     classifiers = _named(classifiers, "classifiers")
     perturbations = _named(perturbations, "perturbations", list(classifiers))
-    images = as_images(images)
-    groups = as_groups(groups, images)
+    pictures = as_pictures(images, "images", groups)
+    images, groups = pictures.images, pictures.groups
     norm = as_norm(norm)
     value_range = as_value_range(value_range)
     check_whole("seed", seed, 0)
     value_ranges = _as_ranges(value_ranges, value_range, classifiers)
     arrays = {
-        name: _as_array(name, perturbation, images.shape)
+        name: _as_array(name, perturbation, images.shape, value_range)
         for name, perturbation in perturbations.items()
     }
     shape = (len(arrays), len(classifiers))
@@ -126,7 +153,7 @@ def transfer_matrix(
             classifier, seen, own, groups, batch_size, from_logits, verbose
         )
         random_rate = {}
-        for row, (v_name, v) in enumerate(arrays.items()):
+        for row, v in enumerate(arrays.values()):
             fitting = v
             if v.shape[:2] != seen.shape[1:3]:
                 fitting = resize_perturbation(v, seen.shape[1:3], norm=norm)
@@ -135,16 +162,14 @@ def transfer_matrix(
             )
             fitting = scale * fitting
             rates[row, column], intervals[row, column] = labelled.rate(
-                fitting, verbose, f"image, {v_name} on {name}"
+                fitting, verbose
             )
             # The noise has the norm that the perturbation arrived with.
             size = round(lp_norm(fitting, norm), 6)
             if size not in random_rate:
                 rng = np.random.default_rng(seed)
                 noise = random_noise(fitting.shape, size, norm, rng)
-                random_rate[size] = labelled.fooled(
-                    noise, verbose, f"image, noise on {name}"
-                ).mean()
+                random_rate[size] = labelled.fooled(noise, verbose).mean()
             random_rates[row, column] = random_rate[size]
     return TransferMatrix(
         perturbations=tuple(arrays),
@@ -186,8 +211,8 @@ def _as_ranges(value_ranges, value_range, classifiers):
     return value_ranges
 
 
-def _as_array(name, perturbation, shape):
-    array = as_perturbation(perturbation)
+def _as_array(name, perturbation, shape, value_range):
+    array = read_perturbation(perturbation, value_range)
     if array.ndim != len(shape) - 1 or array.shape[-1] != shape[-1]:
         raise ValueError(
             "A perturbation must have as many channels as the images. "

@@ -5,46 +5,14 @@ import pathlib
 
 from keras_uap import auditing
 from keras_uap.commands import console, inputs
-from keras_uap.commands.options import (
-    add_ball,
-    add_class_names,
-    add_images,
-    add_model,
-    add_output,
-)
 from keras_uap.interchange import save_perturbation
-
-HELP = "Find out how fragile your classifier is: the strongest of many attacks."
-EXAMPLE = """\
-python -m keras_uap audit --model classifier.keras --images photos/ \\
-      --output audit"""
-
-
-def add_arguments(parser):
-    add_model(parser)
-    add_images(parser)
-    add_ball(parser)
-    parser.add_argument(
-        "--budget",
-        choices=sorted(auditing.BUDGETS),
-        default="standard",
-        help="quick: 4 attacks of 2,000 model passes; standard: 10 of 6,000 "
-        "(default: standard)",
-    )
-    add_class_names(parser)
-    add_output(parser)
 
 
 def run(options):
-    console.make_folder(options.output)
     ball = inputs.make_ball(options)
-    if options.seed < 0:
-        raise console.UsageError(
-            f"--seed must be at least 0. Received: {options.seed}."
-        )
+    console.say("1/3", "loading the model and the pictures")
     classifier = inputs.attach(inputs.load_model(options.model), options)
     class_names = inputs.load_class_names(options, classifier)
-    console.say("1/3", "loading the pictures")
     pictures = inputs.load_images(options, "images", classifier.input_shape[1:])
     # Refuses too few, in the command's own words.
     inputs.in_parts(options, pictures)
@@ -59,6 +27,7 @@ def run(options):
             options.budget,
             options.seed,
             verbose=1,
+            batch_size=options.batch_size,
         )
     except auditing.AuditInterrupted as error:
         audit, interrupted = error.audit, error

@@ -1,36 +1,19 @@
 """`evaluate`: how often a saved perturbation fools a classifier."""
 
+import textwrap
+
 from keras_uap import analysis
-from keras_uap.commands import inputs
-from keras_uap.commands.options import (
-    add_class_names,
-    add_images,
-    add_model,
-    add_perturbation,
-    add_seed,
-)
+from keras_uap.analysis.report import PASSES
+from keras_uap.commands import console, inputs
 
-HELP = "Measure a saved perturbation."
-EXAMPLE = """\
-python -m keras_uap evaluate --model classifier.keras \\
-      --perturbation result/uap.npz --images other_photos/"""
-
-
-def add_arguments(parser):
-    add_model(parser)
-    add_perturbation(parser)
-    add_images(
-        parser,
-        labels="give error rates too: the classes of the pictures are those "
-        "of the model (a folder for each, in sorted order)",
-    )
-    add_seed(parser)
-    add_class_names(parser)
+# Draws of random noise, as wide as the perturbation.
+NOISES = 3
 
 
 def run(options):
     report, class_names, _ = measure(options)
-    return report.table(class_names), report.to_dict()
+    text = f"{report.table(class_names)}\n\n{meaning(report)}"
+    return text, report.to_dict()
 
 
 def measure(options):
@@ -41,17 +24,44 @@ def measure(options):
     class_names = inputs.load_class_names(options, classifier)
     pictures = inputs.load_images(options, "images", shape)
     inputs.check_labels(options, pictures.class_names, classifier)
-    report = analysis.fooling_report(
+    report = report_of(
+        classifier,
+        perturbation,
+        pictures,
+        options,
+        norm=card["norm"],
+        epsilon=card["epsilon"],
+        target=card.get("target"),
+    )
+    return report, class_names or pictures.class_names, card
+
+
+def report_of(classifier, perturbation, pictures, options, **named):
+    """`analysis.fooling_report` of `datasets.Pictures`, and the time left."""
+    count = (PASSES + NOISES) * len(pictures.images)
+    return analysis.fooling_report(
         classifier,
         perturbation,
         pictures.images,
         pictures.labels,
         pictures.groups,
-        norm=card["norm"],
         value_range=inputs.PIXELS,
+        num_random=NOISES,
         seed=options.seed,
-        verbose=0,
-        epsilon=card["epsilon"],
-        target=card.get("target"),
+        batch_size=options.batch_size,
+        verbose=console.Progress("pictures shown", count),
+        **named,
     )
-    return report, class_names or pictures.class_names, card
+
+
+def meaning(report):
+    """What the numbers of a report mean, in a few lines."""
+    rate = f"{report.fooling_rate:.0%}"
+    return textwrap.fill(
+        "One and the same perturbation, added to each of the pictures, changes "
+        f"the model's answer on {rate} of them; random noise of the same norm "
+        f"does so on {report.random_rate:.0%}. What was right or wrong before "
+        "plays no part in it. It is a lower bound: a stronger attack may find "
+        "a worse perturbation.",
+        79,
+    )

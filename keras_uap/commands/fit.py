@@ -4,65 +4,21 @@ import pathlib
 
 import keras
 
-from keras_uap import analysis, datasets, visualization
-from keras_uap.commands import console, inputs
-from keras_uap.commands.options import (
-    add_ball,
-    add_class_names,
-    add_held_out,
-    add_images,
-    add_model,
-    add_output,
-    whole,
-)
+from keras_uap import batches, datasets, visualization
+from keras_uap.commands import console, evaluate, inputs
 from keras_uap.interchange import save_perturbation
 from keras_uap.saving import atomic_path
-
-HELP = "Find a perturbation of your own classifier on your own pictures."
-EXAMPLE = """\
-python -m keras_uap fit --model classifier.keras --images photos/ \\
-      --value-range -1 1 --epsilon 10 --output result"""
 
 # How often many pictures are shown, and few varied ones in all.
 EPOCHS = 5
 VIEWS = 2000
 
-
-def add_arguments(parser):
-    add_model(parser)
-    add_images(parser)
-    add_held_out(parser)
-    add_ball(parser)
-    parser.add_argument(
-        "--update",
-        default="lion",
-        metavar="NAME",
-        help="'deepfool' or a Keras optimizer (default: lion)",
-    )
-    parser.add_argument(
-        "--epochs",
-        type=whole,
-        metavar="N",
-        help="passes over the pictures (default: 5; more where they are few)",
-    )
-    parser.add_argument(
-        "--target",
-        type=int,
-        metavar="CLASS",
-        help="class index to send pictures to (default: any other)",
-    )
-    parser.add_argument(
-        "--augment",
-        action="store_true",
-        help="vary the pictures, also where there are "
-        f"{datasets.FEW} or more (fewer always are)",
-    )
-    add_class_names(parser)
-    add_output(parser)
+# At most so many epochs are told of.
+_LINES = 25
 
 
 def run(options):
-    console.make_folder(options.output)
+    console.say("1/4", "loading the model and the pictures")
     keras.utils.set_random_seed(options.seed)
     classifier = inputs.attach(inputs.load_model(options.model), options)
     class_names = inputs.load_class_names(options, classifier)
@@ -78,39 +34,98 @@ def run(options):
     else:
         train, select = inputs.in_parts(options, pictures, (0.8, 0.2))
         held_out = inputs.load_images(options, "held_out", shape)
-    images = train.images
-    console.say("1/3", f"finding one perturbation on {len(images)} pictures")
+    count = len(train.images)
+    console.say("2/4", f"finding one perturbation on {count} pictures")
     print(
         f"  {len(select.images)} others choose the best epoch, "
-        f"{len(held_out.images)} more are measured on"
+        f"{len(held_out.images)} more are measured on",
+        flush=True,
     )
-    data = {"x": images, "batch_size": inputs.BATCH}
-    epochs = options.epochs
-    if options.augment or len(images) < datasets.FEW:
-        data = {"x": datasets.views(train, inputs.BATCH, seed=options.seed)}
-        epochs = epochs or max(EPOCHS, -(-VIEWS // len(images)))
+    size, epochs = options.batch_size, options.epochs
+    if options.augment or count < datasets.FEW:
+        images = datasets.views(train, size, seed=options.seed)
+        epochs = epochs or max(EPOCHS, -(-VIEWS // count))
         print(f"  each is varied anew {epochs} times: crops, light, mirror")
-    epochs = epochs or EPOCHS
+    else:
+        images = batches.source(train.images)
+    choosing = batches.source(select.images)
+    classify(uap, images, choosing)
     interrupted = fit_or_interrupt(
-        uap, **data, epochs=epochs, validation_data=select.images
+        uap,
+        images,
+        -(-count // size),
+        epochs=epochs or EPOCHS,
+        batch_size=size,
+        validation_data=choosing,
     )
-    console.say("2/3", "measuring")
     return finish(
         options,
         uap,
         interrupted,
-        images=held_out.images,
-        groups=held_out.groups,
+        held_out,
         name=pathlib.Path(options.model).name,
         class_names=class_names,
-        step="3/3",
+        steps=4,
     )
 
 
-def fit_or_interrupt(uap, x, **arguments):
+def classify(uap, *images):
+    """Finds the clean predictions that `fit` needs, and tells the time left.
+
+    Args:
+        uap: `UniversalPerturbation`.
+        *images: Sources, which keep them, or data sets, which do not.
+    """
+    sources = [x for x in images if isinstance(x, batches.ArraySource)]
+    count = sum(len(source.images) for source in sources)
+    progress = console.Progress("pictures classified", count)
+    for source in sources:
+        uap.build_for_source(source)
+        source.batches(1, uap.labeller, verbose=progress)
+
+
+class Lines(keras.callbacks.Callback):
+    """A line for each epoch of a perturbation, and the time left.
+
+    Args:
+        batches: Integer, how many an epoch has.
+    """
+
+    def __init__(self, batches):
+        super().__init__()
+        self._batches = batches
+
+    def on_train_begin(self, logs=None):
+        total = self.params["epochs"] * self._batches
+        self._progress = console.Progress("batches", total)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._progress.update(
+            self._epoch * self._batches + batch + 1,
+            f"epoch {self._epoch + 1} of {self.params['epochs']}, batch "
+            f"{batch + 1} of {self._batches}",
+        )
+
+    def on_epoch_end(self, epoch, logs=None):
+        # Of few pictures there are hundreds of epochs.
+        if (epoch + 1) % -(-self.params["epochs"] // _LINES):
+            return
+        name = "target_rate" if "target_rate" in logs else "fooling_rate"
+        verb = "to the target" if "target_rate" in logs else "fooled"
+        text = f"epoch {epoch + 1} of {self.params['epochs']}: "
+        text += f"{logs[name]:.1%} {verb}"
+        if f"val_{name}" in logs:
+            text += f", {logs[f'val_{name}']:.1%} of the others"
+        self._progress.line(text)
+
+
+def fit_or_interrupt(uap, x, num_batches, **arguments):
     """Fits; returns whether Ctrl-C ended it, with the best v so far kept."""
     try:
-        uap.fit(x, **arguments, verbose=0, callbacks=[console.Progress()])
+        uap.fit(x, **arguments, verbose=0, callbacks=[Lines(num_batches)])
     except KeyboardInterrupt:
         return True
     return False
@@ -120,10 +135,9 @@ def finish(
     options,
     uap,
     interrupted,
-    images,
+    held_out,
     name,
-    step,
-    groups=None,
+    steps,
     class_names=None,
 ):
     """Writes the files; measures, unless the user is in a hurry."""
@@ -146,15 +160,17 @@ def finish(
             "interrupted: keeping the best perturbation so far, in "
             f"{folder / 'uap.keras'} and {folder / 'uap.npz'}"
         )
-    report = analysis.fooling_report(
+    images = held_out.images
+    console.say(
+        f"{steps - 1}/{steps}",
+        f"measuring on {len(images)} pictures that had no part in finding it",
+    )
+    report = evaluate.report_of(
         uap.classifier,
         uap.perturbation,
-        images,
-        groups=groups,
+        held_out,
+        options,
         norm=uap.norm,
-        value_range=uap.value_range,
-        seed=options.seed,
-        verbose=0,
         epsilon=uap.epsilon,
         target=uap.target,
     )
@@ -172,8 +188,8 @@ def finish(
             "target_random_noise_rate": report.target_random_rate,
         }
     save_perturbation(folder / "uap.npz", uap.perturbation, card)
-    console.say(step, f"writing to {folder.resolve()}")
-    text = report.table(class_names)
+    console.say(f"{steps}/{steps}", f"writing to {folder.resolve()}")
+    text = f"{report.table(class_names)}\n\n{evaluate.meaning(report)}"
     console.write_text(folder / "report.txt", text)
     # Photographs of one scene look alike: show them from all over.
     shown = images[:: max(1, len(images) // 6)][:6]

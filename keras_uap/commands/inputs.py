@@ -4,29 +4,31 @@ import pathlib
 
 import keras
 
-import keras_uap
-from keras_uap import datasets, interchange, parts
-from keras_uap.commands.console import UsageError
+# It registers what saved files refer to.
+from keras_uap import api, datasets, interchange, parts
+from keras_uap.commands.console import Progress, UsageError
+from keras_uap.commands.options import PIXELS, read_names, value_range
 
 BATCH = 16
-# Perturbations and pictures are in grey levels, whatever the model takes.
-PIXELS = (0.0, 255.0)
 
 
 def load_model(path):
     """Loads a `.keras` file as it is; gives the path of a SavedModel."""
     path = pathlib.Path(path)
-    if not path.exists():
-        raise UsageError(f"--model {path}: there is no such file.")
     if path.is_dir():
         return path
     try:
-        return keras.saving.load_model(path, compile=False)
+        model = keras.saving.load_model(path, compile=False)
     except Exception as error:
         raise UsageError(
             f"--model {path} cannot be loaded as a Keras model. "
             f"{type(error).__name__}: {datasets.first_line(error)}"
         ) from error
+    if isinstance(model, api.UniversalPerturbation):
+        raise UsageError(
+            f"--model {path} holds a perturbation. Expected: a classifier."
+        )
+    return model
 
 
 def attach(model, options, number=0):
@@ -42,9 +44,9 @@ def attach(model, options, number=0):
         # The channels are those that the classifier states.
         shape = (*options.size, None)
     try:
-        classifier = keras_uap.attach(
+        classifier = api.attach(
             model,
-            _value_range(options, number),
+            value_range(options, number),
             options.channel_order,
             shape,
             output=options.model_output,
@@ -59,6 +61,8 @@ def attach(model, options, number=0):
         for python, here in (
             ("image_shape=(height, width, channels)", "--size HEIGHT WIDTH"),
             ("output=...", "--model-output NAME."),
+            ("output='", "--model-output '"),
+            ("Leave output", "Leave --model-output"),
         ):
             text = text.replace(python, here)
         raise UsageError(text) from error
@@ -69,29 +73,6 @@ def attach(model, options, number=0):
             f"3). This model takes {shape}: use the Python interface."
         )
     return classifier
-
-
-def _value_range(options, number):
-    given = options.value_range or [list(PIXELS)]
-    models = 1 if isinstance(options.model, str) else len(options.model)
-    if len(given) not in (1, models):
-        raise UsageError(
-            "--value-range must be given once for all models, or once for "
-            f"each. Received: {len(given)} for {models} model(s)."
-        )
-    words = given[0 if len(given) == 1 else number]
-    if len(words) == 1 and words[0] in ("caffe", "tf", "torch"):
-        return words[0]
-    try:
-        low, high = map(float, words)
-    except ValueError:
-        low, high = 1.0, 0.0
-    if not low < high:
-        raise UsageError(
-            "--value-range must be two numbers, the lower one first, or "
-            f"caffe, tf or torch. Received: {' '.join(map(str, words))}."
-        )
-    return low, high
 
 
 def load_images(options, name, shape):
@@ -116,6 +97,7 @@ def load_images(options, name, shape):
             options.limit,
             getattr(options, "labels", False),
             "grayscale" if shape[-1] == 1 else "rgb",
+            verbose=Progress("pictures loaded"),
         )
     except datasets.UnreadableError as error:
         raise UsageError(f"--{name.replace('_', '-')} {error}") from error
@@ -175,15 +157,10 @@ def _taken(pictures, part):
 
 def load_perturbation(path, shape=None):
     """Loads a perturbation, in grey levels of 0 to 255, and its card."""
-    try:
-        if pathlib.Path(path).suffix == ".keras":
-            perturbation, card = _of_model(path)
-        else:
-            perturbation, card = interchange.load_perturbation(path)
-    except FileNotFoundError:
-        raise UsageError(
-            f"--perturbation {path}: there is no such file."
-        ) from None
+    if pathlib.Path(path).suffix == ".keras":
+        perturbation, card = _of_model(path)
+    else:
+        perturbation, card = interchange.load_perturbation(path)
     low, high = card["value_range"] or PIXELS
     if shape is not None and perturbation.shape != shape:
         raise UsageError(
@@ -197,8 +174,6 @@ def load_perturbation(path, shape=None):
 
 def _of_model(path):
     """The perturbation of a saved `UniversalPerturbation`, and its card."""
-    if not pathlib.Path(path).exists():
-        raise FileNotFoundError(path)
     try:
         uap = keras.saving.load_model(path)
     except Exception as error:
@@ -207,7 +182,7 @@ def _of_model(path):
             "needs no classifier. "
             f"{type(error).__name__}: {datasets.first_line(error)}"
         ) from error
-    if not isinstance(uap, keras_uap.UniversalPerturbation):
+    if not isinstance(uap, api.UniversalPerturbation):
         raise UsageError(
             f"--perturbation {path} holds a {type(uap).__name__}. Expected: "
             "a UniversalPerturbation, as in the uap.keras of demo or fit."
@@ -225,8 +200,7 @@ def load_class_names(options, classifier):
     """Returns the names in `--class-names`, or None."""
     if options.class_names is None:
         return None
-    text = pathlib.Path(options.class_names).read_text(encoding="utf-8")
-    names = text.splitlines()
+    names = read_names(options.class_names)
     classes = max(2, classifier.output_shape[-1])
     if len(names) != classes:
         raise UsageError(
@@ -241,13 +215,13 @@ def make_ball(options):
     epsilon = options.epsilon
     if epsilon is None:  # The paper's values.
         epsilon = 10.0 if options.norm == "linf" else 2000.0
-    return keras_uap.LpBall(epsilon, options.norm)
+    return api.LpBall(epsilon, options.norm)
 
 
 def make_uap(options, classifier, target=None):
     """Makes a perturbation of the ball in the options."""
     ball = make_ball(options)
-    return keras_uap.UniversalPerturbation(
+    return api.UniversalPerturbation(
         classifier, ball.epsilon, ball.norm, value_range=PIXELS, target=target
     )
 

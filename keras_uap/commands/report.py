@@ -3,24 +3,15 @@
 import pathlib
 
 from keras_uap.commands import console, evaluate
-from keras_uap.commands.options import add_output
-
-HELP = "Write a page about a saved perturbation."
-EXAMPLE = """\
-python -m keras_uap report --model classifier.keras \\
-      --perturbation result/uap.npz --images other_photos/ --output page"""
-
-
-def add_arguments(parser):
-    evaluate.add_arguments(parser)
-    add_output(parser)
 
 
 def run(options):
     console.make_folder(options.output)
+    console.say("1/2", "measuring")
     report, class_names, card = evaluate.measure(options)
-    text = report.table(class_names)
+    text = f"{report.table(class_names)}\n\n{evaluate.meaning(report)}"
     folder = options.output
+    console.say("2/2", f"writing to {folder.resolve()}")
     console.write_figure(folder / "report.png", report.plot(class_names))
     console.write_text(folder / "report.txt", text)
     console.write_text(folder / "report.json", report.to_json())

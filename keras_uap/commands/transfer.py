@@ -5,33 +5,14 @@ import pathlib
 
 from keras_uap import analysis
 from keras_uap.commands import console, inputs
-from keras_uap.commands.options import (
-    add_images,
-    add_model,
-    add_output,
-    add_perturbation,
-    add_seed,
-)
-
-HELP = "Measure several perturbations on several classifiers."
-EXAMPLE = """\
-python -m keras_uap transfer --model one.keras two.keras \\
-      --perturbation one/uap.npz two/uap.npz --images other_photos/"""
+from keras_uap.lp_ball import lp_norm
 
 # Columns of the table that fit 80 characters beside a name.
 _COLUMNS = 4
 
 
-def add_arguments(parser):
-    add_model(parser, several=True)
-    add_perturbation(parser, several=True)
-    add_images(parser)
-    add_seed(parser)
-    add_output(parser)
-
-
 def run(options):
-    console.make_folder(options.output)
+    console.say("1/3", "loading the models and the pictures")
     perturbations, norms = {}, set()
     for name, path in zip(_names(options.perturbation), options.perturbation):
         perturbations[name], card = inputs.load_perturbation(path)
@@ -55,16 +36,26 @@ def run(options):
             f"{' and '.join(map(str, sorted(shapes)))}. Expected: the same."
         )
     pictures = inputs.load_images(options, "images", shape)
+    count = len(pictures.images)
+    console.say("2/3", f"measuring on {count} pictures")
+    # Clean, with each perturbation, and with noise of each of their norms.
+    norm = norms.pop()
+    sizes = {round(lp_norm(v, norm), 6) for v in perturbations.values()}
+    passes = len(classifiers) * (1 + len(perturbations) + len(sizes))
+    progress = console.Progress("pictures shown", passes * count)
     matrix = analysis.transfer_matrix(
         classifiers,
         perturbations,
         pictures.images,
         pictures.groups,
-        norm=norms.pop(),
+        norm=norm,
         value_range=inputs.PIXELS,
         seed=options.seed,
-        verbose=0,
+        batch_size=options.batch_size,
+        verbose=progress,
     )
+    progress.clear()
+    console.say("3/3", f"writing to {options.output.resolve()}")
     console.write_figure(options.output / "transfer.png", matrix.plot())
     text = json.dumps(matrix.to_dict(), indent=2)
     console.write_text(options.output / "transfer.json", text)

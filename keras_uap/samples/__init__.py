@@ -13,6 +13,18 @@ import keras
 import numpy as np
 from PIL import Image
 
+from keras_uap import interchange
+from keras_uap.lp_ball import as_norm
+
+__all__ = [
+    "SPLITS",
+    "class_names",
+    "load_classifier",
+    "load_perturbation",
+    "load_photos",
+    "photo_groups",
+]
+
 _FOLDER = pathlib.Path(__file__).parent
 SPLITS = ("fit", "held_out")
 
@@ -65,6 +77,27 @@ def photo_groups(split):
     return np.array(
         [path.stem.rpartition("_")[0] for path in _photo_paths(split)]
     )
+
+
+def load_perturbation(norm="linf"):
+    """Loads a perturbation of the embedded classifier, ready-made.
+
+    It was found on the photographs of `load_photos("fit")`; its card says how,
+    and how many of those of `load_photos("held_out")` it fools.
+    `benchmarks/sample_perturbations.py` finds it again.
+
+    Args:
+        norm: `"linf"`, with an epsilon of 10, or `"l2"`, of 2,000.
+
+    Returns:
+        A pair of a float32 NumPy array `(224, 224, 3)`, in pixels of 0 to
+        255, and its card, a dictionary.
+
+    Raises:
+        ValueError: for another norm.
+    """
+    name = f"efficientnet_lite0_{as_norm(norm)}.npz"
+    return interchange.load_perturbation(_FOLDER / "perturbations" / name)
 
 
 def class_names():

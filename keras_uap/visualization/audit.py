@@ -13,15 +13,16 @@ def plot_audit(audit, class_names=None):
     Returns:
         A `matplotlib.figure.Figure`.
     """
-    figure = ink.figure(11, 5)
+    figure = ink.figure(11.5, 5)
     rates_at, shown_at, labels_at = figure.subplots(
-        1, 3, width_ratios=[2, 1, 1]
+        1, 3, width_ratios=[2, 1, 1.1]
     )
-    figure.suptitle(
+    ink.suptitle(
+        figure,
         f"Audit, {audit.report.norm} norm at most "
         f"{audit.card['epsilon']:.4g}: {audit.fooling_rate:.0%} fooled, "
         f"{ink.sample(audit)}",
-        fontsize=12,
+        12,
     )
     names = [f"{run.name}, seed {run.seed}" for run in audit.runs]
     rates = [run.fooling_rate for run in audit.runs]
@@ -66,12 +67,12 @@ def plot_audit(audit, class_names=None):
         )
     labels = audit.report.dominant_labels(6)[::-1]
     labels_at.barh(
-        [ink.short_name(c, class_names, 18) for c, _ in labels],
+        [ink.short_name(c, class_names, 14) for c, _ in labels],
         [share for _, share in labels],
         color=ink.CLEAN,
     )
     ink.percent(labels_at.xaxis)
-    labels_at.set_xlabel("share of the fooled images")
-    labels_at.set_title("Labels that they are sent to", fontsize=10)
+    labels_at.set_xlabel("share of the fooled")
+    labels_at.set_title("Labels they are\nsent to", fontsize=10)
     ink.tidy(rates_at, labels_at)
     return figure

@@ -4,7 +4,11 @@ from keras_uap.visualization import ink
 
 
 def plot_baselines(result):
-    """Draws `Baselines`: fooling rates against the norm."""
+    """Draws `Baselines`: fooling rates against the norm.
+
+    Args:
+        result: `keras_uap.analysis.Baselines`.
+    """
     axes = ink.axes(8, 5)
     for i, name in enumerate(result.names):
         rates = result.fooling_rates[i]

@@ -6,7 +6,11 @@ from keras_uap.visualization import ink
 
 
 def plot_diversity(result):
-    """Draws a `Diversity`: its perturbations and their inner products."""
+    """Draws a `Diversity`: its perturbations and their inner products.
+
+    Args:
+        result: `keras_uap.analysis.Diversity`.
+    """
     count = len(result.inner_products)
     figure = ink.figure(max(7.5, 1.8 * count), 6.6)
     grid = figure.add_gridspec(2, count, height_ratios=[1, 2.2])
@@ -36,9 +40,9 @@ def plot_diversity(result):
         if result.num_images
         else ""
     )
-    figure.suptitle(
+    ink.suptitle(
+        figure,
         f"{count} perturbations of one classifier, normalised inner products"
         f"{measured}",
-        fontsize=11,
     )
     return figure

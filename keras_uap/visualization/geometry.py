@@ -5,8 +5,45 @@ import numpy as np
 from keras_uap.visualization import ink
 
 
+def plot_normals(result):
+    """Draws `BoundaryNormals`: the distances, and the first few normals.
+
+    Args:
+        result: `keras_uap.analysis.BoundaryNormals`.
+    """
+    shown = result.normals[:4]
+    if result.normals.ndim != 4 or shown.shape[-1] not in (1, 3):
+        shown = []
+    figure = ink.figure(8 + 0.5 * len(shown), 4.6)
+    grid = figure.add_gridspec(
+        2,
+        1 + (len(shown) + 1) // 2,
+        width_ratios=[2.4] + [1] * -(-len(shown) // 2),
+    )
+    axes = figure.add_subplot(grid[:, 0])
+    axes.hist(result.distances, bins=30, color=ink.CLEAN)
+    axes.set_xlabel("l2 distance to the boundary, pixel units")
+    axes.set_ylabel("images")
+    axes.set_title("Distances", fontsize=10)
+    for i, normal in enumerate(shown):
+        at = figure.add_subplot(grid[i % 2, 1 + i // 2])
+        ink.show(at, ink.stretch(normal))
+        at.set_title(f"normal at image {result.indices[i]}", fontsize=8)
+    figure.suptitle(
+        f"Nearest decision boundaries of {len(result.indices)} of "
+        f"{result.num_images} images",
+        fontsize=11,
+    )
+    ink.tidy(axes)
+    return figure
+
+
 def plot_spectrum(result):
-    """Draws a `NormalSpectrum` beside that of random vectors."""
+    """Draws a `NormalSpectrum` beside that of random vectors.
+
+    Args:
+        result: `keras_uap.analysis.NormalSpectrum`.
+    """
     axes = ink.axes(8, 4.8)
     index = np.arange(1, result.num_normals + 1)
     axes.plot(
@@ -41,8 +78,12 @@ def plot_spectrum(result):
 
 
 def plot_subspace(result):
-    """Draws a `SubspaceFooling`; returns the figure."""
-    axes = ink.axes(8, 4.6)
+    """Draws a `SubspaceFooling`; returns the figure.
+
+    Args:
+        result: `keras_uap.analysis.SubspaceFooling`.
+    """
+    axes = ink.axes(max(8, 2 + 1.1 * len(result.dims)), 4.6)
     names = [f"span of the\nfirst {dim}" for dim in result.dims]
     names.append("whole space")
     rates = [*result.fooling_rates, result.random_rate]
@@ -67,7 +108,11 @@ def plot_subspace(result):
     axes.set_xticks(places, names, fontsize=9)
     ink.percent(axes.yaxis)
     axes.set_ylim(
-        0, min(1.05, 1.25 * max(*result.best_rates, *np.ravel(intervals)))
+        0,
+        min(
+            1.05,
+            max(0.05, 1.25 * max(*result.best_rates, *np.ravel(intervals))),
+        ),
     )
     axes.set_ylabel("fooling rate")
     gain = result.fooling_rates[-1] - result.random_rate

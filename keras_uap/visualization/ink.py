@@ -1,5 +1,11 @@
 """What the pictures share: colours, words and marks."""
 
+import functools
+import io
+import sys
+import textwrap
+import weakref
+
 import numpy as np
 
 # Colour-blind safe (Okabe and Ito, 2008): blue for clean, vermilion for fooled.
@@ -19,7 +25,66 @@ def figure(width, height):
         raise ImportError(
             "Pictures need matplotlib: pip install matplotlib."
         ) from error
-    return Figure(figsize=(width, height), layout="constrained", dpi=110)
+    size = {"figsize": (width, height), "layout": "constrained", "dpi": 110}
+    return _on_screen(size) or Figure(**size)
+
+
+# Backends that put nothing on a screen.
+_FILES = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
+
+# References to figures of ours, which pyplot keeps until they are closed.
+_kept = []
+_MOST_KEPT = 10
+
+
+def _on_screen(size):
+    """A figure that `plt.show()` shows, or None where it shows none.
+
+    Whoever uses pyplot on a screen or in a notebook has imported it. Elsewhere
+    it would keep every figure for nothing. It keeps the last ten of ours: who
+    draws more holds them, and those before can still be saved.
+    """
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is None or pyplot.get_backend().lower() in _FILES:
+        return None
+    figure = pyplot.figure(**size, FigureClass=_screen_figure())
+    # By themselves: a number may by now be that of the caller's own.
+    if len(_kept) == _MOST_KEPT:
+        oldest = _kept.pop(0)()
+        if oldest is not None:
+            pyplot.close(oldest)
+    _kept.append(weakref.ref(figure))
+    return figure
+
+
+def as_png(figure):
+    """A figure as the bytes of a PNG file; pyplot will not show it."""
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is not None:
+        pyplot.close(figure)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    return picture.getvalue()
+
+
+@functools.cache
+def _screen_figure():
+    """The class of the figures that pyplot knows."""
+    from matplotlib.figure import Figure
+
+    class ScreenFigure(Figure):
+        """A figure that a notebook shows once.
+
+        As the last value of a cell it is shown; at the end of the cell all
+        that pyplot knows is shown, this one again.
+        """
+
+        def _ipython_display_(self):
+            from IPython.display import display_png
+
+            display_png(as_png(self), raw=True)
+
+    return ScreenFigure
 
 
 def axes(width, height):
@@ -40,9 +105,51 @@ def class_name(label, class_names):
 
 
 def short_name(label, class_names, most=24):
-    """The name of a class, cut to a number of characters."""
-    text = class_name(label, class_names)
-    return text if len(text) <= most else text[: most - 1] + "\u2026"
+    """The name of a class, cut to a number of characters of common width."""
+    return cut(class_name(label, class_names), most)
+
+
+def cut(text, most, size=9):
+    """Cuts a text to the room of some characters, in points of a font size."""
+    from matplotlib.textpath import TextPath
+
+    def is_wide(text):
+        # A dollar sign would begin a formula.
+        path = TextPath((0, 0), text.replace("$", "S"), size=size)
+        return path.get_extents().width > 0.62 * size * most
+
+    text = " ".join(str(text).split()).replace("$", r"\$")
+    if not text or not is_wide(text):
+        return text
+    while len(text) > 1 and is_wide(text + "\u2026"):
+        text = text[:-1]
+    return text.rstrip("\\") + "\u2026"
+
+
+def fill(text, width, size=11):
+    """Breaks each line of a text that is wider than some inches."""
+    most = max(8, int(width * 72 / (0.6 * size)))
+    lines = text.split("\n")
+    return "\n".join(textwrap.fill(line, most) for line in lines)
+
+
+def suptitle(figure, text, size=11):
+    """Puts a title over the whole figure, in as many lines as it needs."""
+    figure.suptitle(fill(text, figure.get_figwidth(), size), fontsize=size)
+
+
+def tick_names(names, inches, size=9, most=3):
+    """Names for ticks that are so far apart: in lines, the last one cut."""
+    room = max(6, int(inches * 72 / (0.62 * size)))
+    return [
+        "\n".join(
+            cut(line, room, size)
+            for line in textwrap.wrap(
+                str(name), room, max_lines=most, placeholder="\u2026"
+            )
+        )
+        for name in names
+    ]
 
 
 def show(axes, image):

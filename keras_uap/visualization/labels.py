@@ -6,7 +6,12 @@ from keras_uap.visualization import ink
 
 
 def plot_label_flow(flow, class_names=None):
-    """Draws a `LabelFlow`: the top labels, and how many images they take."""
+    """Draws a `LabelFlow`: the top labels, and how many images they take.
+
+    Args:
+        flow: `keras_uap.analysis.LabelFlow`.
+        class_names: List of strings, one for each class.
+    """
     figure = ink.figure(11, 4.6)
     bars, curve = figure.subplots(1, 2, width_ratios=[1, 1.1])
     top = flow.labels[:10][::-1]
@@ -69,28 +74,46 @@ def plot_label_graph(flow, class_names=None, least_share=0.5, most=4):
         return axes.figure
     columns = min(2, len(shown))
     rows = -(-len(shown) // columns)
-    figure = ink.figure(7.2 * columns, 6.6 * rows + 0.5)
-    figure.suptitle(
+    placed = [
+        _places(graph.subgraph(nodes), dominant) for nodes, dominant in shown
+    ]
+    radius = max(
+        np.linalg.norm(p) for places in placed for p in places.values()
+    )
+    # Of the circles, and of the names outside them.
+    inches = 2 * (radius * _UNIT + _NAME) / 72
+    figure = ink.figure(inches * columns + 0.4, (inches + 0.4) * rows + 0.9)
+    ink.suptitle(
+        figure,
         "Label graph: an arrow where more than "
         f"{least_share:.0%} of a label's images go to another\n"
-        f"{len(parts)} weakly connected parts, the largest "
-        f"{len(shown)} drawn; n = {flow.num_images} images; colour: "
+        f"{len(parts)} weakly connected part{'s'[: len(parts) > 1]}, the "
+        f"largest {len(shown)} drawn; n = {flow.num_images} images; colour: "
         "vermilion for the dominant label",
-        fontsize=11,
     )
     all_axes = np.ravel(figure.subplots(rows, columns))
     for axes in all_axes[len(shown) :]:
         axes.set_axis_off()
-    for axes, (nodes, dominant) in zip(all_axes, shown):
-        _draw_part(axes, graph.subgraph(nodes), dominant, class_names)
+    for axes, places, (nodes, dominant) in zip(all_axes, placed, shown):
+        part = graph.subgraph(nodes)
+        _draw_part(axes, part, places, dominant, class_names)
+        half = radius + _NAME / _UNIT
+        axes.set_xlim(-half, half)
+        axes.set_ylim(-half, half)
     return figure
 
 
-def _draw_part(axes, graph, dominant, class_names):
+# Points of a picture of a label graph: how long a first arrow is, how far
+# rings are apart, and what room a name has outside and between them.
+_UNIT, _GAP, _NAME, _INNER_NAME = 135, 0.65, 100, 66
+
+
+def _draw_part(axes, graph, places, dominant, class_names):
     """Draws one part: arrows, and a circle and a name for each label."""
-    places = _places(graph, dominant)
+    inner = set()
     for start, end in graph.edges:
         if start in places and end in places:
+            inner |= {end} if start != dominant else set()
             images = graph[start][end]["images"]
             axes.annotate(
                 "",
@@ -105,7 +128,10 @@ def _draw_part(axes, graph, dominant, class_names):
                 },
             )
     for node, place in places.items():
-        _draw_label(axes, node, place, node == dominant, class_names)
+        if node == dominant:
+            _draw_dominant(axes, node, place, class_names)
+        else:
+            _draw_label(axes, node, place, node in inner, class_names)
     hidden = len(graph) - len(places)
     others = len(graph) - 1
     text = (
@@ -115,43 +141,46 @@ def _draw_part(axes, graph, dominant, class_names):
     if hidden:
         text += f" ({hidden} not drawn)"
     axes.set_title(text, fontsize=10)
-    # Room for the names, which stand outside the circles.
-    low = np.min([*places.values()], axis=0) - 0.7
-    high = np.max([*places.values()], axis=0) + 0.7
-    axes.set_xlim(low[0], high[0])
-    axes.set_ylim(low[1], high[1])
     axes.set_aspect("equal")
     axes.set_axis_off()
 
 
-def _draw_label(axes, label, place, is_dominant, class_names):
-    """The dominant label below its circle, the others outwards from theirs."""
-    colour = ink.FOOLED if is_dominant else ink.CLEAN
-    axes.plot(*place, "o", color=colour, markersize=9)
-    if is_dominant:
-        axes.text(
-            *(place - [0, 0.12]),
-            ink.short_name(label, class_names),
-            fontsize=11,
-            ha="center",
-            va="top",
-            color=ink.FOOLED,
-            fontweight="bold",
-            # The arrows of a large part run behind the name.
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
-            zorder=4,
-        )
-        return
-    right = place[0] >= 0
-    radius = np.hypot(*place)
-    angle = np.degrees(np.arctan2(place[1], place[0]))
+def _draw_dominant(axes, label, place, class_names):
+    """Draws the label in the middle, its name below it."""
+    axes.plot(*place, "o", color=ink.FOOLED, markersize=9)
     axes.text(
-        *(place * (1 + 0.06 / max(1.0, radius))),
-        ink.short_name(label, class_names, 16),
+        *(place - [0, 0.1]),
+        ink.cut(ink.class_name(label, class_names), 15, 10),
+        fontsize=10,
+        ha="center",
+        va="top",
+        color=ink.FOOLED,
+        fontweight="bold",
+        # The arrows of a large part run behind the name.
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+        zorder=4,
+    )
+
+
+def _draw_label(axes, label, place, is_inner, class_names):
+    """Draws a label, its name outwards, or inwards where arrows come in."""
+    axes.plot(*place, "o", color=ink.CLEAN, markersize=9)
+    right = place[0] >= 0
+    angle = np.arctan2(place[1], place[0])
+    room, start = _NAME - 12, place * (1 + 8 / (_UNIT * np.hypot(*place)))
+    if is_inner:
+        # Beside the arrow that goes on to the middle.
+        room = _INNER_NAME
+        start = place * (1 - 9 / (_UNIT * np.hypot(*place)))
+        aside = np.array([-np.sin(angle), np.cos(angle)])
+        start = start + aside * (8 / _UNIT)
+    axes.text(
+        *start,
+        ink.cut(ink.class_name(label, class_names), room / (0.62 * 8), 8),
         fontsize=8,
-        ha="left" if right else "right",
+        ha="left" if right != is_inner else "right",
         va="center",
-        rotation=angle if right else angle + 180,
+        rotation=np.degrees(angle) + (0 if right else 180),
         rotation_mode="anchor",
         color="black",
         zorder=4,
@@ -165,31 +194,32 @@ def _places(graph, dominant, most=18):
         Dictionary from labels to points: the dominant label in the middle, its
         sources around it, theirs beyond. Labels without room are left out.
     """
-    inner = sorted(
+    ring = sorted(
         graph.predecessors(dominant),
         key=lambda n: (-graph[n][dominant]["images"], n),
-    )
-    ring = inner[:most]
-    angles = {
-        node: 2 * np.pi * (i + 0.25) / len(ring) for i, node in enumerate(ring)
-    }
+    )[:most]
+    # What it leads to itself is beside them.
+    ring += [n for n in graph.successors(dominant) if n not in ring]
+    turn = 2 * np.pi / max(1, len(ring))
+    # Of each node, its angle and what angle there is for its sources.
+    nodes = {node: (turn * (i + 0.25), turn) for i, node in enumerate(ring)}
     places = {dominant: np.zeros(2)}
-    places.update({node: _polar(1.0, angle) for node, angle in angles.items()})
-    # Each next ring stands behind the nodes that it points to.
     radius = 1.0
-    while ring and radius < 2.0:
-        radius += 0.5
-        following = []
-        for node in ring:
+    while nodes:
+        places |= {n: _polar(radius, angle) for n, (angle, _) in nodes.items()}
+        if radius > 2.0:
+            break
+        # Each next ring stands behind the nodes that it points to.
+        radius += _GAP
+        following = {}
+        for node, (angle, room) in nodes.items():
             behind = [n for n in graph.predecessors(node) if n not in places]
-            for k, source in enumerate(behind[:4]):
-                spread = 0.16 * (k - (min(len(behind), 4) - 1) / 2)
-                angles[source] = angles[node] + spread
-                places[source] = _polar(radius, angles[source])
-                following.append(source)
-        ring = following
-    for target in graph.successors(dominant):
-        places.setdefault(target, _polar(0.5, 0.0))
+            behind = behind[: min(4, int(room * radius * _UNIT / 13))]
+            step = min(0.2, room / max(1, len(behind)))
+            for k, source in enumerate(behind):
+                spread = step * (k - (len(behind) - 1) / 2)
+                following[source] = angle + spread, step
+        nodes = following
     return places
 
 
@@ -198,9 +228,14 @@ def _polar(radius, angle):
 
 
 def plot_targets(result, class_names=None):
-    """Draws a `TargetRates` as bars; returns the figure."""
+    """Draws a `TargetRates` as bars; returns the figure.
+
+    Args:
+        result: `keras_uap.analysis.TargetRates`.
+        class_names: List of strings, one for each class.
+    """
     order = np.argsort(result.target_rates)
-    axes = ink.axes(8, 1.6 + 0.42 * len(order))
+    axes = ink.axes(8, 2.0 + 0.42 * len(order))
     places = np.arange(len(order))
     axes.barh(
         places,
@@ -227,18 +262,14 @@ def plot_targets(result, class_names=None):
     )
     ink.percent(axes.xaxis)
     axes.set_xlim(0, 1.05)
-    axes.set_xlabel("share of the held-out images")
+    axes.set_xlabel("share of the held-out images not already of the target")
     axes.set_title(
         f"Images sent to a chosen label, {result.norm} norm "
         f"{result.epsilon:g}\n{ink.sample(result)}; lines: 95 %",
         fontsize=10,
     )
-    axes.legend(
-        fontsize=9,
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1.12),
-        ncols=2,
-        frameon=False,
+    axes.figure.legend(
+        fontsize=9, loc="outside lower center", ncols=2, frameon=False
     )
     ink.tidy(axes)
     return axes.figure

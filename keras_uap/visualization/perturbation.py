@@ -3,11 +3,11 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_uap.checks import as_images
+from keras_uap.batches import as_array
+from keras_uap.interchange import read_perturbation
 from keras_uap.labeller import Labeller
 from keras_uap.pixels import (
     apply_perturbation,
-    as_perturbation,
     as_value_range,
     same_shape,
 )
@@ -28,8 +28,9 @@ def plot_perturbation(
     Args:
         classifier: Keras model that maps images to class scores.
         perturbation: Array `(H, W, C)` with 1 or 3 channels, in the pixel
-            units of `value_range`.
-        images: Array `(n, H, W, C)`, the images to ink.show, up to eight.
+            units of `value_range`; or what else stands for one, as in
+            `keras_uap.analysis`.
+        images: Images `(n, H, W, C)`, the images to show, the first eight.
         value_range: Pair of floats, the pixel range.
         class_names: Sequence of strings, the names of the classes.
         from_logits: Boolean, whether the classifier returns logits; `None`
@@ -42,28 +43,33 @@ def plot_perturbation(
     Raises:
         ValueError: if the images do not have the perturbation's shape.
     """
-    v = as_perturbation(perturbation)
+    v = read_perturbation(perturbation, value_range)
     if v.ndim != 3 or v.shape[-1] not in (1, 3):
         raise ValueError(
             "A picture needs a perturbation of shape (height, width, 1 or 3). "
             f"Received: {v.shape}."
         )
-    images = as_images(images[:8])
+    images = as_array(images, most=8)
     same_shape(images.shape[1:], v.shape)
-    low, high = as_value_range(value_range) or (
-        float(images.min()),
-        float(images.max()),
-    )
+    value_range = as_value_range(value_range)
     images = images.astype("float32")
-    perturbed = apply_perturbation(images, v, value_range).numpy()
     labeller = Labeller(classifier, v.shape, from_logits, images[:4])
+    return draw_perturbation(
+        labeller, v, images, value_range, class_names, title
+    )
+
+
+def draw_perturbation(labeller, v, images, value_range, class_names, title):
+    """Draws what `plot_perturbation` does, with a `Labeller` that is there."""
+    low, high = value_range or (float(images.min()), float(images.max()))
+    perturbed = apply_perturbation(images, v, value_range).numpy()
     clean_names, clean_labels = _describe(labeller, images, class_names)
     names, labels = _describe(labeller, perturbed, class_names)
 
     count = len(images)
     figure = ink.figure(2.3 * (count + 1), 5.8)
     if title is not None:
-        figure.suptitle(title, fontsize=12)
+        ink.suptitle(figure, title, 12)
     axes = figure.subplots(2, count + 1)
     largest = np.abs(v).max() or 1.0
     ink.show(axes[0, 0], ink.stretch(v))
@@ -76,6 +82,18 @@ def plot_perturbation(
     axes[1, 0].set_xlabel("change of a pixel value", fontsize=8)
     axes[1, 0].set_yticks([])
     axes[1, 0].tick_params(labelsize=8)
+    for name, at in zip(("clean", "with v"), axes[:, 1]):
+        at.annotate(
+            name,
+            (0, 0.5),
+            (-6, 0),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            rotation=90,
+            ha="right",
+            va="center",
+            fontsize=10,
+        )
     for i in range(count):
         ink.show(axes[0, i + 1], (images[i] - low) / (high - low))
         axes[0, i + 1].set_title(clean_names[i], fontsize=9, color=ink.CLEAN)
@@ -94,7 +112,7 @@ def _describe(labeller, images, class_names):
     probabilities = np.asarray(tf.nn.softmax(labeller.predict(images)))
     labels = probabilities.argmax(axis=-1)
     texts = [
-        f"{ink.class_name(label, class_names)}\n{confidence:.0%} sure"
+        f"{ink.short_name(label, class_names, 26)}\n{confidence:.0%} sure"
         for label, confidence in zip(labels, probabilities.max(axis=-1))
     ]
     return texts, labels

@@ -17,9 +17,8 @@ def plot_report(report, class_names=None):
     """
     figure = ink.figure(11, 8)
     (rates_at, labels_at), (sure_at, classes_at) = figure.subplots(2, 2)
-    epsilon = f"{report.norm} norm {report.epsilon:.4g}"
     figure.suptitle(
-        f"One perturbation, {epsilon}: {ink.sample(report)}", fontsize=12
+        f"One perturbation, {_ball(report)}: {ink.sample(report)}", fontsize=12
     )
     rates = [report.fooling_rate, report.rounded_rate, report.random_rate]
     rates_at.bar(
@@ -65,7 +64,9 @@ def plot_report(report, class_names=None):
         bins,
         color=ink.FOOLED,
         alpha=0.6,
-        label=f"fooled, mean {report.fooled_confidence:.2f}",
+        label=f"fooled, mean {report.fooled_confidence:.2f}"
+        if fooled.any()
+        else "none is fooled",
     )
     sure_at.set_xlabel("probability of the top label")
     sure_at.set_ylabel("images")
@@ -80,10 +81,25 @@ def plot_report(report, class_names=None):
     )
     classes_at.set_xlim(0, 1.02)
     ink.percent(classes_at.xaxis)
-    classes_at.set_xlabel("fooled")
+    classes_at.set_xlabel("share of its images that are fooled")
     classes_at.set_title(
-        "Most common clean labels (images) and how many are fooled",
+        "The most common clean labels (their images)",
         fontsize=10,
     )
     ink.tidy(rates_at, labels_at, sure_at, classes_at)
     return figure
+
+
+def _ball(report):
+    """The norm of the perturbation and the ball that it was sought in."""
+    unit = ""
+    if report.value_range is not None:
+        low, high = report.value_range
+        unit = f" of {high - low:g}"
+    norm = f"{report.norm} norm {report.epsilon:.4g}{unit}"
+    radius = report.ball_epsilon
+    if radius is None:
+        return norm
+    if report.epsilon >= 0.99 * radius:
+        return f"{report.norm} ball of {radius:.4g}{unit}"
+    return f"{norm}, in a ball of {radius:.4g}{unit}"

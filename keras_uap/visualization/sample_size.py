@@ -6,7 +6,11 @@ from keras_uap.visualization import ink
 
 
 def plot_curve(result):
-    """Draws a `FoolingCurve`: a line over numbers, bars over names."""
+    """Draws a `FoolingCurve`: a line over numbers, bars over names.
+
+    Args:
+        result: `keras_uap.analysis.FoolingCurve`.
+    """
     axes = ink.axes(8, 4.8)
     means = result.fooling_rates.mean(axis=1)
     seeds = result.fooling_rates.shape[1]
@@ -23,7 +27,8 @@ def plot_curve(result):
             width=0.16,
             label="random noise, same norm",
         )
-        axes.set_xticks(places, result.values, fontsize=9)
+        names = ink.tick_names(result.values, 6.2 / len(places))
+        axes.set_xticks(places, names, fontsize=9)
     else:
         axes.plot(
             places,
@@ -42,7 +47,9 @@ def plot_curve(result):
         if max(places) > 20 * min(places):
             axes.set_xscale("log")
             axes.minorticks_off()
-        axes.set_xticks(places, [f"{value:g}" for value in result.values])
+        shown = _apart(places, axes.get_xscale() == "log")
+        axes.set_xticks(shown, [f"{value:g}" for value in shown])
+    told = set(_apart(places, not named and axes.get_xscale() == "log"))
     for i, place in enumerate(places):
         low, high = result.intervals[i]
         ink.whisker(axes, place, means[i], low, high)
@@ -56,6 +63,8 @@ def plot_curve(result):
                 color=ink.CLEAN,
                 label="each seed" if i == 0 else None,
             )
+        if place not in told:
+            continue
         axes.annotate(
             f"{means[i]:.0%}",
             (place, means[i]),
@@ -75,3 +84,15 @@ def plot_curve(result):
     ink.legend(axes)
     ink.tidy(axes)
     return axes.figure
+
+
+def _apart(places, is_log):
+    """The places whose names have room beside each other."""
+    places = np.asarray(places)
+    scale = np.log(places) if is_log else places.astype(float)
+    least = 0.07 * np.ptp(scale)
+    kept = []
+    for i in np.argsort(scale):
+        if not kept or scale[i] - scale[kept[-1]] >= least:
+            kept.append(i)
+    return places[kept].tolist()

@@ -4,9 +4,13 @@ from keras_uap.visualization import ink
 
 
 def plot_transfer(result):
-    """Draws a `TransferMatrix` as a heat map; returns the figure."""
+    """Draws a `TransferMatrix` as a heat map; returns the figure.
+
+    Args:
+        result: `keras_uap.analysis.TransferMatrix`.
+    """
     rows, columns = result.fooling_rates.shape
-    axes = ink.axes(3.2 + 1.7 * columns, 2.6 + 0.9 * rows)
+    axes = ink.axes(max(6.5, 3.8 + 1.7 * columns), 3.0 + 0.9 * rows)
 
     def text(i, j):
         low, high = result.intervals[i, j]
@@ -18,8 +22,10 @@ def plot_transfer(result):
 
     texts = [[text(i, j) for j in range(columns)] for i in range(rows)]
     ink.heat_map(axes, result.fooling_rates, texts, "fooling rate")
-    axes.set_xticks(range(columns), result.classifiers, fontsize=9)
-    axes.set_yticks(range(rows), result.perturbations, fontsize=9)
+    names = ink.tick_names(result.classifiers, 1.4)
+    axes.set_xticks(range(columns), names, fontsize=9)
+    names = ink.tick_names(result.perturbations, 1.4)
+    axes.set_yticks(range(rows), names, fontsize=9)
     axes.set_xlabel("measured on")
     axes.set_ylabel("found on")
     note = "\n* resized" if result.resized.any() else ""

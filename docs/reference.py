@@ -1,0 +1,230 @@
+"""Writes the API reference: Markdown pages, made from the docstrings.
+
+A page is a module of the package. What is public is what the package itself
+says: `__all__` where a module has one, all names without a leading underscore
+where not. Griffe takes the docstrings apart, and the Python domain of Sphinx
+lays them out.
+"""
+
+import importlib
+import inspect
+import logging
+import re
+import types
+
+import griffe
+
+MODULES = (
+    "keras_uap",
+    "keras_uap.analysis",
+    "keras_uap.auditing",
+    "keras_uap.datasets",
+    "keras_uap.hardening",
+    "keras_uap.interchange",
+    "keras_uap.losses",
+    "keras_uap.samples",
+    "keras_uap.visualization",
+)
+
+# What the classes of the package call on each other.
+_HOOKS = {
+    "build_for_source",
+    "build_if_stated",
+    "check_loaded",
+    "check_scope",
+    "evaluate_on_fit",
+    "extra_variables",
+    "for_workers",
+    "load_extra_variables",
+    "on_build",
+    "on_one_batch",
+    "progress_metrics",
+    "refuse_bad_batch",
+    "rows",
+}
+
+_OPTIONS = {
+    "returns_named_value": False,
+    "returns_multiple_items": False,
+    "warn_unknown_params": False,
+    "warn_missing_types": False,
+}
+
+
+def public_names(module):
+    """Returns the public names of a module, in order, without modules."""
+    names = getattr(module, "__all__", None) or dir(module)
+    return sorted(
+        name
+        for name in names
+        if not name.startswith("_")
+        and not isinstance(getattr(module, name), types.ModuleType)
+    )
+
+
+def public_members(cls):
+    """Returns the documented methods and properties of a class, by name.
+
+    Those that only fill in what Keras asks for, such as `get_config`, have no
+    docstring of their own.
+    """
+    members = {}
+    for base in reversed(cls.__mro__):
+        if base.__module__.partition(".")[0] != "keras_uap":
+            continue
+        for name, value in vars(base).items():
+            function = getattr(value, "__func__", value)
+            if inspect.isroutine(function) or isinstance(value, property):
+                members[name] = value
+    return {
+        name: value
+        for name, value in sorted(members.items())
+        if not name.startswith("_") and value.__doc__ and name not in _HOOKS
+    }
+
+
+def sections(value):
+    """Returns the sections of a docstring, as Griffe finds them."""
+    text = griffe.Docstring(inspect.getdoc(value) or "")
+    return text.parse("google", **_OPTIONS)
+
+
+def item_names(item):
+    """Returns the names that an item of a section describes."""
+    # Of `norm, epsilon: ...` Griffe takes the second name for a type.
+    names = " ".join(filter(None, (item.name, str(item.annotation or ""))))
+    return re.split(r",?\s+", names)
+
+
+def pages():
+    """Returns the text of each page, by the name of its file."""
+    logging.getLogger("griffe").setLevel(logging.ERROR)
+    modules = [importlib.import_module(name) for name in MODULES]
+    texts = {_file(module): _page(module) for module in modules}
+    texts["index.md"] = _index(modules)
+    return texts
+
+
+def _file(module):
+    return f"{module.__name__.rpartition('.')[2]}.md"
+
+
+def _index(modules):
+    lines = ["# Reference", "", "Made from the docstrings of the package.", ""]
+    for module in modules:
+        lines += [f"## [{module.__name__}]({_file(module)})", ""]
+        lines += ["| name | |", "|---|---|"]
+        for name in public_names(module):
+            path = f"{module.__name__}.{name}"
+            lines.append(f"| {{py:obj}}`{path}` | {_summary(module, name)} |")
+        lines.append("")
+    files = [_file(module) for module in modules]
+    return "\n".join([*lines, "```{toctree}", ":hidden:", "", *files, "```"])
+
+
+def _summary(module, name):
+    value = getattr(module, name)
+    if not callable(value):
+        return f"`{value!r}`" if isinstance(value, str | int) else ""
+    text = (inspect.getdoc(value) or "").partition("\n\n")[0]
+    return " ".join(text.split()).replace("|", r"\|")
+
+
+def _page(module):
+    name = module.__name__
+    lines = [f"# {name}", "", f"```{{py:module}} {name}", "```", ""]
+    lines += _body(module)
+    for public in public_names(module):
+        value = getattr(module, public)
+        lines += [f"## {public}", ""]
+        if inspect.isclass(value):
+            lines += _class(public, value)
+        elif callable(value):
+            lines += _object("function", public, value)
+        else:
+            lines += [f"```{{py:data}} {public}", f":value: {value!r}", "```"]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _class(name, cls):
+    inner = []
+    for member, value in public_members(cls).items():
+        function = getattr(value, "__func__", value)
+        kind = "property" if isinstance(value, property) else "method"
+        options = []
+        if isinstance(value, classmethod):
+            options = [":classmethod:"]
+        elif isinstance(value, staticmethod):
+            options = [":staticmethod:"]
+        inner += _object(kind, member, function, options)
+    return _object("class", name, cls, (), inner, fence="`" * 6)
+
+
+def _object(kind, name, value, options=(), inner=(), fence="`" * 5):
+    bare = kind == "property"
+    call = "" if bare else _signature(value, method=kind == "method")
+    return [
+        f"{fence}{{py:{kind}}} {name}{call}",
+        *options,
+        "",
+        *_body(value),
+        *inner,
+        fence,
+        "",
+    ]
+
+
+def _signature(value, method):
+    try:
+        signature = inspect.signature(value)
+    except ValueError:  # A class of the standard library.
+        return ""
+    parameters = [
+        parameter.replace(annotation=inspect.Parameter.empty)
+        for parameter in signature.parameters.values()
+    ]
+    if method and parameters and parameters[0].name in ("self", "cls"):
+        parameters = parameters[1:]
+    return str(inspect.Signature(parameters))
+
+
+def _body(value):
+    """The docstring as Markdown, its sections as fields."""
+    lines = []
+    fields = []
+    for section in sections(value):
+        kind = section.kind.value
+        if kind == "text":
+            lines += [section.value, ""]
+        elif kind == "parameters":
+            for item in section.value:
+                for name in item_names(item):
+                    name = name.replace("*", r"\*")
+                    fields += _field(f"param {name}", item.description)
+        elif kind == "attributes":
+            items = [
+                f"- {', '.join(f'`{name}`' for name in item_names(item))}: "
+                f"{_indented(item.description, 2)}"
+                for item in section.value
+            ]
+            fields += _field("Attributes", "\n" + "\n".join(items))
+        elif kind == "returns":
+            (item,) = section.value
+            # Griffe takes what stands before a colon for a type.
+            parts = filter(None, (item.annotation, item.description))
+            fields += _field("returns", ": ".join(map(str, parts)))
+        elif kind == "raises":
+            for item in section.value:
+                fields += _field(f"raises {item.annotation}", item.description)
+        else:
+            fields += _field(section.title, section.value.description)
+    return [*lines, *fields, ""]
+
+
+def _field(name, text):
+    return [f":{name}: {_indented(text, 4)}"]
+
+
+def _indented(text, by):
+    return text.rstrip().replace("\n", "\n" + " " * by)

@@ -1,0 +1,459 @@
+"""Hardening a classifier: it keeps its own answers while it is attacked.
+
+    v <- 0
+    for each batch of images x:
+        t <- answers of the classifier of before on x
+        climb v:    v <- project(v + step_size * direction(d objective / d v))
+        train on:   robustness * distance(t, classifier(clip(x + v)))
+                    + (1 - robustness) * distance(t, classifier(x))
+
+The distance is the Kullback-Leibler divergence of soft answers, as in
+distillation: a thousand probabilities say more of an image than its label, so
+that few images do, and no labels are needed. The second term keeps the answers
+on clean images. Both terms come from one forward and one backward pass.
+
+The classifier runs as at inference: the statistics of batch normalization stay
+as they are, which a few hundred images would spoil, and nothing is dropped.
+
+Reference:
+    - [Hinton et al., 2015](https://arxiv.org/abs/1503.02531), soft answers
+    - [Zhang et al., 2019](https://arxiv.org/abs/1901.08573), the two terms
+    - [Shafahi et al., 2018](https://arxiv.org/abs/1811.11304), climbing along
+"""
+
+import collections
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_uap import losses
+from keras_uap.ascent import climb
+from keras_uap.checks import check_number
+from keras_uap.keras_private import TrainerHooks, higher_is_better
+from keras_uap.labeller import stated_shape
+from keras_uap.logits import logits_function
+from keras_uap.lp_ball import LpBall
+from keras_uap.pixels import (
+    NoPerturbationError,
+    apply_perturbation,
+    as_value_range,
+    same_shape,
+)
+from keras_uap.saving import WholeFiles, not_compiled, random_state_kept
+
+# What images are to be given: probabilities `(n, num_classes)` at a
+# temperature, and labels `(n,)`.
+Targets = collections.namedtuple(
+    "Targets", ["probabilities", "labels", "temperature"]
+)
+
+# A step of v as a share of epsilon: longer ones jump between corners of the
+# ball, and a network that has learned those is fooled in between.
+STEP = 0.2
+
+
+@keras.saving.register_keras_serializable(package="keras_uap")
+class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
+    """Trains a classifier to keep its answers under a universal perturbation.
+
+    The classifier is trained in place, in a plain `fit` with callbacks,
+    `validation_data` and saving. Its answers of before, kept in a copy, are
+    what it is to give on clean images and on perturbed ones. The perturbation
+    climbs along. To take the defence off, use `classifier` alone.
+
+    Example:
+
+    ```python
+    defence = keras_uap.AdversarialDistiller(classifier, epsilon=10.0)
+    rate = keras.optimizers.schedules.CosineDecay(2e-4, decay_steps=steps)
+    defence.compile(keras.optimizers.Adam(rate))
+    defence.fit(images, epochs=5)  # Or (images, labels).
+    classifier.save("hardened.keras")  # Loads without keras_uap.
+    ```
+
+    `fit` and `evaluate` tell, at the perturbation of the moment, the shares of
+    images on which the classifier gives the label of before (or the one
+    given): `clean_agreement` and `perturbed_agreement`. A *fresh* perturbation
+    fools more: what a defence is worth is measured by `keras_uap.audit`.
+
+    Args:
+        classifier: Keras model that maps images to class scores: logits,
+            softmax or a sigmoid. Its trainable weights are trained.
+        epsilon: Float above 0, the radius of the ball that holds the
+            perturbation, in the pixel units of `value_range`.
+        norm: `"linf"`, `"l2"`, `np.inf` or `2`, the norm of the ball.
+        value_range: Pair of floats, the pixel range that the classifier
+            takes, or `None` for no clipping.
+        robustness: Float between 0 and 1, how much robustness to buy: the
+            weight of the perturbed images. The clean ones have the rest.
+        temperature: Float above 0. What soft answers are divided by, as
+            logits; from a high one the classifier learns all of its logits,
+            at 1 the probabilities. Given labels have none.
+        objective: What the perturbation climbs: `"dominant"` or another loss
+            of `UniversalPerturbation.compile` that needs no features, or
+            `None`, what the classifier is trained on.
+        step_size: Float above 0, how far one step moves the perturbation, in
+            pixel units (each value for l-infinity, the norm for l2). `None`
+            takes a fifth of `epsilon`.
+        from_logits: Boolean, whether the classifier returns logits. `None`
+            finds out.
+        **kwargs: `name`, as for any Keras model.
+
+    Attributes:
+        classifier: The model in training.
+        teacher: The copy of it as it was before.
+        v: Weight `(1, H, W, C)`, the perturbation, in pixel units.
+
+    Raises:
+        TypeError: if `classifier` is not a Keras model, or one that cannot be
+            copied, or `epsilon` not a number.
+        ValueError: for arguments out of range.
+
+    Reference:
+        - [Zhang et al., 2019](https://arxiv.org/abs/1901.08573)
+        - [Shafahi et al., 2018](https://arxiv.org/abs/1811.11304)
+    """
+
+    def __init__(
+        self,
+        classifier,
+        epsilon,
+        norm="linf",
+        value_range=(0, 255),
+        robustness=0.5,
+        temperature=1.0,
+        objective="dominant",
+        step_size=None,
+        from_logits=None,
+        **kwargs,
+    ):
+        if not isinstance(classifier, keras.Layer):
+            raise TypeError(
+                "classifier must be a Keras model that maps images to class "
+                f"scores. Received: classifier={classifier!r} of type "
+                f"{type(classifier).__name__}."
+            )
+        ball = LpBall(epsilon, norm)
+        check_number("robustness", robustness, least=0, most=1)
+        check_number("temperature", temperature, above=0, below=np.inf)
+        if step_size is not None:
+            check_number("step_size", step_size, above=0, below=np.inf)
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(autocast=False, **kwargs)
+        self.ball = ball
+        self.value_range = as_value_range(value_range)
+        self.robustness = float(robustness)
+        self.temperature = float(temperature)
+        self.objective = _as_objective(objective)
+        self.step_size = float(
+            STEP * self.ball.epsilon if step_size is None else step_size
+        )
+        self.from_logits = from_logits
+        self.classifier = classifier
+        self.teacher = _copy(classifier)
+        self._mean_loss = keras.metrics.Mean("loss")
+        self._clean_agreement = higher_is_better(
+            keras.metrics.Mean("clean_agreement")
+        )
+        self._perturbed_agreement = higher_is_better(
+            keras.metrics.Mean("perturbed_agreement")
+        )
+        shape = stated_shape(classifier)
+        if shape is not None:
+            self.build((None, *shape))
+
+    @property
+    def epsilon(self):
+        """The radius of the ball, in the pixel units of `value_range`."""
+        return self.ball.epsilon
+
+    @property
+    def norm(self):
+        """The norm of the ball, `"linf"` or `"l2"`."""
+        return self.ball.norm
+
+    # Building ---------------------------------------------------------------
+
+    def build(self, input_shape):
+        if self.built:
+            return
+        shape = tuple(input_shape[1:])
+        self.v = self.add_weight(
+            (1, *shape),
+            "zeros",
+            # Nothing but its own steps moves it.
+            trainable=False,
+            aggregation="only_first_replica",
+            dtype="float32",
+            autocast=False,
+            name="perturbation",
+        )
+        some = np.zeros((1, *shape), "float32")
+        for model in (self.classifier, self.teacher):
+            if not model.built:
+                model(some, training=False)
+        # A model that is given data for the first time has weights now.
+        self.teacher.set_weights(self.classifier.get_weights())
+        self._logits = logits_function(self.classifier, self.from_logits, some)
+        self._teacher_logits = logits_function(
+            self.teacher, self.from_logits, some
+        )
+        self._num_classes = self._logits(some).shape[-1]
+        self.built = True
+
+    # Keras takes for granted that all that is trainable below is trained.
+
+    @property
+    def trainable_variables(self):
+        return self.classifier.trainable_variables
+
+    @property
+    def trainable_weights(self):
+        return self.trainable_variables
+
+    @property
+    def non_trainable_weights(self):
+        trained = {id(weight) for weight in self.trainable_variables}
+        return [weight for weight in self.weights if id(weight) not in trained]
+
+    @property
+    def metrics(self):
+        return [
+            self._mean_loss,
+            self._clean_agreement,
+            self._perturbed_agreement,
+        ]
+
+    def compile(self, optimizer="adam", **kwargs):
+        """Compiles the training, as `keras.Model.compile` does.
+
+        Args:
+            optimizer: Keras optimizer or its name. The learning rate is that
+                of fine-tuning: 1e-4, falling to 0, where Adam's own is 1e-3.
+            **kwargs: What else `keras.Model.compile` takes, but for `loss` and
+                `metrics`: the model has its own.
+        """
+        for name in ("loss", "metrics"):
+            if kwargs.pop(name, None) is not None:
+                raise ValueError(
+                    f"AdversarialDistiller has {name} of its own. Received: "
+                    f"compile({name}=...). Leave it out."
+                )
+        super().compile(optimizer=optimizer, loss=None, **kwargs)
+        self._compile_arguments = {"optimizer": self.optimizer, **kwargs}
+
+    def get_compile_config(self):
+        return keras.saving.serialize_keras_object(self._compile_arguments)
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            # So that its weights in a file find a place.
+            self.build_optimizer()
+
+    # One batch --------------------------------------------------------------
+
+    def call(self, inputs, training=False):
+        """Class scores of images, from the classifier.
+
+        Args:
+            inputs: Images `(n, H, W, C)`, in the pixel units of `value_range`.
+            training: Boolean, of no effect: the classifier runs as at
+                inference.
+        """
+        return self.classifier(inputs, training=False)
+
+    def train_step(self, data):
+        images, targets = self._unpack(data)
+        variables = self.trainable_variables
+        if not variables:
+            raise ValueError(
+                "There is nothing to train: the classifier has no trainable "
+                "weights. Set classifier.trainable = True."
+            )
+        with tf.GradientTape(persistent=True) as tape:
+            v = tf.convert_to_tensor(self.v)
+            tape.watch(v)
+            clean, perturbed = self._clean_and_perturbed(images, v)
+            loss = self._distance(targets, clean, perturbed)
+            scaled = self.optimizer.scale_loss(loss)
+            height = loss
+            if self.objective is not None:
+                height = -_depth(self.objective, targets.labels, perturbed)
+        uphill = tape.gradient(height, v)
+        gradients = tape.gradient(scaled, variables)
+        self.optimizer.apply(gradients, variables)
+        climb(self.v, uphill, self.ball, self.step_size)
+        return self._measured(targets, clean, perturbed, loss)
+
+    def test_step(self, data):
+        images, targets = self._unpack(data)
+        v = tf.convert_to_tensor(self.v)
+        clean, perturbed = self._clean_and_perturbed(images, v)
+        loss = self._distance(targets, clean, perturbed)
+        return self._measured(targets, clean, perturbed, loss)
+
+    def _unpack(self, data):
+        """Returns images, and the `Targets` that they are to be given."""
+        if not self.built:
+            raise ValueError(
+                "The classifier does not state the size of its images. Build "
+                "the model first: defence.build((None, height, width, "
+                "channels))."
+            )
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if sample_weight is not None:
+            raise ValueError(
+                "AdversarialDistiller takes images, or images and labels. "
+                "Received: sample weights, too."
+            )
+        images = tf.cast(x, "float32")
+        same_shape(images.shape, self.v.shape[1:])
+        if y is None:
+            logits = self._teacher_logits(images)
+            return images, Targets(
+                tf.nn.softmax(logits / self.temperature),
+                tf.argmax(logits, axis=-1),
+                self.temperature,
+            )
+        return images, self._targets_of(y)
+
+    def _targets_of(self, y):
+        """`Targets` of class indices `(n,)`, or of probabilities."""
+        classes = self._num_classes
+        y = tf.convert_to_tensor(y)
+        if y.shape.rank == 2 and y.shape[-1] == classes:
+            y = tf.cast(y, "float32")
+            return Targets(y, tf.argmax(y, axis=-1), 1.0)
+        if y.shape.rank == 2 and y.shape[-1] == 1:
+            y = y[:, 0]
+        if y.shape.rank != 1:
+            raise ValueError(
+                "Labels must be class indices (n,), or probabilities (n, "
+                f"{classes}). Received: shape {tuple(y.shape)}."
+            )
+        labels = tf.cast(y, "int64")
+        return Targets(tf.one_hot(labels, classes), labels, 1.0)
+
+    def _clean_and_perturbed(self, images, v):
+        """The logits of both, from one forward."""
+        perturbed = apply_perturbation(images, v, self.value_range)
+        logits = self._logits(tf.concat([images, perturbed], axis=0))
+        return tf.split(logits, 2)
+
+    def _distance(self, targets, clean, perturbed):
+        loss = self.robustness * _divergence(targets, perturbed)
+        loss += (1 - self.robustness) * _divergence(targets, clean)
+        return loss + sum(self.classifier.losses)
+
+    def _measured(self, targets, clean, perturbed, loss):
+        count = tf.shape(clean)[0]
+        self._mean_loss.update_state(loss, sample_weight=count)
+        for metric, logits in (
+            (self._clean_agreement, clean),
+            (self._perturbed_agreement, perturbed),
+        ):
+            metric.update_state(tf.argmax(logits, axis=-1) == targets.labels)
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    # Results and files ------------------------------------------------------
+
+    @property
+    def perturbation(self):
+        """The perturbation as a NumPy array `(H, W, C)`, in pixel units."""
+        if not self.built:
+            raise NoPerturbationError("Call fit.")
+        return keras.ops.convert_to_numpy(self.v)[0]
+
+    def get_build_config(self):
+        return {"image_shape": list(self.v.shape[1:])} if self.built else {}
+
+    def build_from_config(self, config):
+        if "image_shape" in config:
+            self.build((None, *config["image_shape"]))
+
+    def get_config(self):
+        config = super().get_config()
+        objective = self.objective
+        if objective is not None:
+            objective = keras.saving.serialize_keras_object(objective)
+        config.update(
+            {
+                # The teacher is a copy of it; its weights are in the file.
+                "classifier": not_compiled(
+                    keras.saving.serialize_keras_object(self.classifier)
+                ),
+                "epsilon": self.epsilon,
+                "norm": self.norm,
+                "value_range": self.value_range,
+                "robustness": self.robustness,
+                "temperature": self.temperature,
+                "objective": objective,
+                "step_size": self.step_size,
+                "from_logits": self.from_logits,
+            }
+        )
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        for name in ("classifier", "objective"):
+            if config[name] is not None:
+                config[name] = keras.saving.deserialize_keras_object(
+                    config[name]
+                )
+        return cls(**config)
+
+
+def _divergence(targets, logits):
+    """The mean Kullback-Leibler divergence from soft answers, at scale 1."""
+    # As large for any temperature, as in Hinton et al.
+    scale = targets.temperature
+    crossentropy = tf.nn.softmax_cross_entropy_with_logits(
+        targets.probabilities, logits / scale
+    )
+    entropy = -tf.reduce_sum(
+        tf.math.xlogy(targets.probabilities, targets.probabilities), axis=-1
+    )
+    return scale**2 * tf.reduce_mean(crossentropy - entropy)
+
+
+def _depth(objective, labels, logits):
+    """The mean of a loss that is small where images are fooled."""
+    arguments = (labels, logits)
+    if isinstance(objective, losses.BatchLoss):
+        summary = objective.summary(labels, logits)
+        summary = tf.nest.map_structure(tf.stop_gradient, summary)
+        arguments += (losses.Seen(None, None, summary),)
+    return tf.reduce_mean(objective.call(*arguments))
+
+
+def _as_objective(objective):
+    if objective is None:
+        return None
+    objective = losses.get(objective)
+    if getattr(objective, "needs_features", False):
+        raise ValueError(
+            "The objective of AdversarialDistiller must be one of logits. "
+            f"Received: {objective.name!r}, which needs features. Pass "
+            "'dominant', 'crossentropy', 'margin' or None."
+        )
+    return objective
+
+
+def _copy(classifier):
+    """A frozen copy of a model, with weights of its own."""
+    try:
+        with random_state_kept():
+            config = keras.saving.serialize_keras_object(classifier)
+            copy = keras.saving.deserialize_keras_object(not_compiled(config))
+    except Exception as error:
+        raise TypeError(
+            "The classifier cannot be copied, and its answers of before are "
+            "what it is to keep. Expected: a model that keras.saving can save "
+            f"and load. Received: {classifier.name!r}, {error}"
+        ) from error
+    copy.trainable = False
+    return copy

@@ -1,0 +1,57 @@
+"""The picture files of a folder, found before anything heavy is loaded."""
+
+import os
+import pathlib
+
+import numpy as np
+
+_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".gif"),
+    *(".webp", ".tif", ".tiff"),
+)
+
+
+def find_pictures(folder, labels, limit):
+    """Finds the pictures in a folder and in those below it.
+
+    Args:
+        folder: String or path.
+        labels: Boolean, whether each folder in it is a class.
+        limit: Integer, the most pictures to take, from all over; or `None`.
+
+    Returns:
+        An array of paths, an int64 array of their classes, and a list of the
+        names of the folders in it.
+
+    Raises:
+        ValueError: if there are no pictures, or no labels.
+    """
+    folder = pathlib.Path(folder)
+    # What macOS adds to archives, and what is hidden, is no class.
+    names = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.is_dir() and not path.name.startswith((".", "__MACOSX"))
+    )
+    paths, numbers = [], []
+    for number, name in enumerate(names if labels else [""]):
+        for root, _, files in sorted(os.walk(folder / name)):
+            found = [f for f in files if f.lower().endswith(_SUFFIXES)]
+            paths += [os.path.join(root, file) for file in sorted(found)]
+            numbers += [number] * len(found)
+    if labels and not names and find_pictures(folder, False, None):
+        raise ValueError(
+            f"{folder} has no labels: they are the names of the folders in it, "
+            "a folder for each class. It has pictures only."
+        )
+    if not paths:
+        raise ValueError(
+            f"No pictures in {folder} or the folders below it. Expected files "
+            f"that end in one of {', '.join(_SUFFIXES)}."
+        )
+    paths, numbers = np.array(paths), np.array(numbers, "int64")
+    if limit is not None and limit < len(paths):
+        # The first files may all be of one class.
+        some = np.arange(limit) * len(paths) // limit
+        paths, numbers = paths[some], numbers[some]
+    return paths, numbers, names

@@ -1,0 +1,422 @@
+"""Every kind of images and of perturbations goes wherever one does."""
+
+import keras
+import models
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_uap
+from keras_uap import (
+    analysis,
+    auditing,
+    batches,
+    datasets,
+    interchange,
+    visualization,
+)
+
+QUIET = {"value_range": (0, 1), "verbose": 0}
+FIT = {**QUIET, "epsilon": 0.05, "draws": 16}
+
+
+class Sequence(keras.utils.PyDataset):
+    """Batches of 7 images, each with its labels."""
+
+    def __init__(self, images):
+        super().__init__()
+        self.images = images
+
+    def __len__(self):
+        return -(-len(self.images) // 7)
+
+    def __getitem__(self, index):
+        images = self.images[7 * index : 7 * index + 7]
+        return images, np.zeros(len(images), int)
+
+
+def _once(images):
+    """A generator that gives its batches once."""
+    given = iter(np.array_split(images, 3))
+    return tf.data.Dataset.from_generator(
+        lambda: given,
+        output_signature=tf.TensorSpec((None, *images.shape[1:]), "float32"),
+    )
+
+
+IMAGES = {
+    "list": list,
+    "tensor": tf.constant,
+    "data": lambda x: tf.data.Dataset.from_tensor_slices(x).batch(7),
+    "pairs": lambda x: tf.data.Dataset.from_tensor_slices(
+        (x, np.zeros(len(x), int))
+    ).batch(7),
+    "sequence": Sequence,
+    "pictures": datasets.Pictures,
+    "once": _once,
+}
+
+
+def classifier():
+    return models.cnn()
+
+
+def v():
+    rng = np.random.default_rng(3)
+    return rng.uniform(-0.05, 0.05, models.SHAPE).astype("float32")
+
+
+def spectrum(model):
+    x = models.images(20)
+    rng = np.random.default_rng(0)
+    return analysis.normal_spectrum(rng.normal(size=x.shape))
+
+
+def _reports(result):
+    values = result.to_dict()
+    # Labels that come along add error rates.
+    return {
+        name: value
+        for name, value in values.items()
+        if "error_rate" not in name and "second" not in name
+    }
+
+
+# Functions of a classifier, images to fit on and images to measure on.
+FUNCTIONS = {
+    "deepfool": lambda c, x, h: keras_uap.deepfool(c, x, verbose=0)._asdict(),
+    "evaluate": lambda c, x, h: _evaluated(c, x),
+    "fit": lambda c, x, h: _fitted(c, x, h),
+    "stop": lambda c, x, h: _stopped(c, x),
+    "fit_perturbation": lambda c, x, h: analysis.fit_perturbation(c, x, **FIT),
+    "baseline_rates": lambda c, x, h: analysis.baseline_rates(
+        c, v(), x, h, **QUIET
+    ),
+    "boundary_normals": lambda c, x, h: analysis.boundary_normals(
+        c, x, verbose=0
+    ),
+    "label_flow": lambda c, x, h: analysis.label_flow(c, v(), x, **QUIET),
+    "target_rates": lambda c, x, h: analysis.target_rates(c, x, h, [1], **FIT),
+    "fooling_report": lambda c, x, h: analysis.fooling_report(
+        c, v(), x, **QUIET
+    ),
+    "epsilon_curve": lambda c, x, h: analysis.epsilon_curve(
+        c, x, h, (0.05,), draws=16, **QUIET
+    ),
+    "image_kinds": lambda c, x, h: analysis.image_kinds(c, {"x": x}, h, **FIT),
+    "sample_size_curve": lambda c, x, h: analysis.sample_size_curve(
+        c, x, h, (8,), 1, **FIT
+    ),
+    "perturbation_diversity": lambda c, x, h: analysis.perturbation_diversity(
+        c, x, h, 2, **FIT
+    ),
+    "subspace_fooling": lambda c, x, h: analysis.subspace_fooling(
+        c, spectrum(c), x, (5,), epsilon=1.0, num_random=1, **QUIET
+    ),
+    "subspace_perturbation": lambda c, x, h: analysis.subspace_perturbation(
+        c, spectrum(c), x, 5, epsilon=1.0, steps=2, **QUIET
+    ),
+    "transfer_matrix": lambda c, x, h: analysis.transfer_matrix(
+        [c], [v()], x, **QUIET
+    ),
+    "plot_perturbation": lambda c, x, h: _texts(
+        visualization.plot_perturbation(c, v(), x, (0, 1))
+    ),
+}
+
+
+def _texts(figure):
+    return [axes.get_title() for axes in figure.axes]
+
+
+def _uap(c):
+    uap = keras_uap.UniversalPerturbation(c, 0.05, value_range=(0, 1))
+    uap.build((None, *models.SHAPE))
+    uap.seed_generator.state.assign([1, 0])
+    return uap
+
+
+def _evaluated(c, x):
+    uap = _uap(c)
+    uap.perturbation = v()
+    return uap.evaluate(x, verbose=0, return_dict=True)["fooling_rate"]
+
+
+def _fitted(c, x, h):
+    uap = _uap(c)
+    uap.compile("lion")
+    uap.fit(x, batch_size=7, shuffle=False, validation_data=h, verbose=0)
+    return uap.best_rate.numpy()
+
+
+def _stopped(c, x):
+    uap = _uap(c)
+    uap.perturbation = v()
+    stop = keras_uap.StopAtFoolingRate(0.99, x)
+    uap.fit(models.images(8), verbose=0, callbacks=[stop])
+    return uap.perturbation
+
+
+def _plain(result):
+    if isinstance(result, analysis.report.Result):
+        return _reports(result)
+    return result
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", IMAGES)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_kind_of_images_gives_what_the_array_gives(name, kind):
+    c = classifier()
+    x, h = models.images(20), models.images(20, 2)
+    expected = _plain(FUNCTIONS[name](c, x, h))
+    found = _plain(FUNCTIONS[name](c, IMAGES[kind](x), IMAGES[kind](h)))
+    if name == "fit":  # Batches of another size.
+        assert 0 <= found <= 1
+    else:
+        keras.tree.map_structure(
+            lambda a, b: np.testing.assert_equal(a, b), expected, found
+        )
+
+
+def test_all_public_functions_of_images_are_tried():
+    takers = {
+        name
+        for name, value in vars(analysis).items()
+        if callable(value)
+        and not isinstance(value, type)
+        and "images" in value.__code__.co_varnames[: value.__code__.co_argcount]
+    }
+    assert takers <= set(FUNCTIONS)
+
+
+@pytest.mark.parametrize("kind", ["data", "pairs", "sequence", "pictures"])
+def test_audit_takes_every_kind_of_images(kind):
+    x = models.images(30)
+    expected = auditing._pictures(classifier(), x, None, (0, 1))
+    found = auditing._pictures(classifier(), IMAGES[kind](x), None, (0, 1))
+    np.testing.assert_array_equal(expected.images, found.images)
+    assert (found.labels is not None) == (kind in ("pairs", "sequence"))
+
+
+def test_groups_and_labels_come_along():
+    x = models.images(20)
+    groups, labels = np.arange(20) // 2, np.zeros(20, int)
+    report = analysis.fooling_report(
+        classifier(),
+        v(),
+        datasets.Pictures(x, labels=labels, groups=groups),
+        **QUIET,
+    )
+    assert report.num_groups == 10
+    assert report.error_rate is not None
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "text"),
+    [
+        (None, TypeError, "images must be an array of numbers"),
+        ("photos", TypeError, "images must be an array of numbers"),
+        (np.zeros((0, 8, 8, 3)), ValueError, "at least one image"),
+        (
+            tf.data.Dataset.from_tensor_slices(np.zeros((0, 8, 8, 3))),
+            ValueError,
+            "images is empty",
+        ),
+        (
+            tf.data.Dataset.from_tensors(np.zeros((2, 8, 8, 3))).repeat(),
+            ValueError,
+            r"without an end. Pass images.take\(count\)",
+        ),
+        (
+            tf.data.Dataset.from_tensors(np.full((2, 8, 8, 3), np.nan)),
+            ValueError,
+            "must be finite",
+        ),
+        (
+            tf.data.Dataset.from_tensors([["a", "b"]]),
+            TypeError,
+            "must hold numbers",
+        ),
+    ],
+)
+def test_images_that_are_none_are_refused(images, error, text):
+    with pytest.raises(error, match=text):
+        keras_uap.deepfool(classifier(), images, verbose=0)
+
+
+# Perturbations --------------------------------------------------------------
+
+
+def _saved(folder, kind):
+    uap = _uap(models.cnn())
+    uap.perturbation = v()
+    if kind == "model":
+        return uap
+    if kind == "layer":
+        return keras_uap.PerturbationLayer(v(), value_range=(0, 1))
+    if kind == "keras":
+        uap.save(folder / "uap.keras")
+        return str(folder / "uap.keras")
+    card = {"epsilon": 0.05, "norm": "linf", "value_range": (0, 1)}
+    return interchange.save_perturbation(folder / "uap.npz", v(), card)
+
+
+PERTURBED = {
+    "layer": lambda c, p, x: (
+        keras_uap.PerturbationLayer(p, value_range=(0, 1)).perturbation
+    ),
+    "initial": lambda c, p, x: (
+        keras_uap.UniversalPerturbation(
+            c, 0.05, value_range=(0, 1), initial_perturbation=p
+        ).perturbation
+    ),
+    "resize": lambda c, p, x: keras_uap.resize_perturbation(p, 6),
+    "report": lambda c, p, x: analysis.fooling_report(c, p, x, **QUIET),
+    "flow": lambda c, p, x: analysis.label_flow(c, p, x, **QUIET),
+    "baselines": lambda c, p, x: analysis.baseline_rates(c, p, x, x, **QUIET),
+    "transfer": lambda c, p, x: analysis.transfer_matrix(
+        {"c": c}, {"p": p}, x, **QUIET
+    ),
+    "inner": lambda c, p, x: analysis.inner_products([p, v()]),
+    "plot": lambda c, p, x: _texts(
+        visualization.plot_perturbation(c, p, x, (0, 1))
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["model", "layer", "keras", "npz"])
+@pytest.mark.parametrize("name", PERTURBED)
+def test_every_kind_of_perturbation_gives_what_the_array_gives(
+    name, kind, tmp_path
+):
+    c, x = models.linear(), models.images(12)
+    expected = _plain(PERTURBED[name](c, v(), x))
+    found = _plain(PERTURBED[name](c, _saved(tmp_path, kind), x))
+    keras.tree.map_structure(
+        lambda a, b: np.testing.assert_equal(a, b), expected, found
+    )
+
+
+def test_a_perturbation_of_another_pixel_range_is_refused(tmp_path):
+    for kind in ("model", "keras", "npz"):
+        with pytest.raises(ValueError, match="another pixel range"):
+            keras_uap.PerturbationLayer(_saved(tmp_path, kind))
+
+
+def test_files_that_are_no_perturbation_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        keras_uap.PerturbationLayer(tmp_path / "none.npz")
+    models.cnn().save(tmp_path / "cnn.keras")
+    with pytest.raises(ValueError, match="holds a Sequential"):
+        keras_uap.PerturbationLayer(tmp_path / "cnn.keras")
+    (tmp_path / "text.npz").write_text("v")
+    with pytest.raises(ValueError, match="not a perturbation saved by"):
+        keras_uap.PerturbationLayer(tmp_path / "text.npz")
+
+
+# Generators -----------------------------------------------------------------
+
+
+def test_a_generator_loses_no_batch():
+    x = models.images(12)
+    seen = []
+
+    def note(batch):
+        seen.append(batch)
+        return batch
+
+    data = _once(x).map(
+        lambda b: tf.ensure_shape(
+            tf.numpy_function(note, [b], tf.float32), b.shape
+        )
+    )
+    _uap(models.cnn()).evaluate(data, verbose=0)
+    np.testing.assert_array_equal(np.concatenate(seen), x)
+
+
+def test_a_generator_is_fitted_on_whole():
+    x = models.images(12)
+    rates = []
+    for data in (tf.data.Dataset.from_tensor_slices(x).batch(4), _once(x)):
+        uap = _uap(models.cnn())
+        uap.compile("lion")
+        uap.fit(data, verbose=0)
+        rates.append(uap.perturbation)
+    np.testing.assert_array_equal(*rates)
+
+
+def test_a_spent_generator_is_named():
+    uap = _uap(models.cnn())
+    uap.compile("lion")
+    with pytest.raises(ValueError, match="must begin anew each time"):
+        uap.fit(_once(models.images(12)), epochs=2, verbose=0)
+    with pytest.raises(ValueError, match="Pass steps_per_epoch"):
+        _uap(models.cnn()).fit(_once(models.images(12)), verbose=0)
+
+
+def test_a_generator_that_begins_anew_is_read_in_every_epoch():
+    x = models.images(12)
+    data = tf.data.Dataset.from_generator(
+        lambda: iter(np.array_split(x, 3)),
+        output_signature=tf.TensorSpec((None, *x.shape[1:]), "float32"),
+    )
+    found = []
+    for each in (data, tf.data.Dataset.from_tensor_slices(x).batch(4)):
+        uap = _uap(models.cnn())
+        uap.fit(each, epochs=3, verbose=0)
+        found.append(uap.perturbation)
+    np.testing.assert_array_equal(*found)
+
+
+def test_of_a_data_set_only_what_is_shown_is_read():
+    x = models.images(4)
+    data = tf.data.Dataset.from_tensors(x).repeat()
+    assert len(batches.as_array(data, most=6)) == 6
+
+
+# Heads and averages ---------------------------------------------------------
+
+
+def test_a_head_that_is_another_is_found_on_the_first_images():
+    x = models.images(24)
+    c = models.linear(activation="softmax")
+    dense = c.layers[-1]
+    # A `call` of this one layer's own, which no type tells of.
+    dense.call = lambda inputs, **_: keras.ops.softmax(
+        -keras.ops.matmul(inputs, dense.kernel) - dense.bias
+    )
+    for use in ("fit", "evaluate"):
+        uap = _uap(c)
+        getattr(uap, use)(x, verbose=0)
+        labels = uap.labeller.labels(x)
+        np.testing.assert_array_equal(labels, c.predict(x, verbose=0).argmax(1))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("swap", [False, True])
+def test_a_layer_stays_in_its_ball_under_averages(norm, swap):
+    x = models.images(24)
+    layer = keras_uap.PerturbationLayer(
+        epsilon=0.3, norm=norm, value_range=(0, 1)
+    )
+    training = keras.Sequential(
+        [keras.Input(models.SHAPE), layer, models.cnn()]
+    )
+    training.compile(
+        keras.optimizers.SGD(0.01, use_ema=True, ema_momentum=0.5),
+        "sparse_categorical_crossentropy",
+    )
+    callbacks = [keras.callbacks.SwapEMAWeights()] if swap else []
+    for _ in range(3):
+        training.fit(
+            x,
+            np.arange(24) % 4,
+            batch_size=4,
+            epochs=2,
+            verbose=0,
+            callbacks=callbacks,
+        )
+        v = layer.perturbation
+        assert v.any()
+        assert layer.ball.norm_of(v[np.newaxis]) <= 0.3

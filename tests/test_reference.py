@@ -1,0 +1,117 @@
+"""Tests that the reference has every public name, with its arguments."""
+
+import importlib
+import inspect
+import pathlib
+import re
+import sys
+
+import keras
+import pytest
+
+import keras_uap
+
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
+sys.path.insert(0, str(DOCS))
+
+import reference  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def pages():
+    return reference.pages()
+
+
+def keras_own(path, value):
+    """Arguments that Keras describes: of every object, of its own methods."""
+    if inspect.isclass(value):
+        return {"name", "dtype", "reduction", "**kwargs"}
+    cls, _, name = path.removeprefix("keras_uap.").partition(".")
+    owner = getattr(keras_uap, cls, None)
+    own = getattr(keras.Model, name, None)
+    model = inspect.isclass(owner) and issubclass(owner, keras.Model)
+    if own is None or not model:
+        return set()
+    names = {"inputs", "training", "zipped", *inspect.signature(own).parameters}
+    return names | {"input_signature", "*args", "**kwargs"}
+
+
+def names_in(page):
+    found = re.findall(r"^`+\{py:(?:class|function|data)\} (\w+)", page, re.M)
+    assert len(found) == len(set(found))
+    return set(found)
+
+
+def documented():
+    """Public functions, classes, methods and properties, by their path."""
+    for module in map(importlib.import_module, reference.MODULES):
+        for name in reference.public_names(module):
+            value = getattr(module, name)
+            path = f"{module.__name__}.{name}"
+            if callable(value):
+                yield path, value
+            if inspect.isclass(value):
+                for member, function in reference.public_members(value).items():
+                    yield f"{path}.{member}", function
+
+
+def test_every_public_name_has_its_place(pages):
+    missing = set(dir(keras_uap)) - names_in(pages["keras_uap.md"])
+    modules = {name for name in missing if not name.startswith("__")}
+    assert missing - modules == {"__version__"}
+    assert {f"keras_uap.{name}" for name in modules} < set(reference.MODULES)
+    for path in reference.MODULES[1:]:
+        module = importlib.import_module(path)
+        here = {
+            name
+            for name in getattr(module, "__all__", dir(module))
+            if not name.startswith("_")
+            and not inspect.ismodule(getattr(module, name))
+        }
+        assert here
+        assert names_in(pages[f"{path.rpartition('.')[2]}.md"]) == here
+
+
+def test_the_contents_name_them_all(pages):
+    for path in reference.MODULES:
+        for name in reference.public_names(importlib.import_module(path)):
+            assert f"`{path}.{name}`" in pages["index.md"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [pytest.param(*each, id=each[0]) for each in documented()],
+)
+def test_every_argument_is_described(path, value):
+    assert inspect.getdoc(value), f"{path} has no docstring"
+    if isinstance(value, property):
+        return
+    described = set()
+    for section in reference.sections(value):
+        if section.kind.value in ("parameters", "attributes"):
+            for item in section.value:
+                described |= set(reference.item_names(item))
+    function = getattr(value, "__func__", value)
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # An exception.
+        return
+    stars = {"VAR_POSITIONAL": "*", "VAR_KEYWORD": "**"}
+    expected = {
+        stars.get(parameter.kind.name, "") + parameter.name
+        for parameter in parameters
+        if parameter.name not in ("self", "cls")
+    }
+    # Those of every Keras object are described by Keras, and so are the
+    # methods that do what Keras' own do.
+    assert expected - described - keras_own(path, value) == set()
+    assert "" not in described
+
+
+def test_markdown_is_kept(pages):
+    page = pages["keras_uap.md"]
+    assert ":param epsilon: Float above 0, the radius of the ball" in page
+    assert ":raises TypeError:" in page
+    assert "```python" in page
+    assert "(https://arxiv.org/abs/1610.08401)" in page
+    assert not re.search(r"^ *(Args|Returns|Raises|Attributes):$", page, re.M)

@@ -1,0 +1,189 @@
+"""What a notebook shows: one line, a table, HTML, a picture of everything."""
+
+import dataclasses
+import html.parser
+import inspect
+
+import models
+import numpy as np
+import pytest
+
+import keras_uap
+from keras_uap import analysis, auditing, words
+from keras_uap.analysis.result import Result
+
+HOSTILE = '<script>alert("&")</script>'
+
+
+class Parser(html.parser.HTMLParser):
+    """Collects the tags and the texts, and finds tags that do not match."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.texts, self.open = set(), [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def results():
+    """One of each result, with class names that are not one's own."""
+    x, c = models.images(24), models.linear()
+    quiet = {"value_range": (0, 1), "verbose": 0}
+    v = 0.2 * np.sign(np.random.default_rng(0).normal(size=models.SHAPE))
+    fit = {"fit": lambda images, epsilon, seed: v + seed, **quiet}
+    normals = analysis.boundary_normals(c, x, verbose=0)
+    spectrum = analysis.normal_spectrum(normals)
+    audit = auditing.audit(
+        c, models.images(40), None, 0.1, budget="quick", **quiet
+    )
+    return [
+        audit,
+        normals,
+        spectrum,
+        analysis.subspace_fooling(
+            c, spectrum, x, (1, 3), epsilon=1.0, num_random=2, **quiet
+        ),
+        analysis.baseline_rates(c, v, x, x, **quiet),
+        analysis.perturbation_diversity(c, x, x, 2, **fit),
+        analysis.perturbation_diversity(c, x, None, 2, **fit),
+        analysis.label_flow(c, v, x, **quiet),
+        analysis.target_rates(c, x, x, [0, 2], epsilon=0.1, draws=16, **quiet),
+        analysis.fooling_report(c, v, x, target=1, **quiet),
+        analysis.sample_size_curve(c, x, x, (4, 8), 2, **fit),
+        analysis.image_kinds(c, {HOSTILE: x, "b" * 90: x}, x, **fit),
+        analysis.transfer_matrix(
+            {HOSTILE: c, "c" * 90: c}, {HOSTILE: v, "d" * 90: v}, x, **quiet
+        ),
+    ]
+
+
+@pytest.fixture(scope="module")
+def all_results():
+    return results()
+
+
+def test_there_is_one_of_each(all_results):
+    kinds = {
+        value
+        for value in (*vars(analysis).values(), auditing.Audit)
+        if inspect.isclass(value) and issubclass(value, Result)
+    }
+    assert kinds == {type(result) for result in all_results}
+
+
+def test_a_line_a_table_and_html(all_results):
+    for result in all_results:
+        line = repr(result)
+        assert "\n" not in line
+        assert len(line) < 1000
+        assert "array(" not in line
+        assert line.startswith(type(result).__name__ + "(")
+
+        table = result.table()
+        assert str(result) == table
+        assert max(map(len, table.splitlines())) <= 80
+        assert len(table.splitlines()) > 2
+
+        parser = Parser()
+        parser.feed(result._repr_html_())
+        assert not parser.open
+        assert parser.tags <= {
+            *("table", "caption", "thead", "tbody", "tr", "th", "td"),
+        }
+        _, header, rows = result.rows()
+        assert all(len(row) == len(header) for row in rows)
+        found = " ".join(parser.texts)
+        assert all(str(cell) in found for row in rows for cell in row)
+
+
+def test_names_of_classes_are_named_and_escaped(all_results):
+    names = [HOSTILE, *("a very long name of a class" * 5 for _ in range(3))]
+    for result in all_results:
+        if "class_names" not in inspect.signature(result.plot).parameters:
+            continue
+        table = result.table(names)
+        assert max(map(len, table.splitlines())) <= 80
+        html = words.html_table(*result.rows(names))
+        assert "<script>" not in html
+
+
+def test_every_result_has_a_picture(all_results):
+    for result in all_results:
+        assert result.plot().axes
+
+
+def test_the_fields_of_results_are_frozen(all_results):
+    for result in all_results:
+        field = dataclasses.fields(result)[0].name
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(result, field, 0)
+
+
+def test_one_line_of_what_is_not_a_result():
+    x = models.images(12)
+    uap = keras_uap.UniversalPerturbation(
+        models.cnn(), 0.05, value_range=(0, 1), name="uap"
+    )
+    uap.fit(x, validation_data=x, verbose=0)
+    layer = keras_uap.PerturbationLayer(uap, value_range=(0, 1), rate=0.5)
+    lines = {
+        "UniversalPerturbation": (uap, ["epsilon=0.05", "norm='linf'"]),
+        "PerturbationLayer": (layer, ["rate=0.5", "<1 x 8 x 8 x 3 float32>"]),
+        "DeepFool": (keras_uap.DeepFool(), ["boundary='dominant'"]),
+        "LpBall": (keras_uap.LpBall(3, 2), ["epsilon=3", "norm='l2'"]),
+        "DeepFoolResult": (
+            keras_uap.deepfool(models.cnn(), x, verbose=0),
+            ["perturbations=<12 x 8 x 8 x 3 float32>"],
+        ),
+        "Pictures": (keras_uap.datasets.Pictures(x), ["<12 x 8 x 8 x 3"]),
+    }
+    for name, (thing, parts) in lines.items():
+        line = repr(thing)
+        assert line.startswith(name + "(")
+        assert "\n" not in line
+        assert len(line) < 400
+        for part in parts:
+            assert part in line
+    assert "best_rate" in repr(uap)
+    unbuilt = keras_uap.UniversalPerturbation(
+        models.Subclassed(), 0.05, value_range=(0, 1), from_logits=False
+    )
+    assert "perturbation=" not in repr(unbuilt)
+    assert "perturbations" not in repr(keras_uap.PerturbationLayer())
+
+
+def test_summary_says_what_was_sought_and_found(capsys):
+    uap = keras_uap.UniversalPerturbation(
+        models.cnn(), 0.05, value_range=(0, 1)
+    )
+    uap.summary()
+    assert "nothing since it was made" in capsys.readouterr().out
+    uap.fit(models.images(12), validation_data=models.images(8), verbose=0)
+    lines = []
+    uap.summary(print_fn=lines.append)
+    text = "\n".join(lines)
+    for part in (
+        "linf norm at most 0.05, pixels in (0.0, 1.0)",
+        "any other label",
+        f"fooling rate {uap.best_rate.numpy():.1%} on validation data",
+        "12 images; all epochs done",
+        "Total params",  # Of Keras' own.
+    ):
+        assert part in text
+
+
+def test_plot_of_a_perturbation():
+    uap = keras_uap.UniversalPerturbation(
+        models.cnn(), 0.05, value_range=(0, 1)
+    )
+    figure = uap.plot(models.images(3), ["a", "b", "c", "d"], title="mine")
+    assert figure.get_suptitle() == "mine"
+    assert len(figure.axes) == 8
