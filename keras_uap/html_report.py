@@ -27,7 +27,7 @@ from keras_uap.saving import atomic_path
 from keras_uap.version import __version__
 from keras_uap.visualization import ink
 
-_TEMPLATES = pathlib.Path(__file__).parent / "templates"
+TEMPLATES = pathlib.Path(__file__).parent / "templates"
 
 # Larger pictures are shrunk, those up to the small size kept to the bit.
 _LARGEST, _SMALL = 512, 96
@@ -351,7 +351,7 @@ def _write(path, page):
     import markupsafe
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -360,7 +360,7 @@ def _write(path, page):
     environment.filters["whole"] = _whole
     environment.filters["tenths"] = lambda rate: f"{rate:.1%}"
     parts = {
-        name: (_TEMPLATES / f"report.{name}").read_text(encoding="utf-8")
+        name: (TEMPLATES / f"report.{name}").read_text(encoding="utf-8")
         for name in ("css", "js")
     }
     text = environment.get_template("report.html.j2").render(

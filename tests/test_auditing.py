@@ -198,6 +198,38 @@ def test_result(linear, many, tmp_path):
     assert card["held_out"]["fooling_rate"] == audit.fooling_rate
 
 
+def test_interrupted_after_a_run(linear, many, monkeypatch):
+    fit = auditing._Attacker.run
+
+    def interrupt(attacker, name, *arguments):
+        if name != "dominant":
+            raise KeyboardInterrupt
+        return fit(attacker, name, *arguments)
+
+    monkeypatch.setattr(auditing._Attacker, "run", interrupt)
+    with pytest.raises(KeyboardInterrupt, match="after 1 of 2 runs") as caught:
+        run(linear(), many)
+    audit = caught.value.audit
+    assert [row.name for row in audit.runs] == ["dominant"]
+    assert audit.fooling_rate == recount(audit, linear(), many)
+    assert "Interrupted after 1 of 2 runs" in str(audit)
+    # Before the first run is finished, there is nothing to keep.
+    budget = auditing.Budget(300, TWO[1:])
+    monkeypatch.setattr(auditing, "BUDGETS", {"quick": budget})
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(linear(), many)
+    assert not isinstance(caught.value, auditing.AuditInterrupted)
+
+
+def test_page(linear, many, tmp_path):
+    audit = run(linear(), many)
+    audit.save_html(tmp_path / "audit.html", list("abcd"))
+    text = (tmp_path / "audit.html").read_text(encoding="utf-8")
+    assert f"<strong>{audit.fooling_rate:.0%}</strong>" in text
+    assert text.count("<figure>") == 8
+    assert f"{audit.passes:,} model passes" in text
+
+
 def test_no_gradient_is_told(linear, many, all_runs):
     """Rounded scores have no gradient: the attacks find next to nothing."""
     model = keras.Sequential(

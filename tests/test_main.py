@@ -299,7 +299,8 @@ def test_fit_and_evaluate(changes, run, tmp_path):
     check_columns(out)
     assert "epoch 2 of 2: " in out
     names = {path.name for path in output["--output"].iterdir()}
-    assert names == {"uap.keras", "uap.npz", "uap.png", "report.txt"}
+    pages = {"report.html", "report.txt"}
+    assert names == pages | {"uap.keras", "uap.npz", "uap.png"}
     v, card = interchange.load_perturbation(output["--output"] / "uap.npz")
     # A model around a SavedModel refers to a folder, which can be exchanged.
     safe = changes.get("--model") != "exported"
@@ -367,7 +368,10 @@ def test_report(run, tmp_path):
     check_columns(out)
     folder = output["--output"]
     names = {path.name for path in folder.iterdir()}
-    assert names == {"report.png", "report.txt", "report.json"}
+    assert names == {"report.html", "report.png", "report.txt", "report.json"}
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    # Named by the file that was passed, whatever the card says.
+    assert "<h1><bdi>model.keras</bdi></h1>" in page
     assert (folder / "report.txt").read_text().strip() in out
     status, text, _ = run(*words("report", EVALUATE, output | {"--json": []}))
     assert json.loads(text) == json.loads((folder / "report.json").read_text())
@@ -391,7 +395,10 @@ def test_audit(run, tmp_path, monkeypatch):
     assert "wider than 30 points" in text
     folder = output["--output"]
     names = {path.name for path in folder.iterdir()}
-    assert names == {"uap.npz", "audit.json", "audit.txt", "audit.png"}
+    texts = {"audit.html", "audit.json", "audit.txt"}
+    assert names == texts | {"uap.npz", "audit.png"}
+    page = (folder / "audit.html").read_text(encoding="utf-8")
+    assert "<h1><bdi>model.keras</bdi></h1>" in page
     values = json.loads((folder / "audit.json").read_text())
     assert f"{values['fooling_rate']:.1%}" in out
     v, card = interchange.load_perturbation(folder / "uap.npz")
@@ -400,6 +407,30 @@ def test_audit(run, tmp_path, monkeypatch):
     assert np.abs(v).max() <= 10
     _, text, _ = run(*words("audit", AUDIT, output | {"--json": []}))
     assert json.loads(text)["fooling_rate"] == values["fooling_rate"]
+
+
+def test_interrupted_audit_leaves_what_is_finished(run, tmp_path, monkeypatch):
+    names = ["dominant", "cross-entropy", "DeepFool"]
+    budget = auditing.Budget(200, [(name, 0) for name in names])
+    monkeypatch.setattr(auditing, "BUDGETS", {"quick": budget})
+    fit = auditing._Attacker.run
+
+    def interrupt(attacker, name, *arguments):
+        if name == "DeepFool":
+            raise KeyboardInterrupt
+        return fit(attacker, name, *arguments)
+
+    monkeypatch.setattr(auditing._Attacker, "run", interrupt)
+    status, _, err = run(*words("audit", AUDIT, {"--output": tmp_path}))
+    assert status == 130
+    assert "interrupted after 2 of 3 runs" in err
+    assert str(tmp_path / "audit.html") in err
+    values = json.loads((tmp_path / "audit.json").read_text())
+    assert [run["name"] for run in values["runs"]] == names[:2]
+    assert "2 of 3 runs: the others may fool more" in values["warnings"][0]
+    page = (tmp_path / "audit.html").read_text(encoding="utf-8")
+    assert "Interrupted after 2 of 3 runs" in page
+    assert (tmp_path / "uap.npz").exists()
 
 
 def test_class_folders_share_every_part(run, workplace, tmp_path, monkeypatch):
@@ -618,7 +649,8 @@ def test_demo(run, tmp_path, monkeypatch):
     assert (status, err) == (0, "")
     check_columns(out)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"uap.keras", "uap.npz", "uap.png", "report.txt"}
+    pages = {"report.html", "report.txt"}
+    assert names == pages | {"uap.keras", "uap.npz", "uap.png"}
     v, card = interchange.load_perturbation(tmp_path / "uap.npz")
     assert v.shape == (224, 224, 3)
     measured = card["held_out"]

@@ -31,7 +31,12 @@ def test_every_package_is_shipped(options):
 
 
 def test_every_data_file_is_shipped(options):
-    folder = ROOT / "keras_uap" / "samples"
+    data = options["options.package_data"]
+    folder = ROOT / "keras_uap"
+    pages = {path for p in data["keras_uap"].split() for path in folder.glob(p)}
+    assert pages == set(folder.glob("templates/**/*"))
+    assert len(pages) == 3
+    folder = folder / "samples"
     patterns = options["options.package_data"]["keras_uap.samples"].split()
     shipped = {path for p in patterns for path in folder.glob(p)}
     found = {
