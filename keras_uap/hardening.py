@@ -335,6 +335,7 @@ def harden_pictures(
         value_range,
         robustness,
         TEMPERATURE,
+        seed=seed,
         from_logits=from_logits,
     )
     shared = (ball, value_range, budget, seed, from_logits, verbose, parts)
@@ -370,6 +371,7 @@ def harden_pictures(
         "learning_rate": learning_rate,
         "temperature": TEMPERATURE,
         "step_size": distiller.step_size,
+        "restart_every": distiller.restart_every,
         "batch_size": BATCH,
         "labels": pictures.labels is not None,
         "budget": budget,
