@@ -32,7 +32,11 @@ import tensorflow as tf
 from keras_uap import losses
 from keras_uap.ascent import climb
 from keras_uap.checks import check_number, check_whole
-from keras_uap.keras_private import TrainerHooks, higher_is_better
+from keras_uap.keras_private import (
+    TrainerHooks,
+    higher_is_better,
+    monitored,
+)
 from keras_uap.labeller import stated_shape
 from keras_uap.logits import logits_function
 from keras_uap.lp_ball import LpBall
@@ -231,11 +235,8 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
 
     @property
     def metrics(self):
-        return [
-            self._mean_loss,
-            self._clean_agreement,
-            self._perturbed_agreement,
-        ]
+        shares = [self._clean_agreement, self._perturbed_agreement]
+        return [self._mean_loss, *shares, monitored(shares)]
 
     def compile(self, optimizer="adam", **kwargs):
         """Compiles the training, as `keras.Model.compile` does.
@@ -263,6 +264,28 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         if self.built:
             # So that its weights in a file find a place.
             self.build_optimizer()
+
+    def build_optimizer(self):
+        """Gives the optimizer its variables; `fit` calls it first of all."""
+        if not self.built:
+            raise ValueError(
+                "The classifier does not state the size of its images. Build "
+                "the model first: defence.build((None, height, width, "
+                "channels))."
+            )
+        super().build_optimizer()
+
+    def check_labels(self, labels):
+        """Raises ValueError for class indices that the classifier lacks."""
+        if labels is None or not self.built:
+            return
+        low, high = np.min(labels), np.max(labels)
+        if low < 0 or high >= self._num_classes:
+            raise ValueError(
+                f"The classifier has {self._num_classes} classes. Received: "
+                f"labels from {low} to {high}. Expected: 0 to "
+                f"{self._num_classes - 1}."
+            )
 
     # One batch --------------------------------------------------------------
 
@@ -317,12 +340,6 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
 
     def _unpack(self, data):
         """Returns images, and the `Targets` that they are to be given."""
-        if not self.built:
-            raise ValueError(
-                "The classifier does not state the size of its images. Build "
-                "the model first: defence.build((None, height, width, "
-                "channels))."
-            )
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if sample_weight is not None:
             raise ValueError(
@@ -376,7 +393,7 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
             (self._perturbed_agreement, perturbed),
         ):
             metric.update_state(tf.argmax(logits, axis=-1) == targets.labels)
-        return {metric.name: metric.result() for metric in self.metrics}
+        return {metric.name: metric.result() for metric in self.metrics[:3]}
 
     # Results and files ------------------------------------------------------
 

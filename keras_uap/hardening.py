@@ -282,10 +282,11 @@ def harden(
     auditing.check_arguments(classifier, budget, seed, verbose)
     _check_training(robustness, epochs, learning_rate)
     pictures = auditing.as_pictures(classifier, images, groups, value_range)
-    # What a data set holds beside its images makes fair parts.
-    parts = auditing.parts_of(pictures, seed)
     if labels is not None:
         labels = _as_labels(labels, len(pictures.images))
+        pictures = pictures._replace(labels=labels)
+    # Also what a data set holds beside its images makes fair parts.
+    parts = auditing.parts_of(pictures, seed)
     with random_state_kept():
         return harden_pictures(
             classifier,
@@ -340,6 +341,7 @@ def harden_pictures(
     )
     shared = (ball, value_range, budget, seed, from_logits, verbose, parts)
     steps = epochs * -(-len(parts[0]) // BATCH)
+    distiller.check_labels(pictures.labels)
     say("An audit of the classifier as it is.", flush=True)
     before = auditing.audit_pictures(classifier, pictures, *shared)
     say(

@@ -64,7 +64,7 @@ def test_perturbation_is_in_its_ball_after_every_batch(
     check = each_batch(lambda model: ball.refuse_outside(model.perturbation))
     fit(defence, images, callbacks=[check])
     assert check.calls == 6
-    assert ball.norm_of(defence.perturbation) > 0.9 * EPSILON
+    assert ball.norm_of(defence.perturbation) > 0.5 * EPSILON
 
 
 def test_what_is_trained_and_what_is_not(images):
