@@ -1,7 +1,7 @@
 """Hardening a classifier: it keeps its own answers while it is attacked.
 
     for each batch of images x:
-        now and then, v <- a random point of the ball
+        (if asked, now and then: v <- a random point of the ball)
         t <- answers of the classifier of before on x
         climb v:    v <- project(v + step_size * direction(d objective / d v))
         train on:   robustness * distance(t, classifier(clip(x + v)))
@@ -12,7 +12,8 @@ distillation: a thousand probabilities say more of an image than its label, so
 that few images do, and no labels are needed. The second term keeps the answers
 on clean images. Both terms come from one forward and one backward pass.
 
-A network can learn one path of v by heart: hence the fresh starts.
+A network can learn one path of v by heart. What it is worth is told by attacks
+that start elsewhere: see `keras_uap.hardening`.
 
 The classifier runs as at inference: the statistics of batch normalization stay
 as they are, which a few hundred images would spoil, and nothing is dropped.
@@ -134,7 +135,7 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         temperature=1.0,
         objective="dominant",
         step_size=None,
-        restart_every=32,
+        restart_every=None,
         seed=0,
         from_logits=None,
         **kwargs,
