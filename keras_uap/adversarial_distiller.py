@@ -1,7 +1,7 @@
 """Hardening a classifier: it keeps its own answers while it is attacked.
 
-    v <- 0
     for each batch of images x:
+        (if asked, now and then: v <- a random point of the ball)
         t <- answers of the classifier of before on x
         climb v:    v <- project(v + step_size * direction(d objective / d v))
         train on:   robustness * distance(t, classifier(clip(x + v)))
@@ -11,6 +11,9 @@ The distance is the Kullback-Leibler divergence of soft answers, as in
 distillation: a thousand probabilities say more of an image than its label, so
 that few images do, and no labels are needed. The second term keeps the answers
 on clean images. Both terms come from one forward and one backward pass.
+
+A network can learn one path of v by heart. What it is worth is told by attacks
+that start elsewhere: see `keras_uap.hardening`.
 
 The classifier runs as at inference: the statistics of batch normalization stay
 as they are, which a few hundred images would spoil, and nothing is dropped.
@@ -29,8 +32,12 @@ import tensorflow as tf
 
 from keras_uap import losses
 from keras_uap.ascent import climb
-from keras_uap.checks import check_number
-from keras_uap.keras_private import TrainerHooks, higher_is_better
+from keras_uap.checks import check_number, check_whole
+from keras_uap.keras_private import (
+    TrainerHooks,
+    higher_is_better,
+    monitored,
+)
 from keras_uap.labeller import stated_shape
 from keras_uap.logits import logits_function
 from keras_uap.lp_ball import LpBall
@@ -96,6 +103,9 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         step_size: Float above 0, how far one step moves the perturbation, in
             pixel units (each value for l-infinity, the norm for l2). `None`
             takes a fifth of `epsilon`.
+        restart_every: Integer, the batches from one random start of the
+            perturbation to the next. `None` lets one climb on, from zero.
+        seed: Integer, the seed of those starts.
         from_logits: Boolean, whether the classifier returns logits. `None`
             finds out.
         **kwargs: `name`, as for any Keras model.
@@ -125,6 +135,8 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         temperature=1.0,
         objective="dominant",
         step_size=None,
+        restart_every=None,
+        seed=0,
         from_logits=None,
         **kwargs,
     ):
@@ -139,6 +151,9 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         check_number("temperature", temperature, above=0, below=np.inf)
         if step_size is not None:
             check_number("step_size", step_size, above=0, below=np.inf)
+        if restart_every is not None:
+            check_whole("restart_every", restart_every, 1)
+        check_whole("seed", seed, 0)
         kwargs.setdefault("dtype", "float32")
         super().__init__(autocast=False, **kwargs)
         self.ball = ball
@@ -149,6 +164,8 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         self.step_size = float(
             STEP * self.ball.epsilon if step_size is None else step_size
         )
+        self.restart_every = restart_every
+        self.seed = seed
         self.from_logits = from_logits
         self.classifier = classifier
         self.teacher = _copy(classifier)
@@ -219,11 +236,8 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
 
     @property
     def metrics(self):
-        return [
-            self._mean_loss,
-            self._clean_agreement,
-            self._perturbed_agreement,
-        ]
+        shares = [self._clean_agreement, self._perturbed_agreement]
+        return [self._mean_loss, *shares, monitored(shares)]
 
     def compile(self, optimizer="adam", **kwargs):
         """Compiles the training, as `keras.Model.compile` does.
@@ -252,6 +266,28 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
             # So that its weights in a file find a place.
             self.build_optimizer()
 
+    def build_optimizer(self):
+        """Gives the optimizer its variables; `fit` calls it first of all."""
+        if not self.built:
+            raise ValueError(
+                "The classifier does not state the size of its images. Build "
+                "the model first: defence.build((None, height, width, "
+                "channels))."
+            )
+        super().build_optimizer()
+
+    def check_labels(self, labels):
+        """Raises ValueError for class indices that the classifier lacks."""
+        if labels is None or not self.built:
+            return
+        low, high = np.min(labels), np.max(labels)
+        if low < 0 or high >= self._num_classes:
+            raise ValueError(
+                f"The classifier has {self._num_classes} classes. Received: "
+                f"labels from {low} to {high}. Expected: 0 to "
+                f"{self._num_classes - 1}."
+            )
+
     # One batch --------------------------------------------------------------
 
     def call(self, inputs, training=False):
@@ -272,6 +308,8 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
                 "There is nothing to train: the classifier has no trainable "
                 "weights. Set classifier.trainable = True."
             )
+        if self.restart_every is not None:
+            self.v.assign(self._start())
         with tf.GradientTape(persistent=True) as tape:
             v = tf.convert_to_tensor(self.v)
             tape.watch(v)
@@ -287,6 +325,19 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         climb(self.v, uphill, self.ball, self.step_size)
         return self._measured(targets, clean, perturbed, loss)
 
+    def _start(self):
+        """Where this batch finds the perturbation: now and then, anywhere."""
+        # Drawn from the number of the batch: a resumed fit draws the same.
+        batch = tf.cast(self.optimizer.iterations, "int32")
+        draw = tf.random.stateless_uniform(
+            self.v.shape, (self.seed, batch), -1.0, 1.0
+        )
+        return tf.where(
+            batch % self.restart_every == 0,
+            self.ball.project(self.epsilon * draw),
+            tf.convert_to_tensor(self.v),
+        )
+
     def test_step(self, data):
         images, targets = self._unpack(data)
         v = tf.convert_to_tensor(self.v)
@@ -296,12 +347,6 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
 
     def _unpack(self, data):
         """Returns images, and the `Targets` that they are to be given."""
-        if not self.built:
-            raise ValueError(
-                "The classifier does not state the size of its images. Build "
-                "the model first: defence.build((None, height, width, "
-                "channels))."
-            )
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if sample_weight is not None:
             raise ValueError(
@@ -355,7 +400,7 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
             (self._perturbed_agreement, perturbed),
         ):
             metric.update_state(tf.argmax(logits, axis=-1) == targets.labels)
-        return {metric.name: metric.result() for metric in self.metrics}
+        return {metric.name: metric.result() for metric in self.metrics[:3]}
 
     # Results and files ------------------------------------------------------
 
@@ -391,6 +436,8 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
                 "temperature": self.temperature,
                 "objective": objective,
                 "step_size": self.step_size,
+                "restart_every": self.restart_every,
+                "seed": self.seed,
                 "from_logits": self.from_logits,
             }
         )

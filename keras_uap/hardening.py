@@ -289,10 +289,11 @@ def harden(
     auditing.check_arguments(classifier, budget, seed, verbose)
     _check_training(robustness, epochs, learning_rate)
     pictures = auditing.as_pictures(classifier, images, groups, value_range)
-    # What a data set holds beside its images makes fair parts.
-    parts = auditing.parts_of(pictures, seed)
     if labels is not None:
         labels = _as_labels(labels, len(pictures.images))
+        pictures = pictures._replace(labels=labels)
+    # Also what a data set holds beside its images makes fair parts.
+    parts = auditing.parts_of(pictures, seed)
     with random_state_kept():
         return harden_pictures(
             classifier,
@@ -342,10 +343,12 @@ def harden_pictures(
         value_range,
         robustness,
         TEMPERATURE,
+        seed=seed,
         from_logits=from_logits,
     )
     shared = (ball, value_range, budget, seed, from_logits, verbose, parts)
     steps = epochs * -(-len(parts[0]) // BATCH)
+    distiller.check_labels(pictures.labels)
     say("An audit of the classifier as it is.", flush=True)
     before = auditing.audit_pictures(classifier, pictures, *shared)
     say(
@@ -377,6 +380,7 @@ def harden_pictures(
         "learning_rate": learning_rate,
         "temperature": TEMPERATURE,
         "step_size": distiller.step_size,
+        "restart_every": distiller.restart_every,
         "batch_size": BATCH,
         "labels": pictures.labels is not None,
         "budget": budget,

@@ -1,0 +1,209 @@
+"""Tests of `keras_uap.harden`: what it trains on, and what it says."""
+
+import dataclasses
+import json
+
+import keras
+import models
+import numpy as np
+import pytest
+
+import keras_uap
+from keras_uap import auditing, datasets, hardening, samples
+
+EPSILON = 0.05
+IMAGES = models.images(80)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small():
+    quick = auditing.BUDGETS["quick"]
+    auditing.BUDGETS["quick"] = quick._replace(passes=150)
+    yield
+    auditing.BUDGETS["quick"] = quick
+
+
+def harden(classifier, images=IMAGES, **changes):
+    arguments = {
+        "epsilon": EPSILON,
+        "value_range": (0, 1),
+        "epochs": 2,
+        "learning_rate": 3e-3,
+        "verbose": 0,
+    }
+    return keras_uap.harden(classifier, images, **arguments | changes)
+
+
+@pytest.fixture(scope="module")
+def original():
+    keras.utils.set_random_seed(7)
+    return models.cnn()
+
+
+@pytest.fixture(scope="module")
+def hardened(original):
+    keras.utils.set_random_seed(7)
+    classifier = models.cnn()
+    labels = np.arange(len(IMAGES)) % models.CLASSES
+    return classifier, harden(classifier, labels=labels), labels
+
+
+def test_rates_are_a_recount(original, hardened):
+    classifier, result, labels = hardened
+    _, _, held_out = datasets.split(IMAGES, classes=labels, seed=0)
+    images = IMAGES[held_out]
+
+    def answers(model, v=0.0):
+        scores = model.predict(np.clip(images + v, 0, 1), verbose=0)
+        return scores.argmax(axis=-1)
+
+    before, after = answers(original), answers(classifier)
+    attacked = answers(classifier, result.after.perturbation)
+    transferred = answers(classifier, result.before.perturbation)
+    assert result.before.num_images == len(images)
+    for rate, hits in (
+        (result.agreement, after == before),
+        (result.after.fooling_rate, attacked != after),
+        (result.robust_agreement, attacked == before),
+        (result.transferred_rate, transferred != after),
+        (result.accuracy_before, before == labels[held_out]),
+        (result.accuracy, after == labels[held_out]),
+        (result.robust_accuracy, attacked == labels[held_out]),
+    ):
+        assert rate == pytest.approx(hits.mean())
+
+
+def test_judged_on_what_was_not_trained_on(monkeypatch):
+    """The same parts before and after, and none of the others is seen."""
+    seen, parts = [], []
+    real_data, real_audit = hardening._data, auditing.audit_pictures
+
+    def data(pictures, fit, *rest):
+        seen.extend(fit)
+        return real_data(pictures, fit, *rest)
+
+    def audit_pictures(*arguments, **kwargs):
+        parts.append(arguments[-1])
+        return real_audit(*arguments, **kwargs)
+
+    monkeypatch.setattr(hardening, "_data", data)
+    monkeypatch.setattr(auditing, "audit_pictures", audit_pictures)
+    groups = np.arange(len(IMAGES)) // 4
+    harden(models.linear(), groups=groups)
+    before, after = parts
+    assert all(np.array_equal(a, b) for a, b in zip(before, after))
+    assert np.array_equal(np.sort(np.concatenate(before)), np.arange(80))
+    assert np.array_equal(seen, before[0])
+    photographs = [set(groups[part]) for part in before]
+    assert not photographs[0] & photographs[2]
+
+
+def test_table_and_dictionary(hardened):
+    _, result, _ = hardened
+    text = str(result)
+    assert max(map(len, text.splitlines())) <= 80
+    values = json.loads(result.to_json())
+    assert values == json.loads(json.dumps(result.to_dict()))
+    for part in ("before", "after"):
+        for name in ("fooling_rate", "robust_agreement", "clean_accuracy"):
+            assert f"{values[part][name]:.1%}" in text
+    assert values["settings"]["epochs"] == 2
+    assert len(values["history"]["loss"]) == 2
+    assert result.plot().axes
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changes", "says"),
+    [
+        ((0.5, (0.4, 0.6)), (0.5, (0.4, 0.6)), {}, "Nothing was gained"),
+        ((0.5, (0.4, 0.6)), (0.4, (0.3, 0.5)), {}, "intervals before and"),
+        ((0.9, (0.8, 1.0)), (0.4, (0.3, 0.5)), {}, None),
+        (
+            (0.9, (0.8, 1.0)),
+            (0.4, (0.3, 0.5)),
+            {"agreement": 0.8},
+            "On 20% of the clean pictures",
+        ),
+        (
+            (0.9, (0.8, 1.0)),
+            (0.4, (0.3, 0.5)),
+            {"transferred_rate": 0.44},
+            "The perturbation of before fools 44%, more than the 40%",
+        ),
+        (
+            (0.9, (0.8, 1.0)),
+            (0.4, (0.3, 0.5)),
+            {"data_free_rate": 0.5},
+            "found without pictures fools 50%",
+        ),
+    ],
+)
+def test_words(before, after, changes, says, hardened):
+    def changed(audit, figures):
+        rate, interval = figures
+        return dataclasses.replace(
+            audit, fooling_rate=rate, fooling_interval=interval, warnings=()
+        )
+
+    result = hardened[1]
+    rates = {
+        "agreement": 0.95,
+        "fresh_rate": 0.4,
+        "transferred_rate": 0.42,
+        "data_free_rate": 0.2,
+    }
+    result = dataclasses.replace(
+        result,
+        before=changed(result.before, before),
+        after=changed(result.after, after),
+        **rates | changes,
+    )
+    words = hardening._words(result)
+    assert len(words) == (says is not None)
+    if says:
+        assert says in words[0]
+
+
+def test_it_says_how_far_it_is(capsys, monkeypatch):
+    monkeypatch.setattr(auditing, "SECONDS", -1)
+    harden(models.linear(), verbose=1)
+    text = capsys.readouterr().out
+    assert "takes about" in text
+    assert "of 6; " in text
+    assert " model passes\n" in text
+    assert "epoch 2 of 2: loss" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        ({"robustness": 2}, ValueError, "robustness"),
+        ({"epochs": 0}, ValueError, "epochs"),
+        ({"learning_rate": 0}, ValueError, "learning_rate"),
+        ({"budget": "huge"}, ValueError, "budget='huge'"),
+        ({"seed": -1}, ValueError, "seed"),
+        ({"verbose": 3}, ValueError, "verbose"),
+        ({"labels": np.zeros(80)}, ValueError, "labels must be class indices"),
+        ({"labels": [0, 1]}, ValueError, "labels must be class indices"),
+        ({"labels": np.full(80, 4)}, ValueError, "4 classes"),
+        ({"images": IMAGES[:2]}, ValueError, "2"),
+        ({"classifier": "model"}, TypeError, "classifier must be a Keras"),
+    ],
+)
+def test_wrong_arguments(changes, error, says, monkeypatch):
+    monkeypatch.setattr(auditing, "_Attacker", None)  # Before long work.
+    with pytest.raises(error, match=says):
+        harden(**{"classifier": models.linear()} | changes)
+
+
+@pytest.mark.slow
+def test_embedded_classifier():
+    """Answers are kept, and more so under attack."""
+    classifier = samples.load_classifier()
+    images = samples.load_photos("fit")
+    result = keras_uap.harden(
+        classifier, images, groups=samples.photo_groups("fit"), epochs=3
+    )
+    assert result.agreement > 0.5
+    assert result.robust_agreement > result.robust_agreement_before
