@@ -193,8 +193,8 @@ def test_all_public_functions_of_images_are_tried():
 @pytest.mark.parametrize("kind", ["data", "pairs", "sequence", "pictures"])
 def test_audit_takes_every_kind_of_images(kind):
     x = models.images(30)
-    expected = auditing._pictures(classifier(), x, None, (0, 1))
-    found = auditing._pictures(classifier(), IMAGES[kind](x), None, (0, 1))
+    expected = auditing.as_pictures(classifier(), x, None, (0, 1))
+    found = auditing.as_pictures(classifier(), IMAGES[kind](x), None, (0, 1))
     np.testing.assert_array_equal(expected.images, found.images)
     assert (found.labels is not None) == (kind in ("pairs", "sequence"))
 
