@@ -97,9 +97,9 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         temperature: Float above 0. What soft answers are divided by, as
             logits; from a high one the classifier learns all of its logits,
             at 1 the probabilities. Given labels have none.
-        objective: What the perturbation climbs: `"dominant"` or another loss
-            of `UniversalPerturbation.compile` that needs no features, or
-            `None`, what the classifier is trained on.
+        objective: What the perturbation climbs: `None`, what the classifier
+            is trained on, or `"dominant"` or another loss of
+            `UniversalPerturbation.compile` that needs no features.
         step_size: Float above 0, how far one step moves the perturbation, in
             pixel units (each value for l-infinity, the norm for l2). `None`
             takes a fifth of `epsilon`.
@@ -133,7 +133,7 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         value_range=(0, 255),
         robustness=0.5,
         temperature=1.0,
-        objective="dominant",
+        objective=None,
         step_size=None,
         restart_every=None,
         seed=0,

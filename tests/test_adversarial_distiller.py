@@ -222,7 +222,6 @@ def test_it_hardens():
         rate=0.02,
         epsilon=0.1,
         robustness=0.7,
-        objective=None,
         restart_every=None,
     )
     history = fit(defence, images, epochs=40)

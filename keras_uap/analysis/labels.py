@@ -265,7 +265,11 @@ class TargetRates(Result):
         return title, header, rows
 
     def table(self, class_names=None):
-        """The rates as a text of at most 80 columns."""
+        """The rates as a text of at most 80 columns.
+
+        Args:
+            class_names: List of strings, one for each class.
+        """
         _, header, rows = self.rows(class_names)
         return "\n".join(
             f"{name[:25]:<26}{sent:>11}{of:>7}{interval:>19}{fooled:>9}"
