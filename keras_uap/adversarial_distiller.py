@@ -98,14 +98,14 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
             logits; from a high one the classifier learns all of its logits,
             at 1 the probabilities. Given labels have none.
         objective: What the perturbation climbs: `None`, what the classifier
-            is trained on, or `"dominant"` or another loss of
-            `UniversalPerturbation.compile` that needs no features.
+            is trained on, from a random first step, or `"dominant"` or another
+            loss of `UniversalPerturbation.compile` that needs no features.
         step_size: Float above 0, how far one step moves the perturbation, in
             pixel units (each value for l-infinity, the norm for l2). `None`
             takes a fifth of `epsilon`.
         restart_every: Integer, the batches from one random start of the
             perturbation to the next. `None` lets one climb on, from zero.
-        seed: Integer, the seed of those starts.
+        seed: Integer, the seed of the first step and of those starts.
         from_logits: Boolean, whether the classifier returns logits. `None`
             finds out.
         **kwargs: `name`, as for any Keras model.
@@ -308,6 +308,8 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
                 "There is nothing to train: the classifier has no trainable "
                 "weights. Set classifier.trainable = True."
             )
+        if self.objective is None:
+            self._leave_zero()
         if self.restart_every is not None:
             self.v.assign(self._start())
         with tf.GradientTape(persistent=True) as tape:
@@ -324,6 +326,15 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         self.optimizer.apply(gradients, variables)
         climb(self.v, uphill, self.ball, self.step_size)
         return self._measured(targets, clean, perturbed, loss)
+
+    def _leave_zero(self):
+        """Where its own answers of before are the goal, zero has no slope."""
+        at_zero = tf.reduce_all(tf.equal(self.v, 0.0))
+        step = tf.where(at_zero, self.step_size, 0.0)
+        draw = tf.random.stateless_uniform(
+            self.v.shape, (self.seed, -1), -1.0, 1.0
+        )
+        climb(self.v, draw, self.ball, step)
 
     def _start(self):
         """Where this batch finds the perturbation: now and then, anywhere."""

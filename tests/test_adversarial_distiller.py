@@ -108,7 +108,7 @@ def test_clean_images_alone_teach_nothing_new(images):
         EPSILON,
         value_range=(0, 1),
         robustness=0,
-        restart_every=None,
+        objective="dominant",
     )
     defence.compile(keras.optimizers.SGD(0.1))
     history = fit(defence, images, epochs=1)
@@ -162,7 +162,7 @@ def test_small_logits_are_no_probabilities(images):
 def test_first_step_leads_to_the_dominant_class(images):
     """Of a linear classifier the gradient is known."""
     classifier = models.linear(scale=0.5)
-    defence = make(classifier, rate=0.0, step_size=0.02, restart_every=None)
+    defence = make(classifier, rate=0.0, step_size=0.02, objective="dominant")
     kernel = arrays(classifier)[0]
     logits = classifier.predict(images, verbose=0)
     labels = logits.argmax(axis=-1)
@@ -180,11 +180,26 @@ def test_first_step_leads_to_the_dominant_class(images):
     )
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_own_answers_have_no_slope_at_zero(norm, images):
+    """The first step is random, and the seed decides it."""
+    found = []
+    for seed in (0, 0, 1):
+        classifier = models.cnn()
+        before = arrays(classifier)
+        defence = make(classifier, norm=norm, step_size=0.04, seed=seed)
+        fit(defence, images, shuffle=False)
+        assert not same(arrays(classifier), before)
+        found.append(defence.perturbation)
+    np.testing.assert_array_equal(found[0], found[1])
+    assert np.abs(found[0] - found[2]).max() > 1e-3
+
+
 @pytest.mark.parametrize("activation", [None, "softmax", "sigmoid"])
 def test_heads(activation, images):
     classes = 1 if activation == "sigmoid" else models.CLASSES
     classifier = models.linear(classes, activation, scale=0.3)
-    defence = make(classifier)
+    defence = make(classifier, objective="dominant")
     history = fit(defence, images, epochs=12)
     assert history["loss"][-1] < max(history["loss"])
     assert history["perturbed_agreement"][-1] > min(
