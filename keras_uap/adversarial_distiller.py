@@ -31,7 +31,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_uap import losses
-from keras_uap.ascent import climb
+from keras_uap.ascent import climbed
 from keras_uap.checks import check_number, check_whole
 from keras_uap.keras_private import (
     TrainerHooks,
@@ -44,6 +44,7 @@ from keras_uap.lp_ball import LpBall
 from keras_uap.pixels import (
     NoPerturbationError,
     apply_perturbation,
+    as_pool,
     as_value_range,
     same_shape,
 )
@@ -108,12 +109,17 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         seed: Integer, the seed of the first step and of those starts.
         from_logits: Boolean, whether the classifier returns logits. `None`
             finds out.
+        perturbation: Array `(H, W, C)`, or a pool `(pool_size, H, W, C)`,
+            where the perturbation starts, such as one that was found before.
+            `None` starts from zero.
+        pool_size: Integer, the number of perturbations. They take turns, a
+            batch each: a classifier that sees but one learns that one.
         **kwargs: `name`, as for any Keras model.
 
     Attributes:
         classifier: The model in training.
         teacher: The copy of it as it was before.
-        v: Weight `(1, H, W, C)`, the perturbation, in pixel units.
+        v: Weight `(pool_size, H, W, C)`, the perturbations, in pixel units.
 
     Raises:
         TypeError: if `classifier` is not a Keras model, or one that cannot be
@@ -138,6 +144,8 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         restart_every=None,
         seed=0,
         from_logits=None,
+        perturbation=None,
+        pool_size=None,
         **kwargs,
     ):
         if not isinstance(classifier, keras.Layer):
@@ -154,6 +162,14 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         if restart_every is not None:
             check_whole("restart_every", restart_every, 1)
         check_whole("seed", seed, 0)
+        initial = None
+        if perturbation is not None:
+            initial = as_pool(perturbation, pool_size)
+            for one in initial:
+                ball.refuse_outside(one)
+            pool_size = len(initial)
+        if pool_size is not None:
+            check_whole("pool_size", pool_size, 1)
         kwargs.setdefault("dtype", "float32")
         super().__init__(autocast=False, **kwargs)
         self.ball = ball
@@ -167,6 +183,8 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         self.restart_every = restart_every
         self.seed = seed
         self.from_logits = from_logits
+        self.pool_size = pool_size or 1
+        self._initial = initial
         self.classifier = classifier
         self.teacher = _copy(classifier)
         self._mean_loss = keras.metrics.Mean("loss")
@@ -196,9 +214,13 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         if self.built:
             return
         shape = tuple(input_shape[1:])
+        start = np.zeros((self.pool_size, *shape), "float32")
+        if self._initial is not None:
+            same_shape(self._initial.shape, shape)
+            start[:] = self._initial
         self.v = self.add_weight(
-            (1, *shape),
-            "zeros",
+            start.shape,
+            lambda shape, dtype: tf.constant(start, dtype),
             # Nothing but its own steps moves it.
             trainable=False,
             aggregation="only_first_replica",
@@ -277,7 +299,11 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         super().build_optimizer()
 
     def check_labels(self, labels):
-        """Raises ValueError for class indices that the classifier lacks."""
+        """Raises ValueError for class indices that the classifier lacks.
+
+        Args:
+            labels: Integer array `(n,)`, or `None`.
+        """
         if labels is None or not self.built:
             return
         low, high = np.min(labels), np.max(labels)
@@ -308,12 +334,9 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
                 "There is nothing to train: the classifier has no trainable "
                 "weights. Set classifier.trainable = True."
             )
-        if self.objective is None:
-            self._leave_zero()
-        if self.restart_every is not None:
-            self.v.assign(self._start())
+        turn = self._turn()
+        v = self._start(self.v[turn : turn + 1], turn)
         with tf.GradientTape(persistent=True) as tape:
-            v = tf.convert_to_tensor(self.v)
             tape.watch(v)
             clean, perturbed = self._clean_and_perturbed(images, v)
             loss = self._distance(targets, clean, perturbed)
@@ -324,34 +347,44 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         uphill = tape.gradient(height, v)
         gradients = tape.gradient(scaled, variables)
         self.optimizer.apply(gradients, variables)
-        climb(self.v, uphill, self.ball, self.step_size)
+        v = climbed(v, uphill, self.ball, self.step_size)
+        self.v.assign(
+            tf.tensor_scatter_nd_update(
+                tf.convert_to_tensor(self.v), [[turn]], v
+            )
+        )
         return self._measured(targets, clean, perturbed, loss)
 
-    def _leave_zero(self):
-        """Where its own answers of before are the goal, zero has no slope."""
-        at_zero = tf.reduce_all(tf.equal(self.v, 0.0))
-        step = tf.where(at_zero, self.step_size, 0.0)
-        draw = tf.random.stateless_uniform(
-            self.v.shape, (self.seed, -1), -1.0, 1.0
-        )
-        climb(self.v, draw, self.ball, step)
+    def _turn(self):
+        """Which perturbation this batch is shown with."""
+        return self._batch() % self.pool_size
 
-    def _start(self):
-        """Where this batch finds the perturbation: now and then, anywhere."""
+    def _batch(self):
+        return tf.cast(self.optimizer.iterations, "int32")
+
+    def _start(self, v, turn):
+        """Where this batch finds its perturbation."""
         # Drawn from the number of the batch: a resumed fit draws the same.
-        batch = tf.cast(self.optimizer.iterations, "int32")
-        draw = tf.random.stateless_uniform(
-            self.v.shape, (self.seed, batch), -1.0, 1.0
-        )
-        return tf.where(
-            batch % self.restart_every == 0,
-            self.ball.project(self.epsilon * draw),
-            tf.convert_to_tensor(self.v),
+        if self.objective is None:
+            # Where its own answers of before are the goal, zero has no slope.
+            step = self.step_size * self.ball.steepest(self._draw(-1 - turn))
+            v = tf.where(tf.reduce_all(v == 0.0), self.ball.project(step), v)
+        if self.restart_every is not None:
+            v = tf.where(
+                self._batch() % self.restart_every == 0,
+                self.ball.project(self.epsilon * self._draw(self._batch())),
+                v,
+            )
+        return v
+
+    def _draw(self, number):
+        return tf.random.stateless_uniform(
+            (1, *self.v.shape[1:]), (self.seed, number), -1.0, 1.0
         )
 
     def test_step(self, data):
         images, targets = self._unpack(data)
-        v = tf.convert_to_tensor(self.v)
+        v = self.v[:1]
         clean, perturbed = self._clean_and_perturbed(images, v)
         loss = self._distance(targets, clean, perturbed)
         return self._measured(targets, clean, perturbed, loss)
@@ -417,10 +450,14 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
 
     @property
     def perturbation(self):
-        """The perturbation as a NumPy array `(H, W, C)`, in pixel units."""
+        """The perturbation as a NumPy array `(H, W, C)`, in pixel units.
+
+        With a pool, an array `(pool_size, H, W, C)`.
+        """
         if not self.built:
             raise NoPerturbationError("Call fit.")
-        return keras.ops.convert_to_numpy(self.v)[0]
+        pool = keras.ops.convert_to_numpy(self.v)
+        return pool if self.pool_size > 1 else pool[0]
 
     def get_build_config(self):
         return {"image_shape": list(self.v.shape[1:])} if self.built else {}
@@ -450,6 +487,7 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
                 "restart_every": self.restart_every,
                 "seed": self.seed,
                 "from_logits": self.from_logits,
+                "pool_size": self.pool_size,
             }
         )
         return config

@@ -34,7 +34,7 @@ def climbing(variable, ball, step_size):
     @tf.custom_gradient
     def identity(pool):
         def backward(gradient):
-            climb(variable, gradient, ball, step_size)
+            variable.assign(climbed(variable, gradient, ball, step_size))
             return tf.zeros_like(gradient)
 
         return tf.identity(pool), backward
@@ -42,12 +42,13 @@ def climbing(variable, ball, step_size):
     return identity(tf.convert_to_tensor(variable))
 
 
-def climb(variable, gradient, ball, step_size):
-    """Moves a pool of perturbations one step up a gradient, in its ball.
+def climbed(pool, gradient, ball, step_size):
+    """Returns a pool of perturbations one step up a gradient, in its ball.
 
     Args:
-        variable, ball, step_size: As for `climbing`.
-        gradient: Tensor `(pool_size, H, W, C)`.
+        pool: Tensor or variable `(pool_size, H, W, C)`.
+        gradient: Tensor of that shape.
+        ball, step_size: As for `climbing`.
     """
     context = tf.distribute.get_replica_context()
     if context is not None and context.num_replicas_in_sync > 1:
@@ -55,4 +56,4 @@ def climb(variable, gradient, ball, step_size):
         # that of the whole batch.
         gradient = context.all_reduce("sum", gradient)
     step = step_size * ball.steepest(gradient)
-    variable.assign(ball.project(tf.convert_to_tensor(variable) + step))
+    return ball.project(tf.convert_to_tensor(pool) + step)

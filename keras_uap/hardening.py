@@ -345,10 +345,13 @@ def harden_pictures(
         TEMPERATURE,
         seed=seed,
         from_logits=from_logits,
+        pool_size=2,
     )
+    if not distiller.built:
+        distiller.build((None, *pictures.images.shape[1:]))
+    distiller.check_labels(pictures.labels)
     shared = (ball, value_range, budget, seed, from_logits, verbose, parts)
     steps = epochs * -(-len(parts[0]) // BATCH)
-    distiller.check_labels(pictures.labels)
     say("An audit of the classifier as it is.", flush=True)
     before = auditing.audit_pictures(classifier, pictures, *shared)
     say(
@@ -356,6 +359,10 @@ def harden_pictures(
         f"{steps:,} batches.",
         flush=True,
     )
+    # One starts from the strongest of before, which the classifier must not
+    # leave to whoever kept it; the other goes its own way.
+    v = before.perturbation
+    distiller.v.assign(np.stack([v, np.zeros_like(v)]))
     distiller.compile(
         keras.optimizers.Adam(
             keras.optimizers.schedules.CosineDecay(learning_rate, steps)
@@ -380,6 +387,7 @@ def harden_pictures(
         "learning_rate": learning_rate,
         "temperature": TEMPERATURE,
         "step_size": distiller.step_size,
+        "pool_size": distiller.pool_size,
         "restart_every": distiller.restart_every,
         "batch_size": BATCH,
         "labels": pictures.labels is not None,

@@ -195,6 +195,27 @@ def test_own_answers_have_no_slope_at_zero(norm, images):
     assert np.abs(found[0] - found[2]).max() > 1e-3
 
 
+def test_perturbations_take_turns(images, each_batch):
+    """A batch moves one, from where it was; the others wait."""
+    start = np.stack([np.full(models.SHAPE, x) for x in (0.04, 0.0, -0.04)])
+    defence = make(models.cnn(), perturbation=start, step_size=0.01)
+    np.testing.assert_allclose(defence.perturbation, start, rtol=1e-6)
+    seen = [start]
+    check = each_batch(lambda model: seen.append(model.perturbation))
+    fit(defence, images, callbacks=[check], epochs=1)
+    moved = np.abs(np.diff(seen, axis=0)).max(axis=(2, 3, 4)) > 1e-3
+    np.testing.assert_array_equal(moved[:3], np.eye(3, dtype=bool))
+
+
+def test_a_pool_survives_saving(images, tmp_path):
+    defence = make(models.cnn(), pool_size=2)
+    fit(defence, images)
+    defence.save(tmp_path / "defence.keras")
+    loaded = keras.saving.load_model(tmp_path / "defence.keras")
+    assert loaded.pool_size == 2
+    np.testing.assert_array_equal(loaded.perturbation, defence.perturbation)
+
+
 @pytest.mark.parametrize("activation", [None, "softmax", "sigmoid"])
 def test_heads(activation, images):
     classes = 1 if activation == "sigmoid" else models.CLASSES
@@ -404,6 +425,12 @@ class Unsaved(keras.Model):
         ({"restart_every": 0}, ValueError, "restart_every"),
         ({"seed": -1}, ValueError, "seed"),
         ({"objective": "nope"}, ValueError, "loss='nope'"),
+        ({"pool_size": 0}, ValueError, "pool_size"),
+        (
+            {"perturbation": np.ones(models.SHAPE)},
+            ValueError,
+            "outside the ball",
+        ),
         ({"objective": "features"}, ValueError, "needs features"),
     ],
 )
