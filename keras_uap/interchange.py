@@ -142,14 +142,19 @@ def read_perturbation(perturbation, value_range=None):
         Float32 NumPy array, in pixel units.
 
     Raises:
-        FileNotFoundError: if there is no such file.
         TypeError: if it is none of these.
-        ValueError: if it is not finite, the file is damaged, or the
-            perturbation is in the units of another pixel range.
+        ValueError: if it is not finite, the file is not there or damaged, or
+            the perturbation is in the units of another pixel range.
     """
     own = None
     if isinstance(perturbation, (str, os.PathLike)):
         path = pathlib.Path(perturbation)
+        if not path.exists():
+            raise ValueError(
+                "perturbation is no file that is there. Received: "
+                f"{str(path)!r}. Expected: an array, or the path of an .npz "
+                "or .keras file."
+            )
         if path.suffix == ".keras":
             perturbation, card = _load_model(path)
         else:

@@ -305,7 +305,7 @@ def test_a_perturbation_of_another_pixel_range_is_refused(tmp_path):
 
 
 def test_files_that_are_no_perturbation_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ValueError, match="no file that is there"):
         keras_uap.PerturbationLayer(tmp_path / "none.npz")
     models.cnn().save(tmp_path / "cnn.keras")
     with pytest.raises(ValueError, match="holds a Sequential"):
