@@ -53,13 +53,7 @@ def find(norm, views, seed, loss):
         "found_by": f"benchmarks/sample_perturbations.py --norm {norm} "
         f"--views {views} --loss {loss} --seed {seed}",
         "model_passes": int(history.history["model_passes"][-1]),
-        "held_out": {
-            "fooling_rate": report.fooling_rate,
-            "interval_95": list(report.fooling_interval),
-            "random_noise_rate": report.random_rate,
-            "num_images": report.num_images,
-            "num_photographs": report.num_groups,
-        },
+        "held_out": report.for_card(),
     }
     return uap.perturbation, card
 

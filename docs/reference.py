@@ -51,6 +51,9 @@ _OPTIONS = {
 }
 
 
+_ATTRIBUTES = "Attributes"
+
+
 def public_names(module):
     """Returns the public names of a module, in order, without modules."""
     names = getattr(module, "__all__", None) or dir(module)
@@ -85,8 +88,14 @@ def public_members(cls):
 
 def sections(value):
     """Returns the sections of a docstring, as Griffe finds them."""
-    text = griffe.Docstring(inspect.getdoc(value) or "")
-    return text.parse("google", **_OPTIONS)
+    # Of attributes, Griffe takes the type of one for that of the next.
+    text = re.sub(
+        r"^Attributes:$",
+        f"Args: {_ATTRIBUTES}",
+        inspect.getdoc(value) or "",
+        flags=re.MULTILINE,
+    )
+    return griffe.Docstring(text).parse("google", **_OPTIONS)
 
 
 def item_names(item):
@@ -197,18 +206,18 @@ def _body(value):
         kind = section.kind.value
         if kind == "text":
             lines += [section.value, ""]
-        elif kind == "parameters":
-            for item in section.value:
-                for name in item_names(item):
-                    name = name.replace("*", r"\*")
-                    fields += _field(f"param {name}", item.description)
-        elif kind == "attributes":
+        elif section.title == _ATTRIBUTES:
             items = [
                 f"- {', '.join(f'`{name}`' for name in item_names(item))}: "
                 f"{_indented(item.description, 2)}"
                 for item in section.value
             ]
             fields += _field("Attributes", "\n" + "\n".join(items))
+        elif kind == "parameters":
+            for item in section.value:
+                for name in item_names(item):
+                    name = name.replace("*", r"\*")
+                    fields += _field(f"param {name}", item.description)
         elif kind == "returns":
             (item,) = section.value
             # Griffe takes what stands before a colon for a type.

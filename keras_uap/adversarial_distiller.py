@@ -336,16 +336,19 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
             )
         turn = self._turn()
         v = self._start(self.v[turn : turn + 1], turn)
-        with tf.GradientTape(persistent=True) as tape:
+        own = self.objective is not None
+        with tf.GradientTape(persistent=own) as tape:
             tape.watch(v)
             clean, perturbed = self._clean_and_perturbed(images, v)
             loss = self._distance(targets, clean, perturbed)
             scaled = self.optimizer.scale_loss(loss)
-            height = loss
-            if self.objective is not None:
+            if own:
                 height = -_depth(self.objective, targets.labels, perturbed)
-        uphill = tape.gradient(height, v)
-        gradients = tape.gradient(scaled, variables)
+        if own:
+            uphill = tape.gradient(height, v)
+            gradients = tape.gradient(scaled, variables)
+        else:  # One backward pass; of a slope, only its direction counts.
+            *gradients, uphill = tape.gradient(scaled, [*variables, v])
         self.optimizer.apply(gradients, variables)
         v = climbed(v, uphill, self.ball, self.step_size)
         self.v.assign(

@@ -27,7 +27,6 @@ Reference:
 
 import collections
 import dataclasses
-import json
 import os
 import textwrap
 import time
@@ -190,10 +189,6 @@ class Audit(Result):
         values["report"] = self.report.to_dict()
         return values
 
-    def to_json(self):
-        """The audit as a JSON text."""
-        return json.dumps(self.to_dict(), indent=2)
-
     def plot(self, class_names=None):
         """Draws the runs and the perturbation; returns the figure.
 
@@ -288,9 +283,8 @@ def audit(
         images: Array `(n, H, W, C)`; a `tf.data.Dataset` or
             `keras.utils.PyDataset` of batches of images or of
             `(images, labels)`; what `datasets.load` gives; or a string or
-            path, a folder of
-            pictures or the name of a TFDS data set. A folder in it is a class,
-            and each class has its share of every part.
+            path, a folder of pictures or the name of a TFDS data set. A folder
+            in it is a class, and each class has its share of every part.
         groups: Array `(n,)`, the photograph that each image was cut from. Of
             a folder, names such as `<photograph>_<crop>` tell.
         epsilon: Float above 0, the radius of the ball, in pixel units.
@@ -375,7 +369,7 @@ def audit_pictures(
             for `audit`.
         pictures: `datasets.Pictures`.
         parts: Three integer arrays, the indices of the pictures to fit, to
-            select and to measure on. `None` splits as `parts_of`.
+            select and to measure on. `None` splits them.
         known: Array `(H, W, C)`, a perturbation found before, of another
             classifier, which is tried too, and started from. Or `None`.
         batch_size: Integer, of the forward passes that measure.
@@ -386,7 +380,7 @@ def audit_pictures(
     started = time.time()
     warn_of_other_range(pictures.images, value_range, "images", 3)
     if parts is None:
-        parts = parts_of(pictures, seed)
+        parts = pictures.split(seed=seed)
     judge = _Judge(
         classifier, pictures, value_range, from_logits, parts, batch_size
     )
@@ -432,30 +426,17 @@ def audit_pictures(
     return _result(judge, attacks, ball, budget, seed, notes, started)
 
 
-def parts_of(pictures, seed):
-    """The indices of pictures to fit, to select and to measure on."""
-    classes = pictures.folders
-    if classes is None:
-        classes = pictures.labels
-    return datasets.split(pictures.images, pictures.groups, classes, seed=seed)
-
-
-def with_held_out(pictures, held_out, seed):
+def with_held_out(pictures, held_out, parts):
     """Puts pictures and others, which alone are measured on, together.
 
     Args:
         pictures, held_out: `datasets.Pictures`.
-        seed: Integer.
+        parts: Two integer arrays, the indices of `pictures` to fit and to
+            select.
 
     Returns:
-        `datasets.Pictures` and the indices of its parts.
+        `datasets.Pictures` and the indices of its three parts.
     """
-    classes = pictures.folders
-    if classes is None:
-        classes = pictures.labels
-    fit, select = datasets.split(
-        pictures.images, pictures.groups, classes, (0.8, 0.2), seed
-    )
     both = (pictures, held_out)
 
     def joined(name):
@@ -480,7 +461,7 @@ def with_held_out(pictures, held_out, seed):
         folders=None,
     )
     start = len(pictures.images)
-    return together, (fit, select, start + np.arange(len(held_out.images)))
+    return together, (*parts, start + np.arange(len(held_out.images)))
 
 
 class _Judge:
@@ -795,13 +776,7 @@ def _result(judge, attacks, ball, budget, seed, notes, started):
         "classifier": judge.name,
         "seed": strongest.seed,
         "found_by": f"audit, budget {budget}, run {strongest.name}",
-        "held_out": {
-            "fooling_rate": report.fooling_rate,
-            "interval_95": list(report.fooling_interval),
-            "random_noise_rate": report.random_rate,
-            "num_images": report.num_images,
-            "num_photographs": report.num_groups,
-        },
+        "held_out": report.for_card(),
     }
     # The passes of a data-free start are those of the data-free one too.
     attacking = sum(run.passes for run in runs if run.name != DATA_FREE)

@@ -18,11 +18,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_uap.checks import as_groups, as_images, as_numbers
+from keras_uap.parts import SHARES, split
 from keras_uap.words import one_line
 
 
-# What `datasets.load` gives, and what is taken wherever images are; all but
-# the images may be None.
 class Pictures(
     collections.namedtuple(
         "Pictures",
@@ -35,6 +34,8 @@ class Pictures(
 ):
     """Images, and what is known of them; all but the images may be `None`.
 
+    `datasets.load` gives them, and they are taken wherever images are.
+
     Attributes:
         images: uint8 array `(n, H, W, C)`.
         class_names: List of the names of the classes.
@@ -46,6 +47,23 @@ class Pictures(
     """
 
     __slots__ = ()
+
+    def split(self, shares=SHARES, seed=0):
+        """Splits by photograph, with its share of each class in every part.
+
+        Args:
+            shares: Floats above 0, the shares of the parts: to fit, to choose
+                with, to measure on.
+            seed: Integer; the parts follow from it.
+
+        Returns:
+            A tuple of integer arrays, the indices of each part, sorted.
+
+        Raises:
+            ValueError: as `datasets.split`.
+        """
+        classes = self.labels if self.folders is None else self.folders
+        return split(self.images, self.groups, classes, shares, seed)
 
     def __repr__(self):
         return one_line("Pictures", self._asdict())

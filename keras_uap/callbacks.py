@@ -275,7 +275,7 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
         if getattr(self._holder, "pool_size", 1) == 1:
             pool = perturbation[np.newaxis]
         with self._writer.as_default(step=epoch):
-            if pool.ndim == 4 and pool.shape[-1] in (1, 3):
+            if ink.is_picture(pool[0]):
                 shown = [
                     tf.io.encode_png(
                         np.clip(255 * ink.stretch(v), 0, 255).astype("uint8")

@@ -17,7 +17,6 @@ Reference:
 """
 
 import dataclasses
-import json
 import textwrap
 import time
 
@@ -35,6 +34,7 @@ from keras_uap.lp_ball import LpBall
 from keras_uap.pixels import as_value_range
 from keras_uap.progress import in_words
 from keras_uap.saving import random_state_kept
+from keras_uap.words import percent
 
 __all__ = ["Hardening", "harden"]
 
@@ -147,10 +147,6 @@ class Hardening(Result):
             "warnings": list(self.warnings),
         }
 
-    def to_json(self):
-        """The result as a JSON text."""
-        return json.dumps(self.to_dict(), indent=2)
-
     def plot(self, class_names=None):
         """Draws before and after; returns the matplotlib figure.
 
@@ -159,13 +155,15 @@ class Hardening(Result):
         """
         return visualization.plot_hardening(self, class_names)
 
-    def table(self):
-        """The result as a text of at most 80 columns."""
+    def rows(self, class_names=None):
+        """A title, the names of the columns and a row for each quantity."""
         before, after = self.before, self.after
-        rows = [
-            ("fooled by the strongest", before.fooling_rate, after.fooling_rate)
-        ]
-        rows += [
+        rates = [
+            (
+                "fooled by the strongest",
+                before.fooling_rate,
+                after.fooling_rate,
+            ),
             (
                 "by random noise, same norm",
                 before.random_rate,
@@ -184,28 +182,37 @@ class Hardening(Result):
             ),
         ]
         if self.accuracy is not None:
-            rows.append(("right, clean", self.accuracy_before, self.accuracy))
+            rates.append(("right, clean", self.accuracy_before, self.accuracy))
+        rows = [(name, percent(a), percent(b)) for name, a, b in rates]
+        return "Hardening", ("", "before", "after"), rows
+
+    def table(self, class_names=None):
+        """The result as a text of at most 80 columns.
+
+        Args:
+            class_names: Not needed: no class is named.
+        """
+        before, after = self.before, self.after
         held_out = f"{before.num_images} held-out pictures"
         if before.num_groups != before.num_images:
             held_out += f" of {before.num_groups} photographs"
         epsilon = before.card["epsilon"]
+        _, header, rows = self.rows()
         lines = [
             held_out,
             f"{before.report.norm} norm at most {epsilon:.4g}; trained on "
             f"{before.num_fit} pictures",
             "",
-            f"{'':<36}{'before':>10}{'after':>10}",
         ]
-        lines += [f"{name:<36}{a:>10.1%}{b:>10.1%}" for name, a, b in rows]
-        for name, (low, high) in (
+        lines += [f"{name:<36}{a:>10}{b:>10}" for name, a, b in (header, *rows)]
+        for name, bounds in (
             ("fooled, before", before.fooling_interval),
             ("fooled, after", after.fooling_interval),
             ("clean answers kept", self.agreement_interval),
             ("robust agreement", self.robust_agreement_interval),
         ):
-            lines.append(
-                f"95 % interval, {name + ':':<21}{low:>8.1%} to {high:.1%}"
-            )
+            low, high = map(percent, bounds)
+            lines.append(f"95 % interval, {name + ':':<21}{low:>8} to {high}")
         lines += [
             "",
             textwrap.fill(
@@ -217,9 +224,6 @@ class Hardening(Result):
         ]
         lines += [textwrap.fill(f"Warning: {x}", 79) for x in self.warnings]
         return "\n".join(lines)
-
-    def __str__(self):
-        return self.table()
 
 
 def harden(
@@ -293,7 +297,7 @@ def harden(
         labels = _as_labels(labels, len(pictures.images))
         pictures = pictures._replace(labels=labels)
     # Also what a data set holds beside its images makes fair parts.
-    parts = auditing.parts_of(pictures, seed)
+    parts = pictures.split(seed=seed)
     with random_state_kept():
         return harden_pictures(
             classifier,
@@ -333,7 +337,7 @@ def harden_pictures(
     started = time.time()
     say = print if verbose else auditing.silent
     if parts is None:
-        parts = auditing.parts_of(pictures, seed)
+        parts = pictures.split(seed=seed)
     if epochs is None:
         epochs = -(-DRAWS // len(parts[0]))
     distiller = AdversarialDistiller(
@@ -524,8 +528,9 @@ def _result(
         robust_accuracy=accuracy(after.report.perturbed_labels),
         history=history,
         settings=settings,
-        # Of an image: one of the teacher, two and a half there and back.
-        training_passes=6 * settings["epochs"] * before.num_fit,
+        # Of an image: one of the teacher, and clean and perturbed there and
+        # back.
+        training_passes=5 * settings["epochs"] * before.num_fit,
         training_seconds=training_seconds,
         seconds=time.time() - started,
         warnings=(),

@@ -23,6 +23,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_uap.pixels import apply_perturbation
+from keras_uap.progress import in_words
 from keras_uap.saving import atomic_path
 from keras_uap.version import __version__
 from keras_uap.visualization import ink
@@ -73,7 +74,7 @@ def write_audit(path, audit, class_names=None):
             "Search",
             f"budget “{audit.budget}”: {len(audit.runs)} runs, "
             f"{audit.passes:,} model passes (forwards and backwards of one "
-            f"image) in {_duration(audit.seconds)}",
+            f"image) in {in_words(audit.seconds)}",
         ),
         ("Seeds", ", ".join(map(str, seeds))),
     ]
@@ -222,12 +223,6 @@ def _software():
     return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
-def _duration(seconds):
-    if seconds < 90:
-        return f"{max(1, round(seconds))} seconds"
-    return f"{round(seconds / 60)} minutes"
-
-
 # Pictures --------------------------------------------------------------------
 
 
@@ -275,7 +270,7 @@ def _examples(report, name):
         "stops": stops,
         # The perturbation as it is.
         "start": int(np.argmin(np.abs(examples.strengths - 1))),
-        "pictures": _can_be_shown(examples.perturbation),
+        "pictures": ink.is_picture(examples.perturbation),
         "shape": " by ".join(map(str, examples.perturbation.shape)),
         "coarse": max(height, width) <= _SMALL,
     }
@@ -284,7 +279,7 @@ def _examples(report, name):
 def _strengths(report, i):
     """Pictures of one example at each strength, or an empty list."""
     examples = report.examples
-    if not _can_be_shown(examples.perturbation):
+    if not ink.is_picture(examples.perturbation):
         return []
     low, high = report.value_range or (
         float(examples.images.min()),
@@ -311,17 +306,13 @@ def _perturbation(report):
     if report.examples is None:
         return None
     v = report.examples.perturbation
-    shown = _can_be_shown(v)
+    shown = ink.is_picture(v)
     return {
         "picture": _picture(ink.stretch(v), exact=True) if shown else None,
         "shape": " by ".join(map(str, v.shape)),
         "largest": f"{np.abs(v).max():.4g}",
         "coarse": max(v.shape[:2]) <= _SMALL,
     }
-
-
-def _can_be_shown(v):
-    return v.ndim == 3 and v.shape[-1] in (1, 3)
 
 
 def _picture(values, exact=False):

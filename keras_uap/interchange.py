@@ -99,7 +99,9 @@ def load_perturbation(path):
     """Loads a perturbation and its card.
 
     Args:
-        path: String or path of an `.npz` that `save_perturbation` wrote.
+        path: String or path of an `.npz` that `save_perturbation` wrote, or of
+            a `.keras` of a `UniversalPerturbation`, of which the classifier is
+            not loaded.
 
     Returns:
         A pair: the perturbation, float32 NumPy array `(H, W, C)` in pixel
@@ -109,6 +111,8 @@ def load_perturbation(path):
         FileNotFoundError: if there is no such file.
         ValueError: if the file is damaged or not of this kind.
     """
+    if pathlib.Path(path).suffix == ".keras":
+        return _load_model(path)
     path, content = _read_file(path)
     try:
         array, text = _read_members(io.BytesIO(content))
@@ -132,9 +136,7 @@ def read_perturbation(perturbation, value_range=None):
     Args:
         perturbation: Array `(H, W, C)`; what has an attribute `perturbation`,
             such as a `UniversalPerturbation`, a `PerturbationLayer` or an
-            `Audit`; or a string or path of an `.npz` that `save_perturbation`
-            wrote, or of a `.keras` of a `UniversalPerturbation`, of which the
-            classifier is not loaded.
+            `Audit`; or a string or path that `load_perturbation` takes.
         value_range: Pair of floats, the pixel range that the caller works in;
             `None` takes any.
 
@@ -155,10 +157,7 @@ def read_perturbation(perturbation, value_range=None):
                 f"{str(path)!r}. Expected: an array, or the path of an .npz "
                 "or .keras file."
             )
-        if path.suffix == ".keras":
-            perturbation, card = _load_model(path)
-        else:
-            perturbation, card = load_perturbation(path)
+        perturbation, card = load_perturbation(path)
         own = card["value_range"]
     elif hasattr(type(perturbation), "perturbation") or hasattr(
         perturbation, "perturbation"

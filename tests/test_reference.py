@@ -88,9 +88,14 @@ def test_every_argument_is_described(path, value):
         return
     described = set()
     for section in reference.sections(value):
-        if section.kind.value in ("parameters", "attributes"):
-            for item in section.value:
-                described |= set(reference.item_names(item))
+        if section.kind.value == "parameters":
+            names = [
+                name
+                for item in section.value
+                for name in reference.item_names(item)
+            ]
+            assert len(set(names)) == len(names)
+            described |= set(names)
     function = getattr(value, "__func__", value)
     try:
         parameters = inspect.signature(function).parameters.values()

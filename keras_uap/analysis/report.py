@@ -8,7 +8,6 @@ the classifier was and is, and which classes are hit.
 """
 
 import dataclasses
-import json
 
 import numpy as np
 import tensorflow as tf
@@ -139,9 +138,22 @@ class FoolingReport(Result):
         values["dominant_labels"] = [list(p) for p in self.dominant_labels()]
         return values
 
-    def to_json(self):
-        """The report as a JSON text."""
-        return json.dumps(self.to_dict(), indent=2)
+    def for_card(self):
+        """What the card of a perturbation says of held-out images."""
+        values = {
+            "fooling_rate": self.fooling_rate,
+            "interval_95": list(self.fooling_interval),
+            "random_noise_rate": self.random_rate,
+            "num_images": self.num_images,
+            "num_photographs": self.num_groups,
+        }
+        if self.target_rate is not None:
+            values |= {
+                "target_rate": self.target_rate,
+                "target_interval_95": list(self.target_interval),
+                "target_random_noise_rate": self.target_random_rate,
+            }
+        return values
 
     def plot(self, class_names=None):
         """Draws the report on one page; returns the matplotlib figure.

@@ -6,6 +6,7 @@ is a text, which notebooks show in HTML, and `plot` a picture.
 """
 
 import dataclasses
+import json
 
 import numpy as np
 
@@ -51,6 +52,10 @@ class Result:
             for field in dataclasses.fields(self)
             if not field.metadata
         }
+
+    def to_json(self):
+        """The result as a JSON text, without pictures."""
+        return json.dumps(self.to_dict(), indent=2)
 
     def __str__(self):
         return self.table()

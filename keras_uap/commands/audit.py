@@ -14,8 +14,7 @@ def run(options):
     classifier = inputs.attach(inputs.load_model(options.model), options)
     class_names = inputs.load_class_names(options, classifier)
     pictures = inputs.load_images(options, "images", classifier.input_shape[1:])
-    # Refuses too few, in the command's own words.
-    inputs.in_parts(options, pictures)
+    parts = inputs.split(options, pictures)
     console.say("2/3", "attacking; the strongest attack will be the answer")
     interrupted = None
     try:
@@ -27,6 +26,7 @@ def run(options):
             options.budget,
             options.seed,
             verbose=1,
+            parts=parts,
             batch_size=options.batch_size,
         )
     except auditing.AuditInterrupted as error:

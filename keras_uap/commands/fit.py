@@ -174,19 +174,7 @@ def finish(
         epsilon=uap.epsilon,
         target=uap.target,
     )
-    card["held_out"] = {
-        "fooling_rate": report.fooling_rate,
-        "interval_95": report.fooling_interval,
-        "random_noise_rate": report.random_rate,
-        "num_images": report.num_images,
-        "num_photographs": report.num_groups,
-    }
-    if report.target_rate is not None:
-        card["held_out"] |= {
-            "target_rate": report.target_rate,
-            "target_interval_95": report.target_interval,
-            "target_random_noise_rate": report.target_random_rate,
-        }
+    card["held_out"] = report.for_card()
     save_perturbation(folder / "uap.npz", uap.perturbation, card)
     console.say(f"{steps}/{steps}", f"writing to {folder.resolve()}")
     text = f"{report.table(class_names)}\n\n{evaluate.meaning(report)}"

@@ -54,10 +54,8 @@ def _load(options, classifier):
     train = inputs.load_images(options, "images", shape)
     inputs.check_labels(options, train.class_names, classifier)
     if options.held_out is None:
-        # Refuses too few, in the command's own words.
-        inputs.in_parts(options, train)
-        return train, auditing.parts_of(train, options.seed)
+        return train, inputs.split(options, train)
     held_out = inputs.load_images(options, "held_out", shape)
     inputs.check_labels(options, held_out.class_names, classifier)
-    inputs.in_parts(options, train, (0.8, 0.2))
-    return auditing.with_held_out(train, held_out, options.seed)
+    parts = inputs.split(options, train, (0.8, 0.2))
+    return auditing.with_held_out(train, held_out, parts)

@@ -5,9 +5,10 @@ import pathlib
 import keras
 
 # It registers what saved files refer to.
-from keras_uap import api, datasets, interchange, parts
+from keras_uap import api, datasets, interchange
 from keras_uap.commands.console import Progress, UsageError
 from keras_uap.commands.options import PIXELS, read_names, value_range
+from keras_uap.parts import SHARES
 
 BATCH = 16
 
@@ -121,8 +122,8 @@ def check_labels(options, names, classifier):
         )
 
 
-def in_parts(options, pictures, shares=parts.SHARES):
-    """Splits the pictures of `--images` by photograph, each class fairly.
+def split(options, pictures, shares=SHARES):
+    """Splits the pictures of `--images`; see `datasets.Pictures.split`.
 
     Args:
         options: The parsed options.
@@ -130,20 +131,21 @@ def in_parts(options, pictures, shares=parts.SHARES):
         shares: Tuple of floats, one for each part.
 
     Returns:
-        A list of `datasets.Pictures`.
+        A tuple of integer arrays, the indices of each part.
     """
-    classes = pictures.folders if pictures.labels is None else pictures.labels
     try:
-        found = datasets.split(
-            pictures.images, pictures.groups, classes, shares, options.seed
-        )
+        return pictures.split(shares, options.seed)
     except ValueError as error:
         raise UsageError(
             f"--images holds {len(pictures.images)} picture(s), too few to "
             "hold some out: each part needs a photograph of its own. Add "
             "pictures, or pass --held-out."
         ) from error
-    return [_taken(pictures, part) for part in found]
+
+
+def in_parts(options, pictures, shares=SHARES):
+    """The parts of `split` as a list of `datasets.Pictures`."""
+    return [_taken(pictures, part) for part in split(options, pictures, shares)]
 
 
 def _taken(pictures, part):
@@ -157,10 +159,12 @@ def _taken(pictures, part):
 
 def load_perturbation(path, shape=None):
     """Loads a perturbation, in grey levels of 0 to 255, and its card."""
-    if pathlib.Path(path).suffix == ".keras":
-        perturbation, card = _of_model(path)
-    else:
+    try:
         perturbation, card = interchange.load_perturbation(path)
+    except ValueError as error:
+        raise UsageError(
+            f"--perturbation {path} cannot be loaded. {error}"
+        ) from error
     low, high = card["value_range"] or PIXELS
     if shape is not None and perturbation.shape != shape:
         raise UsageError(
@@ -170,30 +174,6 @@ def load_perturbation(path, shape=None):
         )
     scale = 255 / (high - low)
     return perturbation * scale, {**card, "epsilon": card["epsilon"] * scale}
-
-
-def _of_model(path):
-    """The perturbation of a saved `UniversalPerturbation`, and its card."""
-    try:
-        uap = keras.saving.load_model(path)
-    except Exception as error:
-        raise UsageError(
-            f"--perturbation {path} cannot be loaded; the uap.npz beside it "
-            "needs no classifier. "
-            f"{type(error).__name__}: {datasets.first_line(error)}"
-        ) from error
-    if not isinstance(uap, api.UniversalPerturbation):
-        raise UsageError(
-            f"--perturbation {path} holds a {type(uap).__name__}. Expected: "
-            "a UniversalPerturbation, as in the uap.keras of demo or fit."
-        )
-    card = {
-        "epsilon": uap.epsilon,
-        "norm": uap.norm,
-        "value_range": uap.value_range,
-        "target": uap.target,
-    }
-    return uap.perturbation, card
 
 
 def load_class_names(options, classifier):

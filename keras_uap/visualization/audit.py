@@ -60,7 +60,7 @@ def plot_audit(audit, class_names=None):
 
     v = audit.perturbation
     shown_at.set_axis_off()
-    if v.ndim == 3 and v.shape[-1] in (1, 3):
+    if ink.is_picture(v):
         ink.show(shown_at, ink.stretch(v))
         shown_at.set_title(
             "The strongest perturbation\nstretched to full range", fontsize=10

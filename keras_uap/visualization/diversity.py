@@ -20,7 +20,7 @@ def plot_diversity(result):
         if result.fooling_rates is not None:
             title += f"\nfools {result.fooling_rates[i]:.0%}"
         axes.set_title(title, fontsize=9)
-        if v.ndim == 3 and v.shape[-1] in (1, 3):
+        if ink.is_picture(v):
             ink.show(axes, ink.stretch(v))
         else:
             axes.set_axis_off()

@@ -11,9 +11,7 @@ def plot_normals(result):
     Args:
         result: `keras_uap.analysis.BoundaryNormals`.
     """
-    shown = result.normals[:4]
-    if result.normals.ndim != 4 or shown.shape[-1] not in (1, 3):
-        shown = []
+    shown = [v for v in result.normals[:4] if ink.is_picture(v)]
     figure = ink.figure(8 + 0.5 * len(shown), 4.6)
     grid = figure.add_gridspec(
         2,

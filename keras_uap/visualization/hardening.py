@@ -69,7 +69,7 @@ def plot_hardening(result, class_names=None):
     ):
         axes.set_axis_off()
         v = audit.perturbation
-        if v.ndim == 3 and v.shape[-1] in (1, 3):
+        if ink.is_picture(v):
             ink.show(axes, ink.stretch(v))
         text = f"The strongest {name}"
         for label, share in audit.report.dominant_labels(1):

@@ -163,6 +163,11 @@ def show(axes, image):
     axes.set_axis_off()
 
 
+def is_picture(array):
+    """Whether an array can be drawn: `(H, W, 1)` or `(H, W, 3)`."""
+    return array.ndim == 3 and array.shape[-1] in (1, 3)
+
+
 def stretch(perturbation):
     """A perturbation as an image: zero is grey, the largest value an end."""
     return perturbation / (2 * (np.abs(perturbation).max() or 1.0)) + 0.5

@@ -44,7 +44,7 @@ def plot_perturbation(
         ValueError: if the images do not have the perturbation's shape.
     """
     v = read_perturbation(perturbation, value_range)
-    if v.ndim != 3 or v.shape[-1] not in (1, 3):
+    if not ink.is_picture(v):
         raise ValueError(
             "A picture needs a perturbation of shape (height, width, 1 or 3). "
             f"Received: {v.shape}."
