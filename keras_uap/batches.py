@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_uap.checks import as_groups, as_images, as_numbers
+from keras_uap.keras_private import has_generator
 from keras_uap.parts import SHARES, split
 from keras_uap.words import one_line
 
@@ -517,7 +518,7 @@ def _begun(data):
     """
     iterator = iter(data)
     first = next(iterator, None)
-    if first is None or not _is_generated(data):
+    if first is None or not has_generator(data):
         return data, first
     begun = [(first, iterator)]
     # What TensorFlow keeps of this function, it keeps for ever: no data.
@@ -544,18 +545,6 @@ def _begun(data):
             tf.data.experimental.assert_cardinality(data.cardinality())
         )
     return without_tuner(again), first
-
-
-def _is_generated(data):
-    """Whether a Python generator is somewhere behind a data set."""
-    try:
-        graph = tf.raw_ops.DatasetToGraphV2(
-            input_dataset=tf.data.experimental.to_variant(data),
-            external_state_policy=1,  # There is state, and it may stay.
-        )
-    except tf.errors.OpError:  # Data of gigabytes, in no need of one.
-        return False
-    return b"GeneratorDataset" in graph.numpy()
 
 
 def is_array(x):

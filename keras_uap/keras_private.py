@@ -1,4 +1,4 @@
-"""The private names of Keras that the package touches, each of them once.
+"""The private names of Keras and TensorFlow in use, each of them once.
 
 Keras may rename or drop them in any release without a word. An override of a
 method that no longer exists is then silently never called. So they stand here
@@ -110,3 +110,28 @@ def last_operation(tensor):
     """
     operation, node_index, tensor_index = tensor._keras_history
     return operation, operation._inbound_nodes[node_index], tensor_index
+
+
+def _generates(graph):
+    """Whether the bytes of a graph name the operation of a generator."""
+    return b"GeneratorDataset" in graph
+
+
+def has_generator(data):
+    """Whether a Python generator is somewhere behind a `tf.data.Dataset`."""
+    for wrapper in data._functions():
+        function = wrapper.function
+        if (
+            b"GeneratorDataset"
+            in function.graph.as_graph_def().SerializeToString()
+        ):
+            return True
+        if any(x.dtype == tf.variant for x in function.captured_inputs):
+            # A data set that a function has from outside: only its own graph
+            # tells, which holds a copy of all data.
+            graph = tf.raw_ops.DatasetToGraphV2(
+                input_dataset=tf.data.experimental.to_variant(data),
+                external_state_policy=1,  # There is state, and it may stay.
+            )
+            return _generates(graph.numpy())
+    return any(has_generator(each) for each in data._inputs())
