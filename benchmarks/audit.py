@@ -26,7 +26,7 @@ import time
 
 import keras
 import numpy as np
-from common import say
+from common import fashion_mnist, say
 
 import keras_uap
 from keras_uap import auditing, datasets, samples
@@ -37,19 +37,6 @@ BATCH = 16
 
 
 # Networks ---------------------------------------------------------------------
-
-
-def fashion_mnist():
-    """Returns training and test images and labels."""
-    import tensorflow_datasets as tfds
-
-    parts = []
-    for part in ("train", "test"):
-        data = tfds.load(
-            "fashion_mnist", split=part, batch_size=-1, as_supervised=True
-        )
-        parts.append(tuple(array.numpy() for array in data))
-    return parts
 
 
 def fashion_networks(x, y):
@@ -219,8 +206,8 @@ def main():
 
     rows = []
     if options.draws or options.fashion_mnist:
-        train, (x, y) = fashion_mnist()
-        networks = list(fashion_networks(*train))
+        x_train, y_train, x, y = fashion_mnist("train", "test")
+        networks = list(fashion_networks(x_train, y_train))
     if options.draws:
         rows = draw_again(networks[0], x, y, options)
     elif options.fashion_mnist:

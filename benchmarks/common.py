@@ -96,6 +96,19 @@ def _load(paths):
     )
 
 
+def fashion_mnist(*splits):
+    """Returns the images (uint8) and labels of splits of Fashion-MNIST."""
+    import tensorflow_datasets as tfds
+
+    parts = []
+    for split in splits:
+        data = tfds.load(
+            "fashion_mnist", split=split, batch_size=-1, as_supervised=True
+        )
+        parts.extend(part.numpy() for part in data)
+    return parts
+
+
 # Measuring --------------------------------------------------------------------
 
 

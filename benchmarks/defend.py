@@ -33,6 +33,7 @@ import time
 
 import keras
 import numpy as np
+from common import fashion_mnist
 
 import keras_uap
 
@@ -64,19 +65,6 @@ QUICK = {
     "attack_epochs": 2,
     "deepfool_epochs": 1,
 }
-
-
-def load_data(size):
-    """Returns training and test images (uint8) and labels."""
-    import tensorflow_datasets as tfds
-
-    parts = []
-    for split in (f"train[:{size['train']}]", f"test[:{size['test']}]"):
-        data = tfds.load(
-            "fashion_mnist", split=split, batch_size=-1, as_supervised=True
-        )
-        parts.extend(part.numpy() for part in data)
-    return parts
 
 
 def make_classifier():
@@ -274,7 +262,7 @@ def main():
     parser.add_argument("--json", help="file to write the figures to")
     options = parser.parse_args()
     size = QUICK if os.environ.get("KERAS_UAP_QUICK") == "1" else FULL
-    data = load_data(size)
+    data = fashion_mnist(f"train[:{size['train']}]", f"test[:{size['test']}]")
     times = ratios(data)
     print("epoch over plain training, [wall, cpu]:", times, flush=True)
     runs = {seed: one_seed(seed, data, size) for seed in options.seeds}
