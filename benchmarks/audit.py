@@ -29,7 +29,7 @@ import numpy as np
 from common import fashion_mnist, say
 
 import keras_uap
-from keras_uap import auditing, datasets, samples
+from keras_uap import attacks, auditing, datasets, samples
 from keras_uap.labeller import LabelledImages
 
 OBJECTIVES = ["dominant", "features+dominant", "crossentropy"]
@@ -107,7 +107,7 @@ def compare(classifier, images, groups, epsilon, options):
     print(found, flush=True)
     fit, _, held_out = datasets.split(images, groups, seed=seed)
     judge = LabelledImages(classifier, images[held_out], (0, 255))
-    passes = options.times * auditing.BUDGETS[options.budget].passes
+    passes = options.times * attacks.BUDGETS[options.budget].passes
     longer = {}
     for objective in OBJECTIVES:
         begun = time.time()
@@ -197,7 +197,7 @@ def main():
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--crops", type=int, default=1500)
     parser.add_argument(
-        "--budget", choices=sorted(auditing.BUDGETS), default="standard"
+        "--budget", choices=sorted(attacks.BUDGETS), default="standard"
     )
     parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)

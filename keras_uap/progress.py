@@ -1,5 +1,12 @@
 """How far a task is, and how long it will take."""
 
+# A line at least every so many seconds.
+SECONDS = 10
+
+
+def silent(*_, **__):
+    """Says nothing, in the place of `print`."""
+
 
 def progress_bar(total, verbose, unit="image"):
     """Returns what `update(done)` tells how far a task is.

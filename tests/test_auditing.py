@@ -11,28 +11,28 @@ import tensorflow as tf
 from PIL import Image
 
 import keras_uap
-from keras_uap import auditing, datasets, interchange, samples
+from keras_uap import attacks, auditing, datasets, interchange, samples
 
 RANGE = (0, 1)
 
 
 # Each run is traced anew, which takes most of the time: two where two do.
 TWO = [("dominant", 0), ("data-free start", 0)]
-ALL = {name: budget.runs for name, budget in auditing.BUDGETS.items()}
+ALL = {name: budget.runs for name, budget in attacks.BUDGETS.items()}
 
 
 @pytest.fixture(autouse=True)
 def tiny_budgets(monkeypatch):
-    budgets = {"quick": auditing.Budget(300, TWO)}
-    budgets["standard"] = auditing.Budget(300, ALL["standard"])
-    monkeypatch.setattr(auditing, "BUDGETS", budgets)
+    budgets = {"quick": attacks.Budget(300, TWO)}
+    budgets["standard"] = attacks.Budget(300, ALL["standard"])
+    monkeypatch.setattr(attacks, "BUDGETS", budgets)
     monkeypatch.setattr(datasets, "FEW", 0)
 
 
 @pytest.fixture
 def all_runs(tiny_budgets, monkeypatch):
-    budget = auditing.Budget(300, ALL["quick"])
-    monkeypatch.setattr(auditing, "BUDGETS", {"quick": budget})
+    budget = attacks.Budget(300, ALL["quick"])
+    monkeypatch.setattr(attacks, "BUDGETS", {"quick": budget})
 
 
 @pytest.fixture
@@ -154,8 +154,8 @@ def test_sigmoid_and_data_set(cnn, many):
 
 
 def test_hidden_head_leaves_the_features_out(subclassed, many, monkeypatch):
-    budget = auditing.Budget(300, [("dominant", 0), ("features+dominant", 0)])
-    monkeypatch.setattr(auditing, "BUDGETS", {"quick": budget})
+    budget = attacks.Budget(300, [("dominant", 0), ("features+dominant", 0)])
+    monkeypatch.setattr(attacks, "BUDGETS", {"quick": budget})
     audit = run(subclassed(), many)
     assert [r.name for r in audit.runs] == ["dominant"]
     assert "features were left out" in " ".join(audit.notes)
@@ -199,14 +199,14 @@ def test_result(linear, many, tmp_path):
 
 
 def test_interrupted_after_a_run(linear, many, monkeypatch):
-    fit = auditing._Attacker.run
+    fit = attacks.Attacker.run
 
     def interrupt(attacker, name, *arguments):
         if name != "dominant":
             raise KeyboardInterrupt
         return fit(attacker, name, *arguments)
 
-    monkeypatch.setattr(auditing._Attacker, "run", interrupt)
+    monkeypatch.setattr(attacks.Attacker, "run", interrupt)
     with pytest.raises(KeyboardInterrupt, match="after 1 of 2 runs") as caught:
         run(linear(), many)
     audit = caught.value.audit
@@ -214,8 +214,8 @@ def test_interrupted_after_a_run(linear, many, monkeypatch):
     assert audit.fooling_rate == recount(audit, linear(), many)
     assert "Interrupted after 1 of 2 runs" in str(audit)
     # Before the first run is finished, there is nothing to keep.
-    budget = auditing.Budget(300, TWO[1:])
-    monkeypatch.setattr(auditing, "BUDGETS", {"quick": budget})
+    budget = attacks.Budget(300, TWO[1:])
+    monkeypatch.setattr(attacks, "BUDGETS", {"quick": budget})
     with pytest.raises(KeyboardInterrupt) as caught:
         run(linear(), many)
     assert not isinstance(caught.value, auditing.AuditInterrupted)
@@ -310,7 +310,7 @@ def test_bad_input_is_refused_before_any_work(
     def no_work(*_, **__):
         raise AssertionError("It has begun.")
 
-    monkeypatch.setattr(auditing.UniversalPerturbation, "fit", no_work)
+    monkeypatch.setattr(attacks.UniversalPerturbation, "fit", no_work)
     arguments = {"images": many} | arguments
     with pytest.raises(ValueError, match=says):
         run(cnn(), **arguments)
@@ -325,7 +325,7 @@ def test_no_classifier(many):
 def test_embedded_classifier(monkeypatch):
     runs = [("dominant", 0), ("cross-entropy", 0)]
     monkeypatch.setattr(
-        auditing, "BUDGETS", {"quick": auditing.Budget(480, runs)}
+        attacks, "BUDGETS", {"quick": attacks.Budget(480, runs)}
     )
     photos = np.concatenate([samples.load_photos(s) for s in samples.SPLITS])
     groups = np.concatenate([samples.photo_groups(s) for s in samples.SPLITS])

@@ -5,7 +5,7 @@ import models
 import numpy as np
 import pytest
 
-from keras_uap import analysis, auditing, visualization
+from keras_uap import analysis, audit_result, visualization
 
 LONG = [f"a very long name of class {i}, of the Latin kind" for i in range(99)]
 WIDE = ["W" * 60] * 99
@@ -212,12 +212,12 @@ def report(rate, classes=30, target=None):
 
 def audit(rate, runs=11):
     runs = tuple(
-        auditing.Run(
+        audit_result.Run(
             "features+dominant", i, 6000, 9.0, 0.0, rate, rate, (0.9 * rate, 1)
         )
         for i in range(runs)
     )
-    return auditing.Audit(
+    return audit_result.Audit(
         rate,
         (0.9 * rate, 1.0),
         rate / 2,

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 import keras_uap
-from keras_uap import auditing, datasets, hardening, samples
+from keras_uap import (
+    attacks,
+    auditing,
+    datasets,
+    hardening,
+    hardening_result,
+    progress,
+    samples,
+)
 
 EPSILON = 0.05
 IMAGES = models.images(80)
@@ -17,10 +25,10 @@ IMAGES = models.images(80)
 
 @pytest.fixture(scope="module", autouse=True)
 def _small():
-    quick = auditing.BUDGETS["quick"]
-    auditing.BUDGETS["quick"] = quick._replace(passes=150)
+    quick = attacks.BUDGETS["quick"]
+    attacks.BUDGETS["quick"] = quick._replace(passes=150)
     yield
-    auditing.BUDGETS["quick"] = quick
+    attacks.BUDGETS["quick"] = quick
 
 
 def harden(classifier, images=IMAGES, **changes):
@@ -162,14 +170,14 @@ def test_words(before, after, changes, says, hardened):
         after=changed(result.after, after),
         **rates | changes,
     )
-    words = hardening._words(result)
+    words = hardening_result.warnings_of(result)
     assert len(words) == (says is not None)
     if says:
         assert says in words[0]
 
 
 def test_it_says_how_far_it_is(capsys, monkeypatch):
-    monkeypatch.setattr(auditing, "SECONDS", -1)
+    monkeypatch.setattr(progress, "SECONDS", -1)
     harden(models.linear(), verbose=1)
     text = capsys.readouterr().out
     assert "takes about" in text
@@ -196,7 +204,7 @@ def test_it_says_how_far_it_is(capsys, monkeypatch):
     ],
 )
 def test_wrong_arguments(changes, error, says, monkeypatch):
-    monkeypatch.setattr(auditing, "_Attacker", None)  # Before long work.
+    monkeypatch.setattr(auditing, "Attacker", None)  # Before long work.
     with pytest.raises(error, match=says):
         harden(**{"classifier": models.linear()} | changes)
 
@@ -204,9 +212,9 @@ def test_wrong_arguments(changes, error, says, monkeypatch):
 @pytest.mark.slow
 def test_embedded_classifier(monkeypatch):
     """Answers are kept, and the perturbation of before fools it less."""
-    runs = [("dominant", 0), (auditing.DATA_FREE_START, 0)]
-    quick = auditing.Budget(500, runs)
-    monkeypatch.setitem(auditing.BUDGETS, "quick", quick)
+    runs = [("dominant", 0), (attacks.DATA_FREE_START, 0)]
+    quick = attacks.Budget(500, runs)
+    monkeypatch.setitem(attacks.BUDGETS, "quick", quick)
     classifier = samples.load_classifier()
     images = samples.load_photos("fit")
     result = keras_uap.harden(

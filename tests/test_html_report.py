@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_uap import analysis, auditing
+from keras_uap import analysis, audit_result
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -89,12 +89,12 @@ def audit(report):
     """An audit that took no time."""
     interval = report.fooling_interval
     runs = tuple(
-        auditing.Run(name, seed, 300, 1.0, 0.0, 0.5, 0.4, interval)
+        audit_result.Run(name, seed, 300, 1.0, 0.0, 0.5, 0.4, interval)
         for seed in (0, 1)
         for name in ("dominant", "cross-entropy")
     )
     card = {"epsilon": 0.2, "norm": "linf", "value_range": (0, 1)}
-    return auditing.Audit(
+    return audit_result.Audit(
         fooling_rate=report.fooling_rate,
         fooling_interval=interval,
         random_rate=report.random_rate,

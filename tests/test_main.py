@@ -10,7 +10,7 @@ from PIL import Image
 
 import keras_uap
 from keras_uap import __main__ as command_line
-from keras_uap import analysis, auditing, interchange, samples
+from keras_uap import analysis, attacks, interchange, samples
 from keras_uap.commands import demo, fit, inputs
 
 SIZE = (8, 8, 3)
@@ -380,8 +380,8 @@ def test_report(run, tmp_path):
 
 
 def test_audit(run, tmp_path, monkeypatch):
-    budget = auditing.Budget(200, [("dominant", 0), ("cross-entropy", 0)])
-    monkeypatch.setattr(auditing, "BUDGETS", {"quick": budget})
+    budget = attacks.Budget(200, [("dominant", 0), ("cross-entropy", 0)])
+    monkeypatch.setattr(attacks, "BUDGETS", {"quick": budget})
     output = {"--output": tmp_path / "out", "--class-names": "names.txt"}
     status, out, err = run(*words("audit", AUDIT, output))
     assert (status, err) == (0, "")
@@ -411,16 +411,16 @@ def test_audit(run, tmp_path, monkeypatch):
 
 def test_interrupted_audit_leaves_what_is_finished(run, tmp_path, monkeypatch):
     names = ["dominant", "cross-entropy", "DeepFool"]
-    budget = auditing.Budget(200, [(name, 0) for name in names])
-    monkeypatch.setattr(auditing, "BUDGETS", {"quick": budget})
-    fit = auditing._Attacker.run
+    budget = attacks.Budget(200, [(name, 0) for name in names])
+    monkeypatch.setattr(attacks, "BUDGETS", {"quick": budget})
+    fit = attacks.Attacker.run
 
     def interrupt(attacker, name, *arguments):
         if name == "DeepFool":
             raise KeyboardInterrupt
         return fit(attacker, name, *arguments)
 
-    monkeypatch.setattr(auditing._Attacker, "run", interrupt)
+    monkeypatch.setattr(attacks.Attacker, "run", interrupt)
     status, _, err = run(*words("audit", AUDIT, {"--output": tmp_path}))
     assert status == 130
     assert "interrupted after 2 of 3 runs" in err
@@ -501,8 +501,8 @@ def test_transfer(run, tmp_path):
     ],
 )
 def test_harden(changes, run, tmp_path, workplace, monkeypatch):
-    quick = auditing.BUDGETS["quick"]._replace(passes=100)
-    monkeypatch.setitem(auditing.BUDGETS, "quick", quick)
+    quick = attacks.BUDGETS["quick"]._replace(passes=100)
+    monkeypatch.setitem(attacks.BUDGETS, "quick", quick)
     output = {"--output": tmp_path / "out", "--epsilon": 30}
     before = (workplace / "model.keras").read_bytes()
     status, out, err = run(*words("harden", FIT, output | changes))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import keras_uap
-from keras_uap import analysis, auditing, words
+from keras_uap import analysis, audit_result, auditing, words
 from keras_uap.analysis.result import Result
 
 HOSTILE = '<script>alert("&")</script>'
@@ -73,7 +73,7 @@ def all_results():
 def test_there_is_one_of_each(all_results):
     kinds = {
         value
-        for value in (*vars(analysis).values(), auditing.Audit)
+        for value in (*vars(analysis).values(), audit_result.Audit)
         if inspect.isclass(value) and issubclass(value, Result)
     }
     assert kinds == {type(result) for result in all_results}

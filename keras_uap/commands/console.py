@@ -8,11 +8,10 @@ import sys
 import tempfile
 import time
 
-from keras_uap.progress import in_words
+from keras_uap.progress import SECONDS, in_words
 
-# Without a terminal, at most a line in so many seconds, and for so much of the
-# work: a log is read later.
-_SECONDS = 10
+# Without a terminal, at most a line for so much of the work: a log is read
+# later.
 _SHARE = 0.05
 
 
@@ -69,7 +68,7 @@ class Progress:
         if self._in_place:
             if now - self._last < 0.1:
                 return
-        elif now - self._last < _SECONDS or (
+        elif now - self._last < SECONDS or (
             done - self._told < _SHARE * (total or 0)
         ):
             return

@@ -1,0 +1,229 @@
+"""The attacks of an audit: one perturbation each, for a number of passes.
+
+They differ in what they minimise, in where they start and in their seed. Few
+pictures are varied, of many only as many are shown as the passes allow. A
+data-free start spends a quarter of its passes on images without content, and
+goes on from what they gave.
+"""
+
+import collections
+import time
+import warnings
+
+import keras
+import numpy as np
+
+from keras_uap import datasets
+from keras_uap.data_free import noise_images
+from keras_uap.deepfool import DeepFool
+from keras_uap.logits import features_function
+from keras_uap.progress import SECONDS
+from keras_uap.universal_perturbation import UniversalPerturbation
+
+BATCH = 16
+DATA_FREE = "data-free"
+DATA_FREE_START = "data-free start"
+# Of a perturbation that was there before, and of one that starts from it.
+KNOWN = "transferred"
+KNOWN_START = "transferred start"
+# The loss of each run; DeepFool has none.
+LOSSES = {
+    "dominant": "dominant",
+    "features+dominant": "features+dominant",
+    "cross-entropy": "crossentropy",
+    "DeepFool": None,
+    DATA_FREE_START: "dominant",
+}
+# This share of a run's passes goes to images without content.
+_NOISE_SHARE = 0.25
+
+Budget = collections.namedtuple("Budget", ["passes", "runs"])
+BUDGETS = {
+    "quick": Budget(
+        2000,
+        [
+            ("dominant", 0),
+            ("features+dominant", 0),
+            ("cross-entropy", 0),
+            (DATA_FREE_START, 0),
+        ],
+    ),
+    "standard": Budget(6000, [(name, i) for i in (0, 1) for name in LOSSES]),
+}
+
+Attack = collections.namedtuple(
+    "Attack", ["name", "seed", "passes", "seconds", "no_gradient", "v"]
+)
+
+
+class Attacker:
+    """Runs with a fixed number of passes, on images that are varied if few."""
+
+    def __init__(
+        self, classifier, ball, value_range, from_logits, pictures, known, say
+    ):
+        images = pictures.images
+        self._known = known
+        self._say = say
+        self._pictures = pictures
+        self._classifier = classifier
+        self._ball = ball
+        self._value_range = value_range
+        self._from_logits = from_logits
+        self._images = images
+        self._varied = len(images) < datasets.FEW and images.ndim == 4
+        self.notes = []
+        if self._varied:
+            self.notes.append(
+                f"The {len(images)} images to fit are few and were varied: "
+                "crops, light, mirror images."
+            )
+
+    def run(self, name, seed, passes):
+        """Returns one attack, or two where it starts from another one."""
+        if name == KNOWN_START:
+            known = Attack(KNOWN, seed, 0, 0.0, 0.0, self._known)
+            return [
+                known,
+                self._fit(name, seed, passes, initial_perturbation=known.v),
+            ]
+        if name != DATA_FREE_START:
+            return [self._fit(name, seed, passes)]
+        low, high = self._value_range or _span(self._images)
+        share = int(_NOISE_SHARE * passes)
+        noise = noise_images(
+            max(BATCH, min(512, share // 3)),
+            self._images.shape[1:],
+            seed=seed,
+            value_range=(low, high),
+        )
+        first = self._fit(DATA_FREE, seed, share, noise)
+        second = self._fit(
+            name, seed, passes - first.passes, initial_perturbation=first.v
+        )
+        passes = first.passes + second.passes
+        seconds = first.seconds + second.seconds
+        return [first, second._replace(passes=passes, seconds=seconds)]
+
+    def _fit(self, name, seed, passes, noise=None, initial_perturbation=None):
+        started = time.time()
+        uap = UniversalPerturbation(
+            self._classifier,
+            self._ball.epsilon,
+            self._ball.norm,
+            value_range=self._value_range,
+            from_logits=self._from_logits,
+            initial_perturbation=initial_perturbation,
+        )
+        if not uap.built:
+            uap.build((None, *self._images.shape[1:]))
+        # The order comes from this generator alone; the global state stays.
+        uap.seed_generator.state.assign([seed, 0])
+        # Those that start from another one, and those without data.
+        loss = LOSSES.get(name, "dominant")
+        pictures = self._pictures
+        if noise is not None:
+            pictures = datasets.Pictures(noise)
+        varied = self._varied and noise is None
+        each = 3 if "features" in name else 2
+        data, clean, steps = _data(
+            pictures, passes, each, varied, seed, self._value_range
+        )
+        if loss is None:
+            falling = keras.optimizers.schedules.PolynomialDecay
+            uap.compile(DeepFool(step_size=falling(0.8, steps, 0.008)))
+        else:
+            uap.compile(uap.decaying_lion(steps), loss=loss)
+        spending = _Spending(passes - clean, self._say)
+        with warnings.catch_warnings():
+            # The audit has said it.
+            warnings.filterwarnings("ignore", "The pixels of x lie in")
+            uap.fit(**data, verbose=0, callbacks=[spending])
+        return Attack(
+            DATA_FREE if noise is not None else name,
+            seed,
+            clean + spending.passes,
+            time.time() - started,
+            spending.failures / max(1, spending.images),
+            uap.perturbation,
+        )
+
+
+def _span(images):
+    """A value range for images that are clipped to none."""
+    return float(images.min()), float(images.max())
+
+
+def _data(pictures, passes, each, varied, seed, value_range):
+    """What `fit` takes, to spend a number of passes.
+
+    Returns:
+        The arguments of `fit`; how many passes go to clean predictions before
+        the first batch; and the number of batches that the rest allows, if one
+        image takes `each` passes.
+    """
+    if varied:
+        steps = max(1, passes // ((each + 1) * BATCH))
+        value_range = value_range or _span(pictures.images)
+        views = datasets.views(pictures, BATCH, value_range, seed)
+        # DeepFool may take fewer passes: then there are more batches.
+        arguments = {"x": views.repeat(), "steps_per_epoch": passes // BATCH}
+        return arguments, 0, steps
+    images = pictures.images
+    # More images than the passes can show once need no clean prediction.
+    most = max(1, passes // (each + 1))
+    if len(images) > most:
+        images = np.random.default_rng(seed).permutation(images)[:most]
+    count = len(images)
+    views = max(1, (passes - count) // each)
+    per_epoch = -(-count // BATCH)
+    steps = views // count * per_epoch + -(-(views % count) // BATCH)
+    arguments = {"x": images, "batch_size": BATCH, "epochs": passes // count}
+    return arguments, count, max(1, steps)
+
+
+class _Spending(keras.callbacks.Callback):
+    """Ends a fit when its passes are spent."""
+
+    def __init__(self, most, say):
+        super().__init__()
+        self._most = most
+        self._say = say
+        self._told = time.time()
+        self._largest = 0
+        self.passes = self.failures = self.images = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        # Keras' metrics start anew with each epoch.
+        self._before = self.passes, self.failures
+
+    def on_train_batch_end(self, batch, logs=None):
+        passes, failures = self._before
+        passes += int(logs["model_passes"])
+        self._largest = max(self._largest, passes - self.passes)
+        self.passes = passes
+        failed = logs.get("no_gradient", logs.get("not_converged", 0))
+        self.failures = failures + int(failed)
+        self.images += BATCH
+        if time.time() - self._told > SECONDS:
+            self._told = time.time()
+            self._say(
+                f"    {self.passes:,} of {self._most:,} model passes",
+                flush=True,
+            )
+        if self.passes + self._largest > self._most:
+            self.model.keep("all passes spent")
+
+
+def possible_runs(classifier, budget):
+    """The runs of a budget that the classifier allows; what was left out."""
+    try:
+        features_function(classifier)
+    except ValueError as error:
+        left_out = (
+            "The runs on features were left out: the classifier's head "
+            f"cannot be seen. {' '.join(str(error).split())}"
+        )
+        runs = [run for run in budget.runs if "features" not in run[0]]
+        return runs, [left_out]
+    return list(budget.runs), []
