@@ -127,6 +127,23 @@ def curve(values, seeds, rate=None):
     )
 
 
+def epsilons(rates, half, interval):
+    means = np.asarray(rates)
+    return analysis.EpsilonCurve(
+        "epsilon, pixel units",
+        (2.0, 5.0, 10.0),
+        means[:, None],
+        np.stack([np.maximum(0, means - 0.1), np.minimum(1, means + 0.1)], 1),
+        means / 3,
+        "linf",
+        200,
+        50,
+        half,
+        interval,
+        None,
+    )
+
+
 def baselines(rate):
     names = ("universal", "sum of adversarial", "one image's adversarial")
     rates = np.full((5, 4), rate)
@@ -270,6 +287,12 @@ FIGURES = {
     "curve, none fooled": lambda: curve((1, 2, 4), 2, 0.0).plot(),
     "curve, kinds": lambda: curve(tuple(LONG[:5]), 2).plot(),
     "curve, wide kinds": lambda: curve(tuple(WIDE[:7]), 2, 1.0).plot(),
+    "epsilons": lambda: epsilons((0.1, 0.5, 0.9), 5.0, (4.0, 6.5)).plot(),
+    "epsilons, all": lambda: epsilons((1, 1, 1), None, (0.0, 2.0)).plot(),
+    "epsilons, none": lambda: epsilons((0, 0, 0), None, (10.0, None)).plot(),
+    "epsilons, unsure": lambda: epsilons(
+        (0.4, 0.45, 0.49), None, (2.0, None)
+    ).plot(),
     "baselines": lambda: baselines(0.5).plot(),
     "baselines, all": lambda: baselines(1.0).plot(),
     "subspace": lambda: subspace(1, 0.3).plot(),

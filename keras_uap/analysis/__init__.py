@@ -34,6 +34,7 @@ from keras_uap.analysis.labels import label_flow as label_flow
 from keras_uap.analysis.labels import target_rates as target_rates
 from keras_uap.analysis.report import FoolingReport as FoolingReport
 from keras_uap.analysis.report import fooling_report as fooling_report
+from keras_uap.analysis.sample_size import EpsilonCurve as EpsilonCurve
 from keras_uap.analysis.sample_size import FoolingCurve as FoolingCurve
 from keras_uap.analysis.sample_size import epsilon_curve as epsilon_curve
 from keras_uap.analysis.sample_size import image_kinds as image_kinds
