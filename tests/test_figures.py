@@ -1,5 +1,7 @@
 """No text of a figure leaves its canvas or lies on another, on hard inputs."""
 
+import itertools
+
 import figures
 import models
 import numpy as np
@@ -184,6 +186,36 @@ def spectrum(count):
     )
 
 
+def bands(count, rate):
+    """A `PerturbationSpectrum` of as many bands and a part of no power."""
+    top = 1.5 * 4.0**count
+    edges = np.array([0, *(4.0 ** np.arange(1, count)), top])
+    frequencies = np.arange(int(top) + 1)
+    power = 1 / (1 + frequencies)
+    white = frequencies + 1.0
+    rates = np.full(count + 1, rate)
+    rates[1] = 0
+    pairs = np.stack([rates * 0.9, np.minimum(1, rates + 0.1)], 1)
+    return analysis.PerturbationSpectrum(
+        frequencies,
+        power / power.sum(),
+        white / white.sum(),
+        np.array([(0, top), *itertools.pairwise(edges)]),
+        np.full(count + 1, 1 / count),
+        rates,
+        pairs,
+        rates / 2,
+        pairs / 2,
+        rates,
+        rates,
+        10.0,
+        "linf",
+        3,
+        200,
+        50,
+    )
+
+
 def normals(count, shape=(8, 8, 3)):
     rng = np.random.default_rng(0)
     return analysis.BoundaryNormals(
@@ -301,6 +333,10 @@ FIGURES = {
     "subspace, none": lambda: subspace(2, 0.0).plot(),
     "spectrum": lambda: spectrum(500).plot(),
     "spectrum of two": lambda: spectrum(2).plot(),
+    **{
+        f"bands {count} {rate}": lambda c=count, r=rate: bands(c, r).plot()
+        for count, rate in ((1, 1.0), (2, 0.0), (5, 0.6), (8, 1.0))
+    },
     "normals": lambda: normals(40).plot(),
     "normal": lambda: normals(1).plot(),
     "normals, three": lambda: normals(3).plot(),

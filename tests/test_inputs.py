@@ -116,6 +116,9 @@ FUNCTIONS = {
     "subspace_perturbation": lambda c, x, h: analysis.subspace_perturbation(
         c, spectrum(c), x, 5, epsilon=1.0, steps=2, **QUIET
     ),
+    "perturbation_spectrum": lambda c, x, h: analysis.perturbation_spectrum(
+        c, v(), x, num_random=1, **QUIET
+    ),
     "transfer_matrix": lambda c, x, h: analysis.transfer_matrix(
         [c], [v()], x, **QUIET
     ),
@@ -275,6 +278,9 @@ PERTURBED = {
     "report": lambda c, p, x: analysis.fooling_report(c, p, x, **QUIET),
     "flow": lambda c, p, x: analysis.label_flow(c, p, x, **QUIET),
     "baselines": lambda c, p, x: analysis.baseline_rates(c, p, x, x, **QUIET),
+    "spectrum": lambda c, p, x: analysis.perturbation_spectrum(
+        c, p, x, num_random=1, **QUIET
+    ),
     "transfer": lambda c, p, x: analysis.transfer_matrix(
         {"c": c}, {"p": p}, x, **QUIET
     ),

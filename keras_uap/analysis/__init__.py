@@ -41,6 +41,12 @@ from keras_uap.analysis.sample_size import image_kinds as image_kinds
 from keras_uap.analysis.sample_size import (
     sample_size_curve as sample_size_curve,
 )
+from keras_uap.analysis.spectrum import (
+    PerturbationSpectrum as PerturbationSpectrum,
+)
+from keras_uap.analysis.spectrum import (
+    perturbation_spectrum as perturbation_spectrum,
+)
 from keras_uap.analysis.transfer import TransferMatrix as TransferMatrix
 from keras_uap.analysis.transfer import transfer_matrix as transfer_matrix
 from keras_uap.interval import (

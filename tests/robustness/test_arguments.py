@@ -254,7 +254,11 @@ KINDS = {
     **{"classifier": classifier, "images": images, "held_out": images},
     **{"perturbation": perturbation, "perturbations": perturbations},
     **{"epsilon": positive, "norm": norm, "value_range": value_range},
-    **{"epsilons": EPSILONS, "norms": without(EPSILONS, None)},
+    **{
+        "edges": without(EPSILONS, None),
+        "epsilons": EPSILONS,
+        "norms": without(EPSILONS, None),
+    },
     **{"mask": mask, "target": target, "targets": TARGETS, "card": card},
     **{"optimizer": optimizer, "loss": strange(*LOSSES)},
     "cap": without(positive, np.inf),
@@ -421,6 +425,10 @@ CALLS = [
     row(
         analysis.subspace_perturbation,
         "spectrum images dim epsilon norm value_range",
+    ),
+    row(
+        analysis.perturbation_spectrum,
+        "classifier perturbation images edges groups num_random " + MEASURE,
     ),
     row(analysis.rate_interval, "hits groups level"),
     row(analysis.difference_interval, "differences groups level"),
