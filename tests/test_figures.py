@@ -216,6 +216,24 @@ def bands(count, rate):
     )
 
 
+def survival(rate, names=(), pictures=True):
+    names = ("as it is", "v shifted by 8", "JPEG, quality 75", *names)
+    rates = np.full(len(names), rate)
+    return analysis.Survival(
+        names,
+        np.array([pictures and i > 1 for i in range(len(names))]),
+        rates,
+        np.stack([rates * 0.9, np.minimum(1, rates + 0.1)], 1),
+        rates / 2,
+        rates,
+        rates / 3,
+        rates,
+        "linf",
+        200,
+        50,
+    )
+
+
 def normals(count, shape=(8, 8, 3)):
     rng = np.random.default_rng(0)
     return analysis.BoundaryNormals(
@@ -337,6 +355,9 @@ FIGURES = {
         f"bands {count} {rate}": lambda c=count, r=rate: bands(c, r).plot()
         for count, rate in ((1, 1.0), (2, 0.0), (5, 0.6), (8, 1.0))
     },
+    "survival": lambda: survival(0.6, LONG[:20]).plot(),
+    "survival, all": lambda: survival(1.0, WIDE[:3]).plot(),
+    "survival, none": lambda: survival(0.0, pictures=False).plot(),
     "normals": lambda: normals(40).plot(),
     "normal": lambda: normals(1).plot(),
     "normals, three": lambda: normals(3).plot(),

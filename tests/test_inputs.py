@@ -119,6 +119,9 @@ FUNCTIONS = {
     "perturbation_spectrum": lambda c, x, h: analysis.perturbation_spectrum(
         c, v(), x, num_random=1, **QUIET
     ),
+    "survival_rates": lambda c, x, h: analysis.survival_rates(
+        c, v(), x, **QUIET
+    ),
     "transfer_matrix": lambda c, x, h: analysis.transfer_matrix(
         [c], [v()], x, **QUIET
     ),
@@ -280,6 +283,9 @@ PERTURBED = {
     "baselines": lambda c, p, x: analysis.baseline_rates(c, p, x, x, **QUIET),
     "spectrum": lambda c, p, x: analysis.perturbation_spectrum(
         c, p, x, num_random=1, **QUIET
+    ),
+    "survival": lambda c, p, x: analysis.survival_rates(
+        c, p, x, [("shift", 1), ("jpeg", 75)], **QUIET
     ),
     "transfer": lambda c, p, x: analysis.transfer_matrix(
         {"c": c}, {"p": p}, x, **QUIET

@@ -47,6 +47,8 @@ from keras_uap.analysis.spectrum import (
 from keras_uap.analysis.spectrum import (
     perturbation_spectrum as perturbation_spectrum,
 )
+from keras_uap.analysis.survival import Survival as Survival
+from keras_uap.analysis.survival import survival_rates as survival_rates
 from keras_uap.analysis.transfer import TransferMatrix as TransferMatrix
 from keras_uap.analysis.transfer import transfer_matrix as transfer_matrix
 from keras_uap.interval import (

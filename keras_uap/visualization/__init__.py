@@ -25,4 +25,5 @@ from keras_uap.visualization.sample_size import plot_curve as plot_curve
 from keras_uap.visualization.spectrum import (
     plot_perturbation_spectrum as plot_perturbation_spectrum,
 )
+from keras_uap.visualization.survival import plot_survival as plot_survival
 from keras_uap.visualization.transfer import plot_transfer as plot_transfer
