@@ -157,20 +157,16 @@ def test_a_change_of_the_picture_is_compared_with_the_changed_clean_one():
     bright = sees(np.ones(SHAPE, "float32"), 0.0)
     levels = np.linspace(0.31, 0.69, 20)
     images = grey(count=20) * (levels / 0.5).reshape(-1, 1, 1, 1)
-    v = np.full(SHAPE, 0.1)
+    v = np.full(SHAPE, 0.06)
     result = analysis.survival_rates(
         bright, v, images.astype("float32"), [("dark", darken)], **QUIET
     )
     assert result.names == ("as it is", "dark")
-    # As it is: 0.41, 0.43, ..., 0.49 come over the middle.
-    np.testing.assert_allclose(result.fooling_rates[0], 0.25)
-    # Darkened: none is above the middle, with or without. All those that were
-    # above are below by the darkening, but for those that v still lifts.
-    np.testing.assert_allclose(result.fooling_rates[1], 0.25)
-    after = (images[:, 0, 0, 0] + 0.1 - 0.2) > 0.5
-    clean = images[:, 0, 0, 0] > 0.5
-    unchanged = np.mean(after != clean)
-    np.testing.assert_allclose(result.unchanged_rates, [0.25, unchanged])
+    # As it is, 0.45, 0.47 and 0.49 come over the middle. Darkened, no clean
+    # one is over it, and v lifts 0.65, 0.67 and 0.69. The other seven of the
+    # ten that were over it have lost their label to the darkening.
+    np.testing.assert_allclose(result.fooling_rates, [0.15, 0.15])
+    np.testing.assert_allclose(result.unchanged_rates, [0.15, 0.35])
     np.testing.assert_allclose(result.change_rates, [0, 0.5])
     assert result.of_picture.tolist() == [False, True]
 
