@@ -1,5 +1,7 @@
 """No text of a figure leaves its canvas or lies on another, on hard inputs."""
 
+import itertools
+
 import figures
 import models
 import numpy as np
@@ -127,6 +129,23 @@ def curve(values, seeds, rate=None):
     )
 
 
+def epsilons(rates, half, interval):
+    means = np.asarray(rates)
+    return analysis.EpsilonCurve(
+        "epsilon, pixel units",
+        (2.0, 5.0, 10.0),
+        means[:, None],
+        np.stack([np.maximum(0, means - 0.1), np.minimum(1, means + 0.1)], 1),
+        means / 3,
+        "linf",
+        200,
+        50,
+        half,
+        interval,
+        None,
+    )
+
+
 def baselines(rate):
     names = ("universal", "sum of adversarial", "one image's adversarial")
     rates = np.full((5, 4), rate)
@@ -164,6 +183,54 @@ def spectrum(count):
     values = np.linspace(3, 0.1, count)
     return analysis.NormalSpectrum(
         values, np.ones(count), count, 150528, np.zeros((1, 4, 4, 3))
+    )
+
+
+def bands(count, rate):
+    """A `PerturbationSpectrum` of as many bands and a part of no power."""
+    top = 1.5 * 4.0**count
+    edges = np.array([0, *(4.0 ** np.arange(1, count)), top])
+    frequencies = np.arange(int(top) + 1)
+    power = 1 / (1 + frequencies)
+    white = frequencies + 1.0
+    rates = np.full(count + 1, rate)
+    rates[1] = 0
+    pairs = np.stack([rates * 0.9, np.minimum(1, rates + 0.1)], 1)
+    return analysis.PerturbationSpectrum(
+        frequencies,
+        power / power.sum(),
+        white / white.sum(),
+        np.array([(0, top), *itertools.pairwise(edges)]),
+        np.full(count + 1, 1 / count),
+        rates,
+        pairs,
+        rates / 2,
+        pairs / 2,
+        rates,
+        rates,
+        10.0,
+        "linf",
+        3,
+        200,
+        50,
+    )
+
+
+def survival(rate, names=(), pictures=True):
+    names = ("as it is", "v shifted by 8", "JPEG, quality 75", *names)
+    rates = np.full(len(names), rate)
+    return analysis.Survival(
+        names,
+        np.array([pictures and i > 1 for i in range(len(names))]),
+        rates,
+        np.stack([rates * 0.9, np.minimum(1, rates + 0.1)], 1),
+        rates / 2,
+        rates,
+        rates / 3,
+        rates,
+        "linf",
+        200,
+        50,
     )
 
 
@@ -270,6 +337,12 @@ FIGURES = {
     "curve, none fooled": lambda: curve((1, 2, 4), 2, 0.0).plot(),
     "curve, kinds": lambda: curve(tuple(LONG[:5]), 2).plot(),
     "curve, wide kinds": lambda: curve(tuple(WIDE[:7]), 2, 1.0).plot(),
+    "epsilons": lambda: epsilons((0.1, 0.5, 0.9), 5.0, (4.0, 6.5)).plot(),
+    "epsilons, all": lambda: epsilons((1, 1, 1), None, (0.0, 2.0)).plot(),
+    "epsilons, none": lambda: epsilons((0, 0, 0), None, (10.0, None)).plot(),
+    "epsilons, unsure": lambda: epsilons(
+        (0.4, 0.45, 0.49), None, (2.0, None)
+    ).plot(),
     "baselines": lambda: baselines(0.5).plot(),
     "baselines, all": lambda: baselines(1.0).plot(),
     "subspace": lambda: subspace(1, 0.3).plot(),
@@ -278,6 +351,13 @@ FIGURES = {
     "subspace, none": lambda: subspace(2, 0.0).plot(),
     "spectrum": lambda: spectrum(500).plot(),
     "spectrum of two": lambda: spectrum(2).plot(),
+    **{
+        f"bands {count} {rate}": lambda c=count, r=rate: bands(c, r).plot()
+        for count, rate in ((1, 1.0), (2, 0.0), (5, 0.6), (8, 1.0))
+    },
+    "survival": lambda: survival(0.6, LONG[:20]).plot(),
+    "survival, all": lambda: survival(1.0, WIDE[:3]).plot(),
+    "survival, none": lambda: survival(0.0, pictures=False).plot(),
     "normals": lambda: normals(40).plot(),
     "normal": lambda: normals(1).plot(),
     "normals, three": lambda: normals(3).plot(),

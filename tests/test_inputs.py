@@ -116,6 +116,12 @@ FUNCTIONS = {
     "subspace_perturbation": lambda c, x, h: analysis.subspace_perturbation(
         c, spectrum(c), x, 5, epsilon=1.0, steps=2, **QUIET
     ),
+    "perturbation_spectrum": lambda c, x, h: analysis.perturbation_spectrum(
+        c, v(), x, num_random=1, **QUIET
+    ),
+    "survival_rates": lambda c, x, h: analysis.survival_rates(
+        c, v(), x, **QUIET
+    ),
     "transfer_matrix": lambda c, x, h: analysis.transfer_matrix(
         [c], [v()], x, **QUIET
     ),
@@ -275,6 +281,12 @@ PERTURBED = {
     "report": lambda c, p, x: analysis.fooling_report(c, p, x, **QUIET),
     "flow": lambda c, p, x: analysis.label_flow(c, p, x, **QUIET),
     "baselines": lambda c, p, x: analysis.baseline_rates(c, p, x, x, **QUIET),
+    "spectrum": lambda c, p, x: analysis.perturbation_spectrum(
+        c, p, x, num_random=1, **QUIET
+    ),
+    "survival": lambda c, p, x: analysis.survival_rates(
+        c, p, x, [("shift", 1), ("jpeg", 75)], **QUIET
+    ),
     "transfer": lambda c, p, x: analysis.transfer_matrix(
         {"c": c}, {"p": p}, x, **QUIET
     ),

@@ -34,12 +34,21 @@ from keras_uap.analysis.labels import label_flow as label_flow
 from keras_uap.analysis.labels import target_rates as target_rates
 from keras_uap.analysis.report import FoolingReport as FoolingReport
 from keras_uap.analysis.report import fooling_report as fooling_report
+from keras_uap.analysis.sample_size import EpsilonCurve as EpsilonCurve
 from keras_uap.analysis.sample_size import FoolingCurve as FoolingCurve
 from keras_uap.analysis.sample_size import epsilon_curve as epsilon_curve
 from keras_uap.analysis.sample_size import image_kinds as image_kinds
 from keras_uap.analysis.sample_size import (
     sample_size_curve as sample_size_curve,
 )
+from keras_uap.analysis.spectrum import (
+    PerturbationSpectrum as PerturbationSpectrum,
+)
+from keras_uap.analysis.spectrum import (
+    perturbation_spectrum as perturbation_spectrum,
+)
+from keras_uap.analysis.survival import Survival as Survival
+from keras_uap.analysis.survival import survival_rates as survival_rates
 from keras_uap.analysis.transfer import TransferMatrix as TransferMatrix
 from keras_uap.analysis.transfer import transfer_matrix as transfer_matrix
 from keras_uap.interval import (

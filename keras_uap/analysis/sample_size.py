@@ -5,6 +5,13 @@ perturbation of its own, fitted with the same amount of work and measured on
 the same held-out images, which no fit has seen. Repeats with other seeds show
 how much of a difference is chance.
 
+A curve against the radius gives one number to compare networks by: the
+smallest epsilon that fools half of the images. A perturbation of a smaller ball
+lies in every larger one, so the rate of a radius is that of the best up to it,
+and so are the ends of its interval; all three rise. Between two radii they are
+taken for straight lines, and each meets a half at one epsilon: the number, and
+the ends of its interval. What lies outside the radii measured is not guessed.
+
 Reference:
     - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401), Fig. 6
 """
@@ -71,6 +78,67 @@ class FoolingCurve(Result):
     def plot(self):
         """Draws the curve, or bars for names; returns the figure."""
         return visualization.plot_curve(self)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class EpsilonCurve(FoolingCurve):
+    """A `FoolingCurve` against epsilon, with the one that fools half.
+
+    Attributes:
+        name, values, fooling_rates, intervals, random_rates: As of a
+            `FoolingCurve`.
+        norm, num_images, num_groups: As of a `FoolingCurve`.
+        half_epsilon: Float, the smallest epsilon that fools half of the
+            held-out images, in pixel units, between those measured. `None`
+            where it is less than the smallest of them or more than the
+            largest.
+        half_interval: Pair, its 95 % interval, for other photographs, not for
+            other seeds. The lower end is 0 where less than the smallest
+            epsilon measured may do, the upper end `None` where more than the
+            largest may be needed.
+        random_half_epsilon: Float or `None`, the same of random noise.
+    """
+
+    half_epsilon: float | None
+    half_interval: tuple
+    random_half_epsilon: float | None
+
+    def half(self):
+        """The epsilon that fools half, in words.
+
+        Returns:
+            String, such as "5.31 (95 %: 4.12 to 6.6)", "below 2 (95 %: below
+            2.3)" or "above 10 (95 %: above 8.9)".
+        """
+        low, high = self.half_interval
+        if high is None:
+            told = f"above {low:.3g}"
+        elif low == 0:
+            told = f"below {high:.3g}"
+        else:
+            told = f"{low:.3g} to {high:.3g}"
+        number = self._half_of(self.half_epsilon, self.fooling_rates.mean(1))
+        return f"{number} (95 %: {told})"
+
+    def random_half(self):
+        """The epsilon at which random noise fools half, in words."""
+        return self._half_of(self.random_half_epsilon, self.random_rates)
+
+    def _half_of(self, epsilon, rates):
+        if epsilon is not None:
+            return f"{epsilon:.3g}"
+        if max(rates) < 0.5:
+            return f"above {max(self.values):g}"
+        return f"below {min(self.values):g}"
+
+    def rows(self, class_names=None):
+        """A title, the names of the columns and a row for each value."""
+        title, header, rows = super().rows(class_names)
+        title += (
+            f"\nHalf are fooled at epsilon {self.half()}, "
+            f"by noise: {self.random_half()}"
+        )
+        return title, header, rows
 
 
 def sample_size_curve(
@@ -238,14 +306,15 @@ def epsilon_curve(
             As for `sample_size_curve`.
 
     Returns:
-        A `FoolingCurve` named "epsilon, pixel units".
+        An `EpsilonCurve` named "epsilon, pixel units". Choose radii on both
+        sides of the one that fools half.
 
     Raises:
         ValueError: for radii that are not above 0.
     """
     images = as_array(images)
     epsilons = as_sizes("epsilons", epsilons)
-    return _curve(
+    curve = _curve(
         "epsilon, pixel units",
         epsilons,
         lambda epsilon, each: (images, epsilon),
@@ -262,6 +331,40 @@ def epsilon_curve(
         from_logits,
         verbose,
     )
+    # The more are fooled, the smaller the epsilon that fools half.
+    lows, highs = curve.intervals.T
+    low, high = _half(epsilons, highs), _half(epsilons, lows)
+    half = _half(epsilons, curve.fooling_rates.mean(axis=1))
+    random_half = _half(epsilons, curve.random_rates)
+    return EpsilonCurve(
+        **vars(curve),
+        half_epsilon=half if 0 < half < np.inf else None,
+        half_interval=(
+            min(low, max(epsilons)),
+            None if high == np.inf else max(high, min(epsilons)),
+        ),
+        random_half_epsilon=random_half if 0 < random_half < np.inf else None,
+    )
+
+
+def _half(epsilons, rates):
+    """The smallest epsilon with a rate of a half.
+
+    Returns:
+        Float: 0 where it is below those given, infinity where it is above.
+    """
+    order = np.argsort(epsilons, kind="stable")
+    epsilons = np.asarray(epsilons)[order]
+    rates = np.maximum.accumulate(np.asarray(rates)[order])
+    first = int(np.searchsorted(rates, 0.5))
+    if first == len(rates):
+        return np.inf
+    if rates[first] == 0.5:
+        return float(epsilons[first])
+    if first == 0:
+        return 0.0
+    pair = [first - 1, first]
+    return float(np.interp(0.5, rates[pair], epsilons[pair]))
 
 
 def _curve(

@@ -22,4 +22,8 @@ from keras_uap.visualization.perturbation import (
 )
 from keras_uap.visualization.report import plot_report as plot_report
 from keras_uap.visualization.sample_size import plot_curve as plot_curve
+from keras_uap.visualization.spectrum import (
+    plot_perturbation_spectrum as plot_perturbation_spectrum,
+)
+from keras_uap.visualization.survival import plot_survival as plot_survival
 from keras_uap.visualization.transfer import plot_transfer as plot_transfer

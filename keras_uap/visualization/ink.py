@@ -202,11 +202,11 @@ def heat_map(axes, values, texts, legend):
         )
 
 
-def percent(axis):
-    """Labels an axis of shares in per cent."""
+def percent(axis, decimals=0):
+    """Labels an axis of shares in per cent; `None` takes decimals as needed."""
     from matplotlib.ticker import PercentFormatter
 
-    axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axis.set_major_formatter(PercentFormatter(1.0, decimals))
 
 
 def legend(axes, **place):

@@ -8,8 +8,10 @@ from keras_uap.visualization import ink
 def plot_curve(result):
     """Draws a `FoolingCurve`: a line over numbers, bars over names.
 
+    Of an `EpsilonCurve` also where half are fooled.
+
     Args:
-        result: `keras_uap.analysis.FoolingCurve`.
+        result: `keras_uap.analysis.FoolingCurve` or `EpsilonCurve`.
     """
     axes = ink.axes(8, 4.8)
     means = result.fooling_rates.mean(axis=1)
@@ -72,6 +74,8 @@ def plot_curve(result):
             textcoords="offset points",
             fontsize=9,
         )
+    if hasattr(result, "half_epsilon"):
+        _mark_half(axes, result)
     ink.percent(axes.yaxis)
     axes.set_ylim(0, 1.05)
     axes.set_xlabel(result.name)
@@ -84,6 +88,24 @@ def plot_curve(result):
     ink.legend(axes)
     ink.tidy(axes)
     return axes.figure
+
+
+def _mark_half(axes, result):
+    """Draws where an `EpsilonCurve` fools half, and writes it in the legend."""
+    low, high = result.half_interval
+    # What is not known goes on to the edge of those measured.
+    line = [
+        max(low, min(result.values)),
+        max(result.values) if high is None else high,
+    ]
+    axes.plot(line, [0.5, 0.5], color=ink.CLEAN, linewidth=6, alpha=0.3)
+    axes.plot(
+        [] if result.half_epsilon is None else [result.half_epsilon],
+        [] if result.half_epsilon is None else [0.5],
+        "D",
+        color=ink.CLEAN,
+        label=f"half fooled: {result.half()}",
+    )
 
 
 def _apart(places, is_log):

@@ -248,6 +248,11 @@ LOSSES = [
 DATA = also(images, tf.data.Dataset.range(3), iter([1]))
 TARGETS = strange([-1], [4], [1.5], ["a"], [99])
 RANGES = only({"b": (0, 1)}, {"a": (1, 0)}, 3, "abc")
+CHANGES = [[3], [("fade", 1)], [("jpeg",)]] + [
+    [(kind, amount)]
+    for kind in ("shift", "mirror", "patch", "scale", "crop", "jpeg", "blur")
+    for amount in (*STRANGE[:5], None, 0, -1, np.nan, np.inf, True)
+]
 
 # What is bad for an argument of a name, unless a row says otherwise.
 KINDS = {
@@ -255,6 +260,8 @@ KINDS = {
     **{"perturbation": perturbation, "perturbations": perturbations},
     **{"epsilon": positive, "norm": norm, "value_range": value_range},
     **{"epsilons": EPSILONS, "norms": without(EPSILONS, None)},
+    "edges": without(EPSILONS, None),
+    "changes": only(*without(strange(3), None)(None), *CHANGES),
     **{"mask": mask, "target": target, "targets": TARGETS, "card": card},
     **{"optimizer": optimizer, "loss": strange(*LOSSES)},
     "cap": without(positive, np.inf),
@@ -421,6 +428,14 @@ CALLS = [
     row(
         analysis.subspace_perturbation,
         "spectrum images dim epsilon norm value_range",
+    ),
+    row(
+        analysis.perturbation_spectrum,
+        "classifier perturbation images edges groups num_random " + MEASURE,
+    ),
+    row(
+        analysis.survival_rates,
+        "classifier perturbation images changes groups " + MEASURE,
     ),
     row(analysis.rate_interval, "hits groups level"),
     row(analysis.difference_interval, "differences groups level"),
