@@ -338,7 +338,7 @@ def _perturbation(report):
         picture = _picture(ink.stretch(v), exact=True)
         scale = "Stretched to the full range; grey is no change."
     elif ink.is_signal(v):
-        picture = _lines(v, ink.lanes(v), ink.FOOLED)
+        picture = _lines(v, ink.lanes(v, -v), ink.FOOLED, np.zeros_like(v))
         scale = "Stretched to the full height; a line for each channel"
         cut = v.shape[-1] > ink.CHANNELS
         scale += f", the first {ink.CHANNELS}." if cut else "."

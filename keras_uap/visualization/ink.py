@@ -239,7 +239,10 @@ def show_perturbation(axes, perturbation):
     if is_picture(perturbation):
         show(axes, stretch(perturbation))
     elif is_signal(perturbation):
-        show_signal(axes, perturbation, lanes(perturbation), NEUTRAL)
+        # Around zero, which is drawn too: many are little but a shift.
+        places = lanes(perturbation, -perturbation)
+        zeros = np.zeros_like(perturbation)
+        show_signal(axes, perturbation, places, FOOLED, zeros)
     else:
         axes.set_axis_off()
 
