@@ -218,7 +218,8 @@ def _standardize(value_range, channel_order):
     if value_range is None:
         raise ValueError(
             "value_range must say which numbers the classifier takes where "
-            "the images have 0 and 255. Received: value_range=None."
+            "the images have 0 and 255. Received: value_range=None. Leave it "
+            "away where it takes them as they are, as with signals."
         )
     if np.ndim(value_range) == 2:
         ranges = [as_value_range(pair) for pair in value_range]
@@ -352,7 +353,8 @@ def _channels_last(stated, image_shape, data_format):
         raise ValueError(
             "The classifier does not state the size of its images. Received: "
             f"{stated or 'a model without a stated shape'}. Pass "
-            "image_shape=(height, width, channels)."
+            "image_shape=(height, width, channels), or (time, channels) for "
+            "signals."
         )
     return stated, first
 

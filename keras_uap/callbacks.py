@@ -166,10 +166,10 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
     """Shows a perturbation in TensorBoard while it is fitted.
 
     After an epoch it writes the perturbation as an image (stretched to its
-    full range), the histogram of its values, its norm and, with `images`,
-    a picture of some images without and with it, under the labels that the
-    classifier gives them. When the fit ends, it writes the perturbation that
-    is kept, where that is another one.
+    full range; a signal as lines), the histogram of its values, its norm and,
+    with `images`, a picture of some images without and with it, under the
+    labels that the classifier gives them. When the fit ends, it writes the
+    perturbation that is kept, where that is another one.
 
     It stands beside `keras.callbacks.TensorBoard`, which draws the metrics, and
     writes to a folder of its own below the same `log_dir`. It works in the fit
@@ -275,14 +275,9 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
         if getattr(self._holder, "pool_size", 1) == 1:
             pool = perturbation[np.newaxis]
         with self._writer.as_default(step=epoch):
-            if ink.is_picture(pool[0]):
-                shown = [
-                    tf.io.encode_png(
-                        np.clip(255 * ink.stretch(v), 0, 255).astype("uint8")
-                    )
-                    for v in pool[:8]
-                ]
-                _write_images("perturbation", pool.shape[1:3], shown)
+            if ink.is_drawn(pool[0]):
+                size, shown = _draw(pool[:8], ink)
+                _write_images("perturbation", size, shown)
                 if self._images is not None:
                     self._write_examples(pool[0], ink)
             _write_histogram("perturbation_values", pool)
@@ -312,6 +307,24 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
         )
         size = (figure.bbox.size[::-1]).astype(int)
         _write_images("examples", size, [ink.as_png(figure)])
+
+
+def _draw(pool, ink):
+    """Returns `(height, width)` and PNG pictures of perturbations."""
+    if ink.is_picture(pool[0]):
+        shown = [
+            tf.io.encode_png(
+                np.clip(255 * ink.stretch(v), 0, 255).astype("uint8")
+            )
+            for v in pool
+        ]
+        return pool.shape[1:3], shown
+    shown = []
+    for v in pool:
+        axes = ink.axes(6, 3)
+        ink.show_perturbation(axes, v)
+        shown.append(ink.as_png(axes.figure))
+    return axes.figure.bbox.size[::-1], shown
 
 
 # What TensorBoard shows of a tensor, a plugin of its own decides. Written like

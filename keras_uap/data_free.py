@@ -67,7 +67,11 @@ def noise_images(n, shape, kind="jigsaw", seed=0, value_range=(0, 255)):
             f"Unknown kind. Received: kind={kind!r}. Expected one of {KINDS}."
         )
     if value_range is None:
-        raise ValueError("value_range must be a pair. Received: None.")
+        raise ValueError(
+            "value_range must be a pair (low, high). Received: None. Where "
+            "nothing is clipped, pass the least and the largest value that "
+            "your images or signals have."
+        )
     low, high = as_value_range(value_range)
     rng = np.random.default_rng(seed)
     if kind == "jigsaw":

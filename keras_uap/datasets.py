@@ -286,11 +286,22 @@ def augmentation(value_range=(0, 255), seed=None, crops=True):
 
     def augment(batch):
         batch = tf.cast(batch, "float32")
+        _check_pictures(batch.shape)
         for layer in pipeline:
             batch = layer(batch, training=True)
         return tf.clip_by_value(batch, *value_range)
 
     return augment
+
+
+def _check_pictures(shape):
+    """Raises ValueError for what a mirror image would make no sense of."""
+    if len(shape) != 4:
+        raise ValueError(
+            "Only batches of images (n, height, width, channels) can be "
+            f"varied. Received: shape {tuple(shape)}. Signals go into fit, "
+            "audit and harden as they are."
+        )
 
 
 def augmented(images, batch_size=16, value_range=(0, 255), seed=0):
@@ -306,6 +317,7 @@ def augmented(images, batch_size=16, value_range=(0, 255), seed=0):
         A `tf.data.Dataset` of float32 batches. Each pass over it comes in
         another order and with other draws.
     """
+    _check_pictures(np.shape(images))
     # No prefetch behind the layers: each batch moves their random state, and
     # whoever looks at one batch only must move it by one, in every run.
     return without_tuner(

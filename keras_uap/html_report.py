@@ -171,9 +171,11 @@ def _rates(report, name):
             report.random_interval,
             "noise",
         ),
-        _row("Rounded to whole grey levels", report.rounded_rate),
         _row("Without clipping to the range", report.unclipped_rate),
     ]
+    if report.rounded_rate is not None:
+        rounded = _row("Rounded to whole grey levels", report.rounded_rate)
+        rows.insert(2, rounded)
     if report.target_rate is not None:
         sent = f"Sent to {name(report.target)}"
         random_rate = report.target_random_rate
@@ -264,23 +266,24 @@ def _examples(report, name):
         }
         for strength, count in zip(examples.strengths, fooled)
     ]
-    height, width = examples.images.shape[1:3]
     return {
         "rows": rows,
         "stops": stops,
         # The perturbation as it is.
         "start": int(np.argmin(np.abs(examples.strengths - 1))),
-        "pictures": ink.is_picture(examples.perturbation),
+        "pictures": ink.is_drawn(examples.perturbation),
         "shape": " by ".join(map(str, examples.perturbation.shape)),
-        "coarse": max(height, width) <= _SMALL,
+        "coarse": _is_coarse(examples.perturbation),
     }
 
 
 def _strengths(report, i):
     """Pictures of one example at each strength, or an empty list."""
     examples = report.examples
-    if not ink.is_picture(examples.perturbation):
+    if not ink.is_drawn(examples.perturbation):
         return []
+    if ink.is_signal(examples.perturbation):
+        return _signal_strengths(report, i)
     low, high = report.value_range or (
         float(examples.images.min()),
         float(examples.images.max()),
@@ -301,17 +304,50 @@ def _strengths(report, i):
     ]
 
 
+def _signal_strengths(report, i):
+    """The same for a signal: lines, in front of the clean ones."""
+    examples = report.examples
+    images, v = examples.images, examples.strengths[-1] * examples.perturbation
+    lanes = ink.lanes(images - np.abs(v), images + np.abs(v))
+    clean = images[i]
+    return [
+        _lines(
+            apply_perturbation(
+                clean, strength * examples.perturbation, report.value_range
+            ).numpy(),
+            lanes,
+            ink.FOOLED if strength else ink.CLEAN,
+            clean if strength else None,
+        )
+        for strength in examples.strengths
+    ]
+
+
+def _is_coarse(v):
+    """Whether the pixels of a picture are to be seen."""
+    return ink.is_picture(v) and max(v.shape[:2]) <= _SMALL
+
+
 def _perturbation(report):
     """The perturbation's picture and what it is like, or None."""
     if report.examples is None:
         return None
     v = report.examples.perturbation
-    shown = ink.is_picture(v)
+    picture, scale = None, None
+    if ink.is_picture(v):
+        picture = _picture(ink.stretch(v), exact=True)
+        scale = "Stretched to the full range; grey is no change."
+    elif ink.is_signal(v):
+        picture = _lines(v, ink.lanes(v, -v), ink.FOOLED, np.zeros_like(v))
+        scale = "Stretched to the full height; a line for each channel"
+        cut = v.shape[-1] > ink.CHANNELS
+        scale += f", the first {ink.CHANNELS}." if cut else "."
     return {
-        "picture": _picture(ink.stretch(v), exact=True) if shown else None,
+        "picture": picture,
+        "scale": scale,
         "shape": " by ".join(map(str, v.shape)),
         "largest": f"{np.abs(v).max():.4g}",
-        "coarse": max(v.shape[:2]) <= _SMALL,
+        "coarse": _is_coarse(v),
     }
 
 
@@ -330,6 +366,39 @@ def _picture(values, exact=False):
     kind = "png" if exact else "jpeg"
     text = base64.b64encode(file.getvalue()).decode()
     return f"data:image/{kind};base64,{text}"
+
+
+def _lines(signal, lanes, color, behind=None):
+    """A signal `(T, C)` as an address: a picture with a line a channel."""
+    height = max(150, 40 * len(lanes.offsets))
+
+    def lines(values, color, width):
+        for c, offset in enumerate(lanes.offsets):
+            y = lanes.high - (_thinned(values[:, c]) + offset)
+            y *= height / (lanes.high - lanes.low)
+            x = np.linspace(0, 300, len(y))
+            points = " ".join(f"{a:.4g},{b:.4g}" for a, b in zip(x, y))
+            yield (
+                f'<polyline points="{points}" fill="none" stroke="{color}" '
+                f'stroke-width="{width}"/>'
+            )
+
+    drawn = [] if behind is None else [*lines(behind, ink.BEHIND, 2.4)]
+    text = (
+        '<svg xmlns="http://www.w3.org/2000/svg" width="300" '
+        f'height="{height}" viewBox="0 0 300 {height}">'
+        f"{''.join(drawn)}{''.join(lines(signal, color, 1.2))}</svg>"
+    )
+    text = base64.b64encode(text.encode()).decode()
+    return f"data:image/svg+xml;base64,{text}"
+
+
+def _thinned(line, most=150):
+    """A long line as the least and the largest value of each piece."""
+    if len(line) <= 2 * most:
+        return line
+    pieces = np.array_split(line, most)
+    return np.ravel([(piece.min(), piece.max()) for piece in pieces])
 
 
 # Writing ---------------------------------------------------------------------

@@ -148,7 +148,8 @@ class MeasuredPerturbation(PerturbationModel):
         """Draws the perturbation, and images without and with it.
 
         Args:
-            images: Images `(n, H, W, C)`, as for `fit`; the first eight.
+            images: Images `(n, H, W, C)` or signals `(n, T, C)`, as for `fit`;
+                the first eight.
             class_names: Sequence of strings, the names of the classes.
             title: String, over the whole figure.
 
@@ -206,8 +207,12 @@ class MeasuredPerturbation(PerturbationModel):
             fitted += f"; {self.stop_reason}"
         rows = {
             "perturbation of": self.classifier.name,
-            "ball": f"{self.norm} norm at most {self.epsilon:.4g}, pixels in "
-            f"{self.value_range}",
+            "ball": f"{self.norm} norm at most {self.epsilon:.4g}, "
+            + (
+                "nothing clipped"
+                if self.value_range is None
+                else f"pixels in {self.value_range}"
+            ),
             "sought": aim,
             "found": found,
             "rate": rate,

@@ -62,7 +62,8 @@ def resize_perturbation(
     if array.ndim != 3:
         raise ValueError(
             "Only perturbations of shape (height, width, channels) can be "
-            f"resized. Received: shape {array.shape}."
+            f"resized. Received: shape {array.shape}. For signals of another "
+            "length, fit another perturbation."
         )
     size = _as_size(size)
     if card is not None:

@@ -383,6 +383,30 @@ def test_texts_stay_on_the_canvas_and_off_each_other(name):
         assert not figures.arrows_over_texts(figure)
 
 
+@pytest.mark.parametrize("count", [1, 4, 8])
+@pytest.mark.parametrize("shape", [(40, 1), (128, 6), (9, 12)])
+def test_texts_of_a_signal(count, shape):
+    rng = np.random.default_rng(0)
+    figure = visualization.plot_perturbation(
+        models.linear(shape=shape),
+        rng.normal(size=shape),
+        rng.normal(size=(count, *shape)) + 100 * np.arange(shape[1]),
+        None,
+        WIDE,
+        title="Signals",
+    )
+    assert not figures.faults_of(figure)
+    clean, perturbed = figure.axes[1], figure.axes[count + 2]
+    assert len(clean.lines) == min(8, shape[1])
+    assert len(perturbed.lines) == 2 * len(clean.lines)
+    # No channel crosses the next, wherever its values lie.
+    ends = [
+        (np.min(y), np.max(y)) for y in (x.get_ydata() for x in clean.lines)
+    ]
+    for (low, _), (_, high) in itertools.pairwise(ends):
+        assert low > high
+
+
 @pytest.mark.parametrize("count", [1, 2, 8])
 @pytest.mark.parametrize("names", [None, LONG, WIDE])
 def test_texts_of_a_perturbation(count, names):

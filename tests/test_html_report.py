@@ -6,6 +6,7 @@ import hashlib
 import html.parser
 import io
 import json
+import xml.etree.ElementTree
 
 import models
 import numpy as np
@@ -283,7 +284,7 @@ def test_pictures_are_what_the_classifier_saw(channels, value_range, save):
     )
 
 
-@pytest.mark.parametrize("shape", [(16, 2), (8, 8, 5)])
+@pytest.mark.parametrize("shape", [(16, 8, 2), (8, 8, 5)])
 def test_what_is_no_picture_has_labels_all_the_same(shape, save):
     images = np.random.default_rng(0).uniform(size=(20, *shape))
     page = save(report_of(images=images, value_range=None))
@@ -291,6 +292,48 @@ def test_what_is_no_picture_has_labels_all_the_same(shape, save):
     assert "are no pictures" in page.text
     assert len(page.all("figure")) == 8
     assert "none: nothing was clipped" in page.text
+
+
+@pytest.mark.parametrize("shape", [(16, 1), (16, 2), (2000, 12)])
+def test_signals_are_lines(shape, save):
+    images = np.random.default_rng(0).normal(size=(20, *shape))
+    report = report_of(images=images, value_range=None)
+    page = save(report)
+    shown = page.all("img")
+    # As of pictures: clean and nine strengths of each, and the perturbation.
+    # There is room for fewer of the long ones.
+    examples = (len(shown) - 1) // 10
+    assert len(shown) == 10 * examples + 1
+    assert examples == 8 if shape[0] == 16 else 3 <= examples < 8
+    assert "are no pictures" not in page.text
+    assert "grey" not in page.text
+    drawn = min(shape[1], 8)
+    for k, (attributes, _) in enumerate(shown):
+        root = svg(attributes["src"])
+        lines = [element.get("points").split() for element in root]
+        # The clean one stands behind one that differs, zero behind v.
+        behind = k % 10 > 1 or k == 10 * examples
+        assert len(lines) == drawn * (1 + behind)
+        assert all(len(line) <= 300 for line in lines)
+        places = np.array([p.split(",") for line in lines for p in line], float)
+        assert places.min() >= 0
+        assert places[:, 0].max() == 300
+        assert places[:, 1].max() <= float(root.get("height"))
+    if shape == (16, 1):
+        # The highest value stands highest, and v is where it is largest.
+        line = svg(shown[0][0]["src"])[0].get("points").split()
+        heights = [float(point.split(",")[1]) for point in line]
+        first = report.examples.images[0]
+        assert np.argmin(heights) == np.argmax(first)
+        assert np.argmax(heights) == np.argmin(first)
+    assert len(page.source) < 4_500_000
+
+
+def svg(address):
+    """The picture behind an address, as XML."""
+    kind, text = address.split(",", 1)
+    assert kind == "data:image/svg+xml;base64"
+    return xml.etree.ElementTree.fromstring(base64.b64decode(text))
 
 
 def test_large_pictures_leave_a_small_page(report, save):

@@ -129,16 +129,26 @@ def test_it_changes_nothing_and_keeps_nothing(tmp_path):
     assert reference() is None
 
 
-def test_signals_have_a_histogram(tmp_path):
-    x = np.random.default_rng(0).normal(size=(8, 9, 2)).astype("float32")
+@pytest.mark.parametrize("shape", [(9, 2), (9, 4, 2)])
+def test_signals_are_lines_and_what_is_no_picture_a_histogram(tmp_path, shape):
+    x = np.random.default_rng(0).normal(size=(8, *shape)).astype("float32")
     uap = keras_uap.UniversalPerturbation(
-        models.linear(shape=(9, 2)), 0.1, value_range=None
+        models.linear(shape=shape), 0.1, value_range=None
     )
     board = keras_uap.PerturbationTensorBoard(tmp_path, images=x)
     uap.fit(x, verbose=0, callbacks=[board])
-    tags = {tag for tag, _ in events(tmp_path)}
+    found = events(tmp_path)
+    tags = {tag for tag, _ in found}
     assert "perturbation_values" in tags
-    assert "examples" not in tags
+    if len(shape) == 3:
+        assert "examples" not in tags
+        return
+    for tag in ("perturbation", "examples"):
+        plugin, (width, height, png) = found[tag, 0]
+        assert plugin == "images"
+        drawn = tf.io.decode_png(png).numpy()
+        assert drawn.shape[:2] == (int(height), int(width))
+        assert drawn.std() > 5
 
 
 def test_what_cannot_be_is_refused(tmp_path):

@@ -48,8 +48,9 @@ class FoolingReport(Result):
             from the clean prediction, and its 95 % interval.
         random_rate, random_interval: The same for random noise of the same
             norm (random signs for linf, Gaussian noise for l2).
-        rounded_rate, unclipped_rate: The fooling rate after rounding to whole
-            grey levels, and without clipping to the pixel range.
+        rounded_rate: The fooling rate after rounding to whole grey levels, or
+            `None` for signals, which have none.
+        unclipped_rate: The fooling rate without clipping to the pixel range.
         clean_confidence, perturbed_confidence: Mean probability of the top
             label before and after.
         fooled_confidence: Mean probability of the wrong label on images that
@@ -78,7 +79,7 @@ class FoolingReport(Result):
     fooling_interval: tuple
     random_rate: float
     random_interval: tuple
-    rounded_rate: float
+    rounded_rate: float | None
     unclipped_rate: float
     clean_confidence: float
     perturbed_confidence: float
@@ -216,7 +217,7 @@ class FoolingReport(Result):
                 "random noise, same norm",
                 _rate(self.random_rate, self.random_interval),
             ),
-            ("rounded to grey levels", f"{self.rounded_rate:.1%}"),
+            *self._rounded_row(),
             ("without clipping", f"{self.unclipped_rate:.1%}"),
             ("confidence, clean", f"{self.clean_confidence:.2f}"),
             ("confidence, perturbed", f"{self.perturbed_confidence:.2f}"),
@@ -252,6 +253,11 @@ class FoolingReport(Result):
             name = class_name(c, class_names)
             rows.append((f"  to {name}"[:32], f"{share:.1%} of the fooled"))
         return "One perturbation", ("", "value"), rows
+
+    def _rounded_row(self):
+        if self.rounded_rate is None:
+            return []
+        return [("rounded to grey levels", f"{self.rounded_rate:.1%}")]
 
     def _unused_ball(self):
         """What to say of a perturbation that ends far inside its ball."""
@@ -340,11 +346,13 @@ def fooling_report(
         verbose,
     )
     perturbed = labelled.logits(v, verbose)
-    rounded_rate = _fooling_rate(
-        labelled,
-        lambda x: _in_grey_levels(x, v, value_range),
-        verbose,
-    )
+    rounded_rate = None
+    if images.ndim == 4:
+        rounded_rate = _fooling_rate(
+            labelled,
+            lambda x: _in_grey_levels(x, v, value_range),
+            verbose,
+        )
     unclipped_rate = _fooling_rate(
         labelled,
         lambda x: apply_perturbation(x, v, None),

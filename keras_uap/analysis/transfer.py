@@ -23,7 +23,7 @@ from keras_uap.analysis.result import Result, random_noise
 from keras_uap.batches import as_pictures
 from keras_uap.checks import check_whole
 from keras_uap.interchange import read_perturbation
-from keras_uap.labeller import LabelledImages
+from keras_uap.labeller import LabelledImages, stated_shape
 from keras_uap.lp_ball import as_norm, lp_norm
 from keras_uap.pixels import as_value_range
 from keras_uap.resizing import resize_images, resize_perturbation
@@ -125,8 +125,9 @@ def transfer_matrix(
 
     Raises:
         TypeError: if a classifier is not a Keras model.
-        ValueError: for empty arguments, other numbers of channels, names that
-            are not classifiers, or `value_ranges` without a `value_range`.
+        ValueError: for empty arguments, other numbers of channels, signals of
+            another length, names that are not classifiers, or `value_ranges`
+            without a `value_range`.
 
     Reference:
         - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
@@ -143,6 +144,8 @@ def transfer_matrix(
         name: _as_array(name, perturbation, images.shape, value_range)
         for name, perturbation in perturbations.items()
     }
+    if images.ndim != 4:
+        _check_one_length(arrays, classifiers, images.shape[1:])
     shape = (len(arrays), len(classifiers))
     rates, random_rates = np.zeros(shape), np.zeros(shape)
     intervals, resized = np.zeros((*shape, 2)), np.zeros(shape, bool)
@@ -220,6 +223,19 @@ def _as_array(name, perturbation, shape, value_range):
             f"{shape}."
         )
     return array
+
+
+def _check_one_length(arrays, classifiers, shape):
+    """Raises ValueError where something other than images had to be resized."""
+    stated = {name: stated_shape(each) for name, each in classifiers.items()}
+    shapes = {name: array.shape for name, array in arrays.items()}
+    for name, found in (*shapes.items(), *stated.items()):
+        if found not in (None, shape):
+            raise ValueError(
+                "Only images can be resized: signals, perturbations and "
+                f"classifiers must be of one shape. Received: {name!r} of "
+                f"shape {found}, signals of shape {shape}."
+            )
 
 
 def _as_seen_by(classifier, images, value_range, own):

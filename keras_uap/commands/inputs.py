@@ -61,6 +61,7 @@ def attach(model, options, number=0):
         )
         for python, here in (
             ("image_shape=(height, width, channels)", "--size HEIGHT WIDTH"),
+            (", or (time, channels) for signals", ""),
             ("output=...", "--model-output NAME."),
             ("output='", "--model-output '"),
             ("Leave output", "Leave --model-output"),

@@ -59,9 +59,8 @@ def plot_audit(audit, class_names=None):
     figure.legend(loc="outside lower left", fontsize=9, frameon=False)
 
     v = audit.perturbation
-    shown_at.set_axis_off()
-    if ink.is_picture(v):
-        ink.show(shown_at, ink.stretch(v))
+    ink.show_perturbation(shown_at, v)
+    if ink.is_drawn(v):
         shown_at.set_title(
             "The strongest perturbation\nstretched to full range", fontsize=10
         )

@@ -20,10 +20,7 @@ def plot_diversity(result):
         if result.fooling_rates is not None:
             title += f"\nfools {result.fooling_rates[i]:.0%}"
         axes.set_title(title, fontsize=9)
-        if ink.is_picture(v):
-            ink.show(axes, ink.stretch(v))
-        else:
-            axes.set_axis_off()
+        ink.show_perturbation(axes, v)
     axes = figure.add_subplot(grid[1, :])
     ink.heat_map(
         axes,

@@ -11,7 +11,7 @@ def plot_normals(result):
     Args:
         result: `keras_uap.analysis.BoundaryNormals`.
     """
-    shown = [v for v in result.normals[:4] if ink.is_picture(v)]
+    shown = [v for v in result.normals[:4] if ink.is_drawn(v)]
     figure = ink.figure(8 + 0.5 * len(shown), 4.6)
     grid = figure.add_gridspec(
         2,
@@ -25,7 +25,7 @@ def plot_normals(result):
     axes.set_title("Distances", fontsize=10)
     for i, normal in enumerate(shown):
         at = figure.add_subplot(grid[i % 2, 1 + i // 2])
-        ink.show(at, ink.stretch(normal))
+        ink.show_perturbation(at, normal)
         at.set_title(f"normal at image {result.indices[i]}", fontsize=8)
     figure.suptitle(
         f"Nearest decision boundaries of {len(result.indices)} of "

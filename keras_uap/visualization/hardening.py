@@ -67,10 +67,7 @@ def plot_hardening(result, class_names=None):
     for axes, name, audit in zip(
         shown_at, ("before", "after"), (before, after)
     ):
-        axes.set_axis_off()
-        v = audit.perturbation
-        if ink.is_picture(v):
-            ink.show(axes, ink.stretch(v))
+        ink.show_perturbation(axes, audit.perturbation)
         text = f"The strongest {name}"
         for label, share in audit.report.dominant_labels(1):
             name = ink.short_name(label, class_names, 18)

@@ -1,5 +1,6 @@
 """What the pictures share: colours, words and marks."""
 
+import collections
 import functools
 import io
 import sys
@@ -11,6 +12,11 @@ import numpy as np
 # Colour-blind safe (Okabe and Ito, 2008): blue for clean, vermilion for fooled.
 CLEAN, FOOLED, NEUTRAL = "#0072B2", "#D55E00", "#666666"
 SERIES = (FOOLED, CLEAN, "#009E73", "#CC79A7", NEUTRAL, "#E69F00")
+
+# A clean signal, behind the perturbed one.
+BEHIND = "#AAAAAA"
+# The channels of a signal that are drawn, the first ones.
+CHANNELS = 8
 
 
 def figure(width, height):
@@ -166,6 +172,79 @@ def show(axes, image):
 def is_picture(array):
     """Whether an array can be drawn: `(H, W, 1)` or `(H, W, 3)`."""
     return array.ndim == 3 and array.shape[-1] in (1, 3)
+
+
+def is_signal(array):
+    """Whether an array is a signal: `(T, C)`."""
+    return array.ndim == 2
+
+
+def is_drawn(array):
+    """Whether an array can be drawn, as a picture or as lines."""
+    return is_picture(array) or is_signal(array)
+
+
+# Where the channels of a signal are drawn: what is added to each, where its
+# middle then lies, and the ends of the axis.
+Lanes = collections.namedtuple("Lanes", ["offsets", "middles", "low", "high"])
+
+
+def lanes(*signals):
+    """Places for the channels of signals, so that none crosses the next.
+
+    Args:
+        *signals: Arrays `(T, C)` or `(n, T, C)` that are drawn alike.
+    """
+    drawn = np.concatenate(
+        [each.reshape(-1, each.shape[-1])[:, :CHANNELS] for each in signals]
+    )
+    low, high = drawn.min(axis=0), drawn.max(axis=0)
+    middles, width = (low + high) / 2, 1.1 * float((high - low).max()) or 1.0
+    offsets = np.zeros(len(middles))
+    if len(middles) > 1:
+        below = -width * np.arange(len(middles))
+        offsets, middles = below - middles, below
+    ends = middles[-1] - width / 2, middles[0] + width / 2
+    return Lanes(offsets, middles, *ends)
+
+
+def show_signal(axes, signal, lanes, color, behind=None):
+    """Draws a signal `(T, C)`: a line for each of the first channels.
+
+    Args:
+        axes: Matplotlib axes.
+        signal: Array `(T, C)`.
+        lanes: `Lanes` of the signals that are drawn alike.
+        color: String, the colour of the lines.
+        behind: Array `(T, C)`, a second signal, drawn in grey behind.
+    """
+    count, whole = len(lanes.offsets), signal.shape[-1]
+    if behind is not None:
+        shown = behind[:, :count] + lanes.offsets
+        axes.plot(shown, color=BEHIND, linewidth=1.6)
+    axes.plot(signal[:, :count] + lanes.offsets, color=color, linewidth=0.8)
+    axes.set_xlim(0, max(1, len(signal) - 1))
+    axes.set_ylim(lanes.low, lanes.high)
+    axes.tick_params(labelsize=8)
+    axes.set_xlabel("step", fontsize=8)
+    if whole > 1:
+        axes.set_yticks(lanes.middles, range(count))
+        cut = f" (the first {count} of {whole})" if whole > count else ""
+        axes.set_ylabel(f"channel{cut}", fontsize=8)
+    tidy(axes)
+
+
+def show_perturbation(axes, perturbation):
+    """Shows a perturbation at its largest; leaves what is neither empty."""
+    if is_picture(perturbation):
+        show(axes, stretch(perturbation))
+    elif is_signal(perturbation):
+        # Around zero, which is drawn too: many are little but a shift.
+        places = lanes(perturbation, -perturbation)
+        zeros = np.zeros_like(perturbation)
+        show_signal(axes, perturbation, places, FOOLED, zeros)
+    else:
+        axes.set_axis_off()
 
 
 def stretch(perturbation):

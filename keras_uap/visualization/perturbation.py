@@ -27,11 +27,13 @@ def plot_perturbation(
 
     Args:
         classifier: Keras model that maps images to class scores.
-        perturbation: Array `(H, W, C)` with 1 or 3 channels, in the pixel
-            units of `value_range`; or what else stands for one, as in
-            `keras_uap.analysis`.
-        images: Images `(n, H, W, C)`, the images to show, the first eight.
-        value_range: Pair of floats, the pixel range.
+        perturbation: Array `(H, W, C)` with 1 or 3 channels, or `(T, C)`
+            for signals, in the pixel units of `value_range`; or what else
+            stands for one, as in `keras_uap.analysis`.
+        images: Images `(n, H, W, C)` or signals `(n, T, C)`, the images to
+            show, the first eight. Signals are drawn as lines, one for each of
+            the first eight channels; behind a perturbed one is the clean one.
+        value_range: Pair of floats, the pixel range, or `None`.
         class_names: Sequence of strings, the names of the classes.
         from_logits: Boolean, whether the classifier returns logits; `None`
             finds out.
@@ -44,10 +46,10 @@ def plot_perturbation(
         ValueError: if the images do not have the perturbation's shape.
     """
     v = read_perturbation(perturbation, value_range)
-    if not ink.is_picture(v):
+    if not ink.is_drawn(v):
         raise ValueError(
-            "A picture needs a perturbation of shape (height, width, 1 or 3). "
-            f"Received: {v.shape}."
+            "A picture needs a perturbation of shape (height, width, 1 or 3), "
+            f"or (time, channels) for signals. Received: {v.shape}."
         )
     images = as_array(images, most=8)
     same_shape(images.shape[1:], v.shape)
@@ -61,28 +63,36 @@ def plot_perturbation(
 
 def draw_perturbation(labeller, v, images, value_range, class_names, title):
     """Draws what `plot_perturbation` does, with a `Labeller` that is there."""
-    low, high = value_range or (float(images.min()), float(images.max()))
     perturbed = apply_perturbation(images, v, value_range).numpy()
     clean_names, clean_labels = _describe(labeller, images, class_names)
     names, labels = _describe(labeller, perturbed, class_names)
 
     count = len(images)
-    figure = ink.figure(2.3 * (count + 1), 5.8)
+    # Lines need room beside them for the places of their channels.
+    figure = ink.figure((3 if ink.is_signal(v) else 2.3) * (count + 1), 5.8)
     if title is not None:
         ink.suptitle(figure, title, 12)
     axes = figure.subplots(2, count + 1)
     largest = np.abs(v).max() or 1.0
-    ink.show(axes[0, 0], ink.stretch(v))
+    ink.show_perturbation(axes[0, 0], v)
     axes[0, 0].set_title(
         f"perturbation\nlargest value {largest:.4g}\nstretched to full range",
         fontsize=9,
     )
+    show_clean, show_perturbed = _show_functions(images, perturbed, value_range)
     axes[1, 0].hist(v.ravel(), bins=41, color=ink.NEUTRAL)
     axes[1, 0].set_title("its values", fontsize=9)
-    axes[1, 0].set_xlabel("change of a pixel value", fontsize=8)
+    axes[1, 0].set_xlabel("change of a value", fontsize=8)
     axes[1, 0].set_yticks([])
     axes[1, 0].tick_params(labelsize=8)
+    for i in range(count):
+        show_clean(axes[0, i + 1], i)
+        show_perturbed(axes[1, i + 1], i)
     for name, at in zip(("clean", "with v"), axes[:, 1]):
+        if ink.is_signal(v):
+            # What names the channels, if there are several, stands here too.
+            at.set_ylabel(f"{name}\n{at.get_ylabel()}".strip(), fontsize=8)
+            continue
         at.annotate(
             name,
             (0, 0.5),
@@ -95,9 +105,7 @@ def draw_perturbation(labeller, v, images, value_range, class_names, title):
             fontsize=10,
         )
     for i in range(count):
-        ink.show(axes[0, i + 1], (images[i] - low) / (high - low))
         axes[0, i + 1].set_title(clean_names[i], fontsize=9, color=ink.CLEAN)
-        ink.show(axes[1, i + 1], (perturbed[i] - low) / (high - low))
         fooled = labels[i] != clean_labels[i]
         axes[1, i + 1].set_title(
             names[i] + ("\nfooled" if fooled else "\nnot fooled"),
@@ -105,6 +113,25 @@ def draw_perturbation(labeller, v, images, value_range, class_names, title):
             color=ink.FOOLED if fooled else ink.NEUTRAL,
         )
     return figure
+
+
+def _show_functions(images, perturbed, value_range):
+    """Two functions of axes and a number: clean, and perturbed."""
+    if images.ndim == 3:
+        lanes = ink.lanes(images, perturbed)
+        return (
+            lambda axes, i: ink.show_signal(axes, images[i], lanes, ink.CLEAN),
+            lambda axes, i: ink.show_signal(
+                axes, perturbed[i], lanes, ink.FOOLED, images[i]
+            ),
+        )
+    low, high = value_range or (float(images.min()), float(images.max()))
+    return tuple(
+        lambda axes, i, shown=shown: ink.show(
+            axes, (shown[i] - low) / (high - low)
+        )
+        for shown in (images, perturbed)
+    )
 
 
 def _describe(labeller, images, class_names):

@@ -20,16 +20,16 @@ def plot_report(report, class_names=None):
     figure.suptitle(
         f"One perturbation, {_ball(report)}: {ink.sample(report)}", fontsize=12
     )
-    rates = [report.fooling_rate, report.rounded_rate, report.random_rate]
-    rates_at.bar(
-        ["perturbation", "rounded to\ngrey levels", "random noise,\nsame norm"],
-        rates,
-        color=[ink.FOOLED, ink.FOOLED, ink.NEUTRAL],
-        width=0.6,
-    )
+    bars = [
+        ("perturbation", report.fooling_rate, ink.FOOLED),
+        ("rounded to\ngrey levels", report.rounded_rate, ink.FOOLED),
+        ("random noise,\nsame norm", report.random_rate, ink.NEUTRAL),
+    ]
+    names, rates, colors = zip(*(bar for bar in bars if bar[1] is not None))
+    rates_at.bar(names, rates, color=colors, width=0.6)
     for x, (low, high) in (
         (0, report.fooling_interval),
-        (2, report.random_interval),
+        (len(rates) - 1, report.random_interval),
     ):
         ink.whisker(rates_at, x, rates[x], low, high)
     for x, rate in enumerate(rates):
