@@ -12,13 +12,13 @@ WIDE = ["W" * 60] * 99
 
 
 def flow_of(before, after):
-    labels, captured = analysis.labels._captured(after)
+    labels, captured = analysis.labels.captured_by(after)
     return analysis.LabelFlow(
         before,
         after,
         labels,
         captured,
-        analysis.labels._captured(before)[1],
+        analysis.labels.captured_by(before)[1],
         float(np.mean(before != after)),
         len(before),
     )
