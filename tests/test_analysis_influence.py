@@ -149,6 +149,23 @@ def test_deepfool_finds_the_increments():
     assert result.with_image[minimal].mean() > result.with_image[0].mean()
 
 
+def test_signals_are_shown_on_silence():
+    signals = np.random.default_rng(0).normal(size=(9, 20, 2))
+    classifier = models.linear(shape=(20, 2))
+    v = np.random.default_rng(1).normal(size=(20, 2))
+    quiet = {"norm": "l2", "value_range": None, "verbose": 0}
+    result = analysis.mutual_influence(classifier, v, signals, **quiet)
+    assert result.grey == 0.0
+    alone = classifier.predict(v[np.newaxis], verbose=0)[0]
+    both = classifier.predict(signals + v, verbose=0)
+    for i in range(9):
+        assert result.with_perturbation[0, i] == pytest.approx(
+            np.corrcoef(both[i], alone)[0, 1], abs=1e-5
+        )
+    seen = analysis.label_dominance(classifier, v, signals, **quiet)
+    assert seen.alone_labels[1, 0] == alone.argmax()
+
+
 def test_equal_logits_correlate_with_nothing():
     result = measure(np.zeros(SHAPE))
     np.testing.assert_array_equal(result.with_perturbation[:2], 0)

@@ -37,6 +37,7 @@ from keras_uap.interchange import read_perturbation
 from keras_uap.interval import rate_interval
 from keras_uap.labeller import Labeller
 from keras_uap.logits import compile_logits, predict_logits
+from keras_uap.losses import Features
 from keras_uap.lp_ball import as_norm, lp_norm
 from keras_uap.pixels import apply_perturbation, as_value_range, same_shape
 from keras_uap.visualization.ink import sample
@@ -172,6 +173,7 @@ def feature_collapse(
     same_shape(images.shape[1:], v.shape)
     check_whole("seed", seed, 0)
     check_whole("batch_size", batch_size, 1)
+    Features(layer)  # Which refuses what is no name.
     groups = pictures.groups
     groups = np.arange(len(images)) if groups is None else groups
     _, groups = np.unique(groups, return_inverse=True)
