@@ -49,23 +49,23 @@ def measure(v, model=None, images=X, **kwargs):
 
 
 def test_a_linear_network_splits_into_its_parts():
-    result = measure(pixel(1, 2.5)[0])
+    result = measure(pixel(1, 1.5)[0])
     sizes = np.array([1.0, 2.0, 3.0, 4.0])
-    both = np.hypot(sizes, 2.5)
+    both = np.hypot(sizes, 1.5)
     np.testing.assert_allclose(
-        result.with_perturbation[0], 2.5 / both, rtol=1e-6
+        result.with_perturbation[0], 1.5 / both, rtol=1e-6
     )
     np.testing.assert_allclose(result.with_image[0], sizes / both, rtol=1e-6)
     np.testing.assert_allclose(result.unrelated[0], 0, atol=1e-7)
     # The perturbation decides where it is the larger part.
-    assert result.decided[0] == 0.5
-    assert result.fooling_rates[0] == 0.5
+    assert result.decided[0] == 0.25
+    assert result.fooling_rates[0] == 0.25
     low, high = result.decided_intervals[0]
-    assert 0 < low < 0.5 < high < 1
+    assert 0 < low < 0.25 < high < 1
     low, high = result.perturbation_intervals[0]
     assert low < result.with_perturbation[0].mean() < high
     assert result.grey == 0.0
-    np.testing.assert_allclose(result.norms[0], 2.5, rtol=1e-6)
+    np.testing.assert_allclose(result.norms[0], 1.5, rtol=1e-6)
 
 
 def test_what_is_made_for_single_images():

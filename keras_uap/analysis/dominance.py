@@ -298,7 +298,9 @@ class DominanceHistory(Result):
         """After how many batches the label of each fit was its last one.
 
         An integer array `(s,)`, of the looks that were taken: the label may
-        have been there since just after the look before.
+        have been there since just after the look before. Where its share is
+        not above that of random noise, no label dominates, and this says
+        nothing.
         """
         same = self.labels == self.labels[:, -1:]
         # The last look at which it was another one, and the next.
