@@ -158,7 +158,7 @@ def plot_dominance_history(result, class_names=None):
     start = "random points" if result.random_start else "zero"
     ink.suptitle(
         figure,
-        f"Dominant labels of {len(result.seeds)} fits from {start}, loss "
+        f"Dominant labels, {len(result.seeds)} fit(s) from {start}, loss "
         f"{result.loss}, {result.norm} ball of {result.epsilon:.4g}, "
         f"{ink.sample(result)}",
     )
