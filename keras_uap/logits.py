@@ -125,7 +125,7 @@ def features_function(classifier, layer=None):
             "The inputs of the classifier's head are needed, and its layers "
             "cannot be seen. Expected: a Functional or Sequential model. "
             f"Received: {classifier.name!r} of type "
-            f"{type(classifier).__name__}. Use a loss of the logits."
+            f"{type(classifier).__name__}. The logits alone can be had."
         )
     *outer, (model, output) = path
     activation, logits_of_head = _head(model)

@@ -158,6 +158,20 @@ def clip_to_range(images, value_range):
     return tf.clip_by_value(images, *value_range)
 
 
+def mid_grey(image_shape, value_range):
+    """The image that shows nothing: to look at a perturbation alone.
+
+    Args:
+        image_shape: Tuple `(H, W, C)`.
+        value_range: Pair of floats, or `None`.
+
+    Returns:
+        Float32 array: the middle of the range everywhere, or zero without one.
+    """
+    low, high = value_range or (0.0, 0.0)
+    return np.full(image_shape, (low + high) / 2, "float32")
+
+
 def apply_perturbation(images, perturbation, value_range):
     """Returns `clip(images + perturbation)` as a float32 tensor."""
     images = tf.cast(images, "float32")

@@ -14,13 +14,13 @@ WIDE = ["W" * 60] * 99
 
 
 def flow_of(before, after):
-    labels, captured = analysis.labels._captured(after)
+    labels, captured = analysis.labels.captured_by(after)
     return analysis.LabelFlow(
         before,
         after,
         labels,
         captured,
-        analysis.labels._captured(before)[1],
+        analysis.labels.captured_by(before)[1],
         float(np.mean(before != after)),
         len(before),
     )
@@ -244,6 +244,78 @@ def normals(count, shape=(8, 8, 3)):
     )
 
 
+def influence(count, rate):
+    rng = np.random.default_rng(0)
+    shape = (4, count)
+    pairs = np.tile([0.9 * rate, rate], (4, 1))
+    return analysis.MutualInfluence(
+        ("universal", "random noise", "image's own", "image's own, minimal"),
+        rng.uniform(-rate, rate, shape),
+        rng.uniform(-rate, rate, shape),
+        np.zeros(shape),
+        pairs,
+        pairs,
+        np.full(4, rate),
+        pairs,
+        np.full(4, rate),
+        pairs,
+        np.full(shape, 1234.567),
+        "linf",
+        *(127.5, count, count // 2),
+    )
+
+
+def dominance(share, count=200):
+    rng = np.random.default_rng(0)
+    return analysis.Dominance(
+        ("clean", "perturbed", "random noise"),
+        rng.integers(0, 9, (3, count)),
+        (1, 3, 5),
+        np.full((3, 3), share),
+        np.tile([0.9 * share, share], (3, 3, 1)),
+        np.tile(np.arange(5), (3, 1)),
+        np.full((3, 5), share / 5),
+        999,
+        share,
+        share / 2,
+        *((0.0, 1.0), (0.0, 1.0), 127.5, 10.0, "linf", count, 30),
+    )
+
+
+def history(fits, batches, share, label=0):
+    shape = (fits, len(batches))
+    labels = np.full(shape, label)
+    labels[:, : len(batches) // 2] = 1
+    return analysis.DominanceHistory(
+        tuple(range(1000, 1000 + fits)),
+        np.array(batches),
+        labels,
+        np.full(shape, share),
+        np.full(shape, share),
+        np.zeros((fits, 2)),
+        *(3, share, share, (0.0, 1.0), 16, "features_and_dominant", True),
+        *(10.0, "linf", 1000, 300, np.zeros((fits, 4, 4, 3))),
+    )
+
+
+def collapse(share, pairs=("one photograph", "one class", "two classes")):
+    shape = (3, len(pairs) + 1)
+    both = np.stack([np.full(shape, share), np.full(shape, 1.4)], -1)
+    return analysis.FeatureCollapse(
+        ("clean", "perturbed", "random noise"),
+        (*pairs, "all"),
+        np.full(shape[1], 1234567),
+        np.full(shape, share),
+        np.full(shape, share),
+        both,
+        np.full(shape, -share),
+        both - 1.4,
+        np.ones(3),
+        *(share, share, (0.0, 1.0), (0.0, 1.0), 1280, 100, 10.0, "linf"),
+        *(1000, 300),
+    )
+
+
 def report(rate, classes=30, target=None):
     """A `FoolingReport` of a rate, with as many classes."""
     rng = np.random.default_rng(0)
@@ -362,6 +434,27 @@ FIGURES = {
     "normal": lambda: normals(1).plot(),
     "normals, three": lambda: normals(3).plot(),
     "normals of signals": lambda: normals(5, (9, 2)).plot(),
+    "influence": lambda: influence(60, 1.0).plot(),
+    "influence of two": lambda: influence(2, 0.1).plot(),
+    **{
+        f"dominance {share}": lambda s=share: dominance(s).plot(WIDE)
+        for share in (0.0, 0.5, 1.0)
+    },
+    "dominance, one image": lambda: dominance(1.0, 1).plot(),
+    **{
+        f"history of {fits}, {batches[-1]} batches": (
+            lambda f=fits, b=batches, n=names: history(f, b, 0.5).plot(n)
+        )
+        for fits, batches, names in (
+            (1, [1], None),
+            (2, [1, 2, 3], WIDE),
+            (7, [1, 2, 4, 8, 16, 32, 64, 65], WIDE),
+            (3, [2**i for i in range(13)], LONG),
+        )
+    },
+    "history, none fooled": lambda: history(2, [1, 2], 0.0, -1).plot(WIDE),
+    "collapse": lambda: collapse(1.0).plot(),
+    "collapse, all": lambda: collapse(0.0, ()).plot(),
     **{
         f"report {rate} {classes}": (
             lambda r=rate, c=classes: report(r, c).plot(WIDE)

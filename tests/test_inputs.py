@@ -95,6 +95,18 @@ FUNCTIONS = {
     "boundary_normals": lambda c, x, h: analysis.boundary_normals(
         c, x, verbose=0
     ),
+    "mutual_influence": lambda c, x, h: analysis.mutual_influence(
+        c, v(), x, **QUIET
+    ),
+    "label_dominance": lambda c, x, h: analysis.label_dominance(
+        c, v(), x, **QUIET
+    ),
+    "dominance_history": lambda c, x, h: analysis.dominance_history(
+        c, x, h, 1, **FIT
+    ),
+    "feature_collapse": lambda c, x, h: analysis.feature_collapse(
+        c, v(), x, **QUIET
+    ),
     "label_flow": lambda c, x, h: analysis.label_flow(c, v(), x, **QUIET),
     "target_rates": lambda c, x, h: analysis.target_rates(c, x, h, [1], **FIT),
     "fooling_report": lambda c, x, h: analysis.fooling_report(

@@ -17,7 +17,13 @@ from keras_uap.analysis.diversity import inner_products as inner_products
 from keras_uap.analysis.diversity import (
     perturbation_diversity as perturbation_diversity,
 )
+from keras_uap.analysis.dominance import Dominance as Dominance
+from keras_uap.analysis.dominance import DominanceHistory as DominanceHistory
+from keras_uap.analysis.dominance import dominance_history as dominance_history
+from keras_uap.analysis.dominance import label_dominance as label_dominance
 from keras_uap.analysis.examples import Examples as Examples
+from keras_uap.analysis.features import FeatureCollapse as FeatureCollapse
+from keras_uap.analysis.features import feature_collapse as feature_collapse
 from keras_uap.analysis.fitting import fit_perturbation as fit_perturbation
 from keras_uap.analysis.geometry import BoundaryNormals as BoundaryNormals
 from keras_uap.analysis.geometry import NormalSpectrum as NormalSpectrum
@@ -28,6 +34,8 @@ from keras_uap.analysis.geometry import subspace_fooling as subspace_fooling
 from keras_uap.analysis.geometry import (
     subspace_perturbation as subspace_perturbation,
 )
+from keras_uap.analysis.influence import MutualInfluence as MutualInfluence
+from keras_uap.analysis.influence import mutual_influence as mutual_influence
 from keras_uap.analysis.labels import LabelFlow as LabelFlow
 from keras_uap.analysis.labels import TargetRates as TargetRates
 from keras_uap.analysis.labels import label_flow as label_flow

@@ -23,6 +23,8 @@ def fit_perturbation(
     from_logits=None,
     verbose=0,
     loss=None,
+    initial_perturbation=None,
+    callbacks=None,
 ):
     """Finds a universal perturbation with a given amount of work.
 
@@ -47,6 +49,9 @@ def fit_perturbation(
         verbose: `"auto"`, 0, 1 or 2, as in Keras.
         loss: What `UniversalPerturbation.compile` takes; `None` for
             `"dominant"`, or `"crossentropy"` where there is a `target`.
+        initial_perturbation: What `UniversalPerturbation` takes: where to
+            start, or `None` for zero.
+        callbacks: What `UniversalPerturbation.fit` takes.
 
     Returns:
         NumPy array `(H, W, C)`, in pixel units.
@@ -68,6 +73,7 @@ def fit_perturbation(
         value_range=value_range,
         target=target,
         from_logits=from_logits,
+        initial_perturbation=initial_perturbation,
     )
     if not uap.built:
         uap.build((None, *images.shape[1:]))
@@ -79,7 +85,13 @@ def fit_perturbation(
     if loss is None:
         loss = "dominant" if target is None else "crossentropy"
     uap.compile(optimizer, loss=loss)
-    uap.fit(images, batch_size=batch_size, epochs=epochs, verbose=verbose)
+    uap.fit(
+        images,
+        batch_size=batch_size,
+        epochs=epochs,
+        verbose=verbose,
+        callbacks=callbacks,
+    )
     return uap.perturbation
 
 

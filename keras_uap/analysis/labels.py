@@ -203,13 +203,13 @@ def label_flow(
         verbose=verbose,
     )
     before, after = labelled.clean, labelled.labels(perturbation, verbose)
-    labels, captured = _captured(after)
+    labels, captured = captured_by(after)
     return LabelFlow(
         clean_labels=before,
         perturbed_labels=after,
         labels=labels,
         captured=captured,
-        clean_captured=_captured(before)[1],
+        clean_captured=captured_by(before)[1],
         fooling_rate=float(np.mean(before != after)),
         num_images=len(before),
     )
@@ -386,8 +386,12 @@ def target_rates(
     )
 
 
-def _captured(labels):
-    """Labels, the most common first, and the cumulative share they take."""
+def captured_by(labels):
+    """Labels, the most common first, and the cumulative share they take.
+
+    Args:
+        labels: Integer array `(n,)`.
+    """
     values, counts = np.unique(labels, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     return values[order], np.cumsum(counts[order]) / len(labels)

@@ -7,10 +7,16 @@ made without pyplot: nothing appears on a screen unless the caller shows it.
 from keras_uap.visualization.audit import plot_audit as plot_audit
 from keras_uap.visualization.baselines import plot_baselines as plot_baselines
 from keras_uap.visualization.diversity import plot_diversity as plot_diversity
+from keras_uap.visualization.dominance import plot_dominance as plot_dominance
+from keras_uap.visualization.dominance import (
+    plot_dominance_history as plot_dominance_history,
+)
+from keras_uap.visualization.features import plot_features as plot_features
 from keras_uap.visualization.geometry import plot_normals as plot_normals
 from keras_uap.visualization.geometry import plot_spectrum as plot_spectrum
 from keras_uap.visualization.geometry import plot_subspace as plot_subspace
 from keras_uap.visualization.hardening import plot_hardening as plot_hardening
+from keras_uap.visualization.influence import plot_influence as plot_influence
 from keras_uap.visualization.ink import CLEAN as CLEAN
 from keras_uap.visualization.ink import FOOLED as FOOLED
 from keras_uap.visualization.ink import NEUTRAL as NEUTRAL

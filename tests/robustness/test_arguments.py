@@ -394,6 +394,26 @@ CALLS = [
         analysis.label_flow,
         "classifier perturbation images value_range batch_size from_logits",
     ),
+    row(
+        analysis.mutual_influence,
+        "classifier perturbation images groups num_candidates " + MEASURE,
+        increments=without(both(pictures, wrong_size), None),
+    ),
+    row(
+        analysis.label_dominance,
+        "classifier perturbation images groups " + MEASURE,
+    ),
+    row(
+        analysis.dominance_history,
+        FITTING + "images held_out num_seeds groups",
+        loss=without(KINDS["loss"], None),
+        random_start=flag,
+        fit_batch_size=whole(1),
+    ),
+    row(
+        analysis.feature_collapse,
+        "classifier perturbation images groups " + MEASURE,
+    ),
     row(analysis.target_rates, FITTING + "images held_out targets groups"),
     row(
         analysis.transfer_matrix,

@@ -1,0 +1,330 @@
+"""Feature collapse: does a perturbation make all images alike to the head?
+
+The head of a classifier, its last dense layer, no longer sees images but their
+features. If a universal perturbation decides what is answered, the features of
+different images must come to lie close together, or to point the same way.
+Pairs of images tell: the distance of their features (root mean square), and
+the cosine of the angle between them (mean), on clean images, on perturbed ones
+and on those with random noise of the same norm.
+
+Pairs are told apart. Crops of one photograph are alike from the start. Of the
+pairs of two photographs, some are of one class and some of two. The classes
+are what the classifier says of the *clean* images: the perturbed ones keep
+that grouping, so that the same pairs are compared.
+
+Intervals are jackknife intervals over photographs (or images, where none are
+told): the whole is measured again without each, and the spread of what comes
+out gives the variance. All pairs of a photograph go with it.
+
+Reference:
+    - [Ye, Cheng and Huang, 2022](https://arxiv.org/abs/2212.13700), on
+      features that universal perturbations make
+    - Arvesen, 1969, Annals of Mathematical Statistics 40 (the jackknife for
+      means over pairs)
+"""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+from scipy import stats
+
+from keras_uap import visualization
+from keras_uap.analysis.result import Result, random_noise
+from keras_uap.batches import as_pictures
+from keras_uap.checks import check_whole
+from keras_uap.interchange import read_perturbation
+from keras_uap.interval import rate_interval
+from keras_uap.labeller import Labeller
+from keras_uap.logits import compile_logits, predict_logits
+from keras_uap.losses import Features
+from keras_uap.lp_ball import as_norm, lp_norm
+from keras_uap.pixels import apply_perturbation, as_value_range, same_shape
+from keras_uap.visualization.ink import sample
+from keras_uap.words import percent
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class FeatureCollapse(Result):
+    """What `feature_collapse` measured, on p kinds of pairs of n images.
+
+    Attributes:
+        names: Tuple of three strings: clean images, perturbed ones, and those
+            with random noise of the same norm. The arrays are in this order.
+        pairs: Tuple of p strings, of "one photograph", "one class", "two
+            classes" and "all". Kinds of which there are too few pairs for an
+            interval are left out.
+        num_pairs: Integer array `(p,)`.
+        distances: Array `(3, p)`, the root mean square distance of the two
+            images' features, in the units of the features.
+        relative_distances: Array `(3, p)`, the same as a share of that of the
+            clean images: 1 for those.
+        relative_intervals: Array `(3, p, 2)`, 95 % intervals of it.
+        cosines: Array `(3, p)`, the mean cosine of the two images' features.
+        cosine_intervals: Array `(3, p, 2)`, 95 % intervals of it.
+        own_cosines: Array `(3,)`, the mean cosine of an image's features with
+            its own clean ones: 1 for the clean.
+        fooling_rate, random_rate: Floats, of the perturbation and the noise.
+        fooling_interval, random_interval: 95 % intervals of these.
+        num_features, num_classes: Integers, features of an image, and classes
+            that the clean images are given.
+        epsilon, norm: The norm of the perturbation, in pixel units.
+        num_images, num_groups: Integers, images and photographs.
+    """
+
+    names: tuple
+    pairs: tuple
+    num_pairs: np.ndarray
+    distances: np.ndarray
+    relative_distances: np.ndarray
+    relative_intervals: np.ndarray
+    cosines: np.ndarray
+    cosine_intervals: np.ndarray
+    own_cosines: np.ndarray
+    fooling_rate: float
+    random_rate: float
+    fooling_interval: tuple
+    random_interval: tuple
+    num_features: int
+    num_classes: int
+    epsilon: float
+    norm: str
+    num_images: int
+    num_groups: int
+
+    def rows(self, class_names=None):
+        """A title, the names of the columns and a row for each kind."""
+        rows = [
+            (
+                f"{pair}, {name.removeprefix('random ')}",
+                f"{self.num_pairs[j]}",
+                percent(self.relative_distances[i, j]),
+                "{:.0%} to {:.0%}".format(*self.relative_intervals[i, j]),
+                f"{self.cosines[i, j]:.2f}",
+                "{:.2f} to {:.2f}".format(*self.cosine_intervals[i, j]),
+            )
+            for j, pair in enumerate(self.pairs)
+            for i, name in enumerate(self.names)
+        ]
+        title = (
+            f"Features before the head, {sample(self)} of {self.num_classes} "
+            "classes"
+        )
+        header = (
+            *("pairs of images", "pairs", "distance", "95 %"),
+            *("cosine", "95 %"),
+        )
+        return title, header, rows
+
+    def plot(self):
+        """Draws distances and cosines of pairs; returns the figure."""
+        return visualization.plot_features(self)
+
+
+def feature_collapse(
+    classifier,
+    perturbation,
+    images,
+    groups=None,
+    layer=None,
+    norm="linf",
+    value_range=(0, 255),
+    seed=0,
+    batch_size=32,
+    from_logits=None,
+    verbose="auto",
+):
+    """Measures how far apart the head's inputs are, without and with v.
+
+    Args:
+        classifier: Functional or Sequential Keras model that maps images to
+            class scores, with a head of Keras' own.
+        perturbation: Array `(H, W, C)`, in the pixel units of `value_range`.
+        images: Images `(n, H, W, C)`, not those that the perturbation was
+            fitted on; of at least three photographs.
+        groups: Array `(n,)`, the photograph of each image.
+        layer: String, the layer whose output is looked at. `None` takes the
+            inputs of the head, the last dense layer.
+        norm: `"linf"` or `"l2"`, the norm in which random noise is to equal
+            the perturbation.
+        value_range: Pair of floats, the pixel range, or `None`.
+        seed: Integer, the seed of the noise.
+        batch_size: Integer.
+        from_logits: Boolean, whether the classifier returns logits; `None`
+            finds out.
+        verbose: `"auto"`, 0 or 1, whether to show progress.
+
+    Returns:
+        A `FeatureCollapse`.
+
+    Raises:
+        TypeError: if `classifier` is not a Keras model.
+        ValueError: if its head cannot be seen, there is no such layer, there
+            are fewer than three photographs, or the features of the clean
+            images do not differ.
+
+    Reference:
+        - [Ye, Cheng and Huang, 2022](https://arxiv.org/abs/2212.13700)
+    """
+    v = read_perturbation(perturbation, value_range)
+    pictures = as_pictures(images, "images", groups)
+    images = pictures.images
+    norm, value_range = as_norm(norm), as_value_range(value_range)
+    same_shape(images.shape[1:], v.shape)
+    check_whole("seed", seed, 0)
+    check_whole("batch_size", batch_size, 1)
+    Features(layer)  # Which refuses what is no name.
+    groups = pictures.groups
+    groups = np.arange(len(images)) if groups is None else groups
+    _, groups = np.unique(groups, return_inverse=True)
+    num_groups = int(groups.max()) + 1
+    if num_groups < 3:
+        raise ValueError(
+            "images must be of at least three photographs, to compare pairs. "
+            f"Received: {len(images)} images of {num_groups}."
+        )
+    labeller = Labeller(
+        classifier,
+        images.shape[1:],
+        from_logits,
+        images[:4].astype("float32"),
+    )
+    function = labeller.features_function(layer)
+    both = compile_logits(
+        lambda x: tf.concat(function(x), axis=-1), images.shape[1:]
+    )
+    size = lp_norm(v, norm)
+    noise = random_noise(v.shape, size, norm, np.random.default_rng(seed))
+    features, labels = [], []
+    for added in (0 * v, v, noise):
+        found = predict_logits(
+            both,
+            images,
+            lambda x, v=added: apply_perturbation(x, v, value_range),
+            batch_size,
+            verbose,
+        )
+        features.append(found[:, : -labeller.num_classes].astype("float64"))
+        labels.append(found[:, -labeller.num_classes :].argmax(-1))
+    units = [_unit(each) for each in features]
+    fooled, moved = labels[1] != labels[0], labels[2] != labels[0]
+    return FeatureCollapse(
+        names=("clean", "perturbed", "random noise"),
+        **_pairs(features, units, labels[0], groups),
+        own_cosines=np.array([(units[0] * u).sum(-1).mean() for u in units]),
+        fooling_rate=float(fooled.mean()),
+        random_rate=float(moved.mean()),
+        fooling_interval=rate_interval(fooled, pictures.groups),
+        random_interval=rate_interval(moved, pictures.groups),
+        num_features=features[0].shape[1],
+        num_classes=len(np.unique(labels[0])),
+        epsilon=size,
+        norm=norm,
+        num_images=len(images),
+        num_groups=num_groups,
+    )
+
+
+def _unit(features):
+    """Rows of length 1; one of zeros points nowhere, and stays."""
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    return np.divide(
+        features, lengths, out=np.zeros_like(features), where=lengths > 0
+    )
+
+
+def _pairs(features, units, labels, groups):
+    """The fields of a result that tell of pairs."""
+    squares = [_square_distances(each) for each in features]
+    products = [each @ each.T for each in units]
+    kinds, dropped = _kinds(labels, groups), _dropped(groups)
+    found = {}
+    for kind, chosen in kinds.items():
+        # Of all pairs, and of those without each photograph.
+        counts = dropped(chosen.astype("float64"))
+        if not np.all(counts > 0):
+            continue
+        distances = [
+            np.sqrt(dropped(np.where(chosen, each, 0)) / counts)
+            for each in squares
+        ]
+        if not np.all(distances[0] > 0):
+            continue
+        cosines = [
+            dropped(np.where(chosen, each, 0)) / counts for each in products
+        ]
+        relative = [each / distances[0] for each in distances]
+        found[kind] = {
+            "num_pairs": round(counts[0] / 2),
+            "distances": [each[0] for each in distances],
+            "relative_distances": [each[0] for each in relative],
+            "relative_intervals": [
+                _jackknife(each, 0.0, np.inf) for each in relative
+            ],
+            "cosines": [each[0] for each in cosines],
+            "cosine_intervals": [
+                _jackknife(each, -1.0, 1.0) for each in cosines
+            ],
+        }
+    if "all" not in found:
+        raise ValueError(
+            "The features of the clean images do not differ: nothing is left "
+            f"to collapse. Received: {len(labels)} images of "
+            f"{len(np.unique(groups))} photographs. Pass other images."
+        )
+    # The kind of pair is the second axis.
+    fields = {
+        name: np.stack([kind[name] for kind in found.values()], axis=-1)
+        if np.ndim(found["all"][name]) < 2
+        else np.stack([kind[name] for kind in found.values()], axis=1)
+        for name in found["all"]
+    }
+    return {"pairs": tuple(found), **fields}
+
+
+def _kinds(labels, groups):
+    """Boolean arrays `(n, n)` by the kind of pair, without the diagonal."""
+    pairs = ~np.eye(len(labels), dtype=bool)
+    photograph = groups[:, np.newaxis] == groups
+    same = labels[:, np.newaxis] == labels
+    return {
+        "one photograph": pairs & photograph,
+        "one class": ~photograph & same,
+        "two classes": ~photograph & ~same,
+        "all": pairs,
+    }
+
+
+def _square_distances(features):
+    # From the mean: less is lost where all are far from zero.
+    centred = features - features.mean(axis=0)
+    squares = np.square(centred).sum(axis=1)
+    products = centred @ centred.T
+    return np.maximum(0, squares[:, np.newaxis] + squares - 2 * products)
+
+
+def _dropped(groups):
+    """Returns the function that sums an array `(n, n)` without each group.
+
+    It gives an array: the sum of all, and then those without the rows and
+    columns of each group.
+    """
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+
+    def sums(values):
+        rows = np.add.reduceat(values[order], starts)
+        blocks = np.add.reduceat(rows[:, order], starts, axis=1)
+        own = 2 * blocks.sum(axis=1) - np.diag(blocks)
+        return np.concatenate([[blocks.sum()], blocks.sum() - own])
+
+    return sums
+
+
+def _jackknife(values, least, most):
+    """The 95 % interval of the first value, from those without each group."""
+    value, others = values[0], values[1:]
+    count = len(others)
+    variance = (count - 1) / count * np.square(others - others.mean()).sum()
+    half = stats.t.ppf(0.975, count - 1) * np.sqrt(variance)
+    return max(least, value - half), min(most, value + half)

@@ -1,0 +1,311 @@
+"""Who decides: is the answer on an image with a perturbation that on the image?
+
+An image x and a perturbation v are two inputs, and the classifier sees their
+sum. Its logits z are read as a vector over the classes, and compared by
+Pearson's correlation:
+
+- z(x + v) with z(x): how much of the answer is the image's,
+- z(x + v) with z(v): how much is the perturbation's, shown alone, on grey.
+
+Zhang et al. find that a universal perturbation decides, and that images are
+noise beside it, where random noise leaves the decision to the image. Logits of
+two inputs that have nothing in common correlate too, for some classes have low
+ones everywhere: so z(x) with z(v) stands beside them.
+
+The perturbations of single images are DeepFool's. The smallest step over the
+boundary is far shorter than a universal perturbation, so it stands there twice:
+in the same direction at the universal one's norm, and as it is. For l2 the
+first is the step made longer. For l-infinity it is the step's signs: these, as
+a fitted perturbation and random signs do, use up the ball in every pixel. The
+step as it is ends just past the boundary and is not clipped to the pixel range,
+as DeepFool is defined: clipped, many images would fall back.
+
+Reference:
+    - [Zhang et al., 2020](https://arxiv.org/abs/2007.06189)
+"""
+
+import dataclasses
+
+import numpy as np
+
+from keras_uap import visualization
+from keras_uap.analysis.result import Result, random_noise
+from keras_uap.batches import as_pictures
+from keras_uap.checks import as_images, check_whole
+from keras_uap.deepfool import deepfool
+from keras_uap.interchange import read_perturbation
+from keras_uap.interval import difference_interval, rate_interval
+from keras_uap.labeller import LabelledImages
+from keras_uap.lp_ball import LpBall, as_norm, lp_norm
+from keras_uap.pixels import apply_perturbation, mid_grey, same_shape
+from keras_uap.visualization.ink import sample
+from keras_uap.words import percent
+
+# What the perturbations of single images are called.
+_OWN, _MINIMAL = "image's own", "image's own, minimal"
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class MutualInfluence(Result):
+    """What `mutual_influence` measured, for k kinds of v on n images.
+
+    Attributes:
+        names: Tuple of k strings: the universal perturbation, random noise,
+            and each image's own, at the same norm and as it is.
+        with_perturbation: Array `(k, n)`, the correlation of z(x + v) with
+            z(v), v alone on grey.
+        with_image: Array `(k, n)`, of z(x + v) with z(x).
+        unrelated: Array `(k, n)`, of z(x) with z(v): what two inputs have in
+            common that were never added.
+        perturbation_intervals, image_intervals: Arrays `(k, 2)`, 95 %
+            intervals of the means of the first two.
+        decided: Array `(k,)`, the share of the images where z(x + v) is more
+            like z(v) than like z(x).
+        decided_intervals: Array `(k, 2)`, 95 % intervals of it.
+        fooling_rates: Array `(k,)`.
+        fooling_intervals: Array `(k, 2)`, 95 % intervals of them.
+        norms: Array `(k, n)`, the norm of each v, in pixel units.
+        norm: String.
+        grey: Float, the value that every pixel of the grey image has.
+        num_images, num_groups: Integers, images and photographs.
+    """
+
+    names: tuple
+    with_perturbation: np.ndarray
+    with_image: np.ndarray
+    unrelated: np.ndarray
+    perturbation_intervals: np.ndarray
+    image_intervals: np.ndarray
+    decided: np.ndarray
+    decided_intervals: np.ndarray
+    fooling_rates: np.ndarray
+    fooling_intervals: np.ndarray
+    norms: np.ndarray
+    norm: str
+    grey: float
+    num_images: int
+    num_groups: int
+
+    def rows(self, class_names=None):
+        """A title, the names of the columns and a row for each kind."""
+        rows = [
+            (
+                name,
+                f"{self.norms[i].mean():.3g}",
+                f"{self.with_perturbation[i].mean():.2f}",
+                f"{self.with_image[i].mean():.2f}",
+                f"{self.unrelated[i].mean():.2f}",
+                percent(self.decided[i]),
+                "{:.0%} to {:.0%}".format(*self.decided_intervals[i]),
+                percent(self.fooling_rates[i]),
+            )
+            for i, name in enumerate(self.names)
+        ]
+        title = (
+            f"Logits of x + v: correlation with v alone, with x, {sample(self)}"
+        )
+        header = (
+            *("v", self.norm, "with v", "with x", "v, x"),
+            *("decides", "95 %", "fooled"),
+        )
+        return title, header, rows
+
+    def plot(self):
+        """Draws each image's correlations and their means; returns the figure.
+
+        Above the diagonal the perturbation decides, below it the image.
+        """
+        return visualization.plot_influence(self)
+
+
+def mutual_influence(
+    classifier,
+    perturbation,
+    images,
+    groups=None,
+    increments=None,
+    norm="linf",
+    value_range=(0, 255),
+    num_candidates=5,
+    seed=0,
+    batch_size=32,
+    from_logits=None,
+    verbose="auto",
+):
+    """Measures whether images or perturbations decide what is answered.
+
+    Args:
+        classifier: Keras model that maps images to scores of at least three
+            classes: of two, every correlation is 1 or -1.
+        perturbation: Array `(H, W, C)`, a universal perturbation, in the pixel
+            units of `value_range`.
+        images: Images `(n, H, W, C)`, not those that the perturbation was
+            fitted on; at least two.
+        groups: Array `(n,)`, the photograph of each image.
+        increments: Array `(n, H, W, C)`, the adversarial perturbations of
+            `images` if there are any; otherwise `deepfool` finds them. One of
+            zeros, where DeepFool failed, stays zero.
+        norm: `"linf"` or `"l2"`, the norm in which random noise and the single
+            images' perturbations are to equal the universal one.
+        value_range: Pair of floats, the pixel range. A perturbation alone is
+            one on an image of the middle of it, or of zero for `None`.
+        num_candidates: Integer of at least 2, as for `deepfool`.
+        seed: Integer, the seed of the noise.
+        batch_size: Integer.
+        from_logits: Boolean, whether the classifier returns logits; `None`
+            finds out.
+        verbose: `"auto"`, 0 or 1, whether to show progress.
+
+    Returns:
+        A `MutualInfluence`.
+
+    Raises:
+        TypeError: if `classifier` is not a Keras model.
+        ValueError: for fewer than three classes or two images, or arrays that
+            do not fit.
+
+    Reference:
+        - [Zhang et al., 2020](https://arxiv.org/abs/2007.06189)
+    """
+    v = read_perturbation(perturbation, value_range)
+    pictures = as_pictures(images, "images", groups)
+    images = pictures.images
+    norm = as_norm(norm)
+    same_shape(images.shape[1:], v.shape)
+    check_whole("num_candidates", num_candidates, 2)
+    check_whole("seed", seed, 0)
+    if len(images) < 2:
+        raise ValueError(
+            "images must be at least two, to average over. Received: one image."
+        )
+    if increments is not None:
+        increments = as_images(increments, "increments")
+        if increments.shape != images.shape:
+            raise ValueError(
+                "increments must be one perturbation per image. Received: "
+                f"shape {increments.shape}. Expected: {images.shape}."
+            )
+    labelled = LabelledImages(
+        classifier,
+        images,
+        value_range,
+        pictures.groups,
+        batch_size,
+        from_logits,
+        verbose,
+    )
+    if labelled.num_classes < 3:
+        raise ValueError(
+            "A correlation over two classes is always 1 or -1. Received: a "
+            f"classifier of {labelled.num_classes} classes. Expected: at "
+            "least 3."
+        )
+    if increments is None:
+        increments = deepfool(
+            classifier,
+            images,
+            num_candidates=num_candidates,
+            batch_size=batch_size,
+            from_logits=from_logits,
+            verbose=verbose,
+        ).perturbations
+    size = lp_norm(v, norm)
+    noise = random_noise(v.shape, size, norm, np.random.default_rng(seed))
+    kinds = {
+        "universal": v[np.newaxis],
+        "random noise": noise[np.newaxis],
+        _OWN: np.stack([_at_norm(each, size, norm) for each in increments]),
+        _MINIMAL: increments,
+    }
+    return _measured(labelled, kinds, norm)
+
+
+def _at_norm(perturbation, size, norm):
+    """What uses up a ball of that size in the direction of a perturbation."""
+    if size == 0:
+        return np.zeros_like(perturbation)
+    if norm == "linf":
+        perturbation = np.sign(perturbation)
+    return LpBall(size, norm).scaled(perturbation)
+
+
+def _measured(labelled, kinds, norm):
+    """The result for arrays `(n, H, W, C)`, or of one v for all images."""
+    images, groups = labelled.images, labelled.groups
+    grey = mid_grey(images.shape[1:], labelled.value_range)
+    rows = []
+    for name, perturbations in kinds.items():
+        value_range = None if name == _MINIMAL else labelled.value_range
+        both = _logits(labelled, images, perturbations, value_range)
+        alone = _logits(
+            labelled,
+            np.broadcast_to(grey, perturbations.shape),
+            perturbations,
+            value_range,
+        )
+        with_v = _correlations(both, alone)
+        with_x = _correlations(both, labelled.clean_logits)
+        decided = with_v > with_x
+        fooled = both.argmax(-1) != labelled.clean
+        norms = [lp_norm(each, norm) for each in perturbations]
+        rows.append(
+            {
+                "with_perturbation": with_v,
+                "with_image": with_x,
+                "unrelated": _correlations(labelled.clean_logits, alone),
+                "perturbation_intervals": _mean_interval(with_v, groups),
+                "image_intervals": _mean_interval(with_x, groups),
+                "decided": decided.mean(),
+                "decided_intervals": rate_interval(decided, groups),
+                "fooling_rates": fooled.mean(),
+                "fooling_intervals": rate_interval(fooled, groups),
+                "norms": np.broadcast_to(norms, len(images)),
+            }
+        )
+    return MutualInfluence(
+        names=tuple(kinds),
+        **{name: np.array([row[name] for row in rows]) for name in rows[0]},
+        norm=norm,
+        grey=float(grey.flat[0]),
+        num_images=len(images),
+        num_groups=labelled.num_groups,
+    )
+
+
+def _logits(labelled, images, perturbations, value_range):
+    """Logits `(n, num_classes)` of images, each with its own perturbation."""
+    if len(perturbations) == 1:
+        perturbations = np.broadcast_to(perturbations, images.shape)
+    size = labelled.batch_size
+    parts = []
+    for start in range(0, len(images), size):
+        v = perturbations[start : start + size]
+        parts.append(
+            labelled.labeller.predict(
+                images[start : start + size],
+                lambda x, v=v: apply_perturbation(x, v, value_range),
+                size,
+            )
+        )
+    return np.concatenate(parts)
+
+
+def _correlations(some, others):
+    """Pearson's correlation of each row with its other, or with the one.
+
+    A row of equal logits says nothing, and correlates with nothing: 0.
+    """
+    some, others = (
+        z.astype("float64") - z.mean(axis=-1, keepdims=True, dtype="float64")
+        for z in (some, others)
+    )
+    lengths = np.linalg.norm(some, axis=-1) * np.linalg.norm(others, axis=-1)
+    products = (some * others).sum(axis=-1)
+    found = np.divide(
+        products, lengths, out=np.zeros(len(lengths)), where=lengths > 0
+    )
+    return np.clip(found, -1.0, 1.0)
+
+
+def _mean_interval(values, groups):
+    return np.clip(difference_interval(values, groups), -1.0, 1.0)

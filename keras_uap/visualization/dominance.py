@@ -1,0 +1,166 @@
+"""What dominant labels take, and when they are known."""
+
+import numpy as np
+
+from keras_uap.visualization import ink
+
+
+def plot_dominance(result, class_names=None):
+    """Draws a `Dominance`: what few labels take, and what v alone is seen as.
+
+    Args:
+        result: `keras_uap.analysis.Dominance`.
+        class_names: List of strings, one for each class.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+    """
+    figure = ink.figure(11, 4.8)
+    shares, alone = figure.subplots(1, 2, width_ratios=[1.2, 1])
+    places = np.arange(len(result.tops))
+    for i, (name, colour) in enumerate(
+        zip(result.names, (ink.CLEAN, ink.FOOLED, ink.NEUTRAL))
+    ):
+        at = places + 0.27 * (i - 1)
+        shares.bar(at, result.shares[i], 0.25, color=colour, label=name)
+        for place, share, (low, high) in zip(
+            at, result.shares[i], result.intervals[i]
+        ):
+            ink.whisker(shares, place, share, low, high)
+    shares.set_xticks(
+        places,
+        ["first" if top == 1 else f"first {top}" for top in result.tops],
+    )
+    ink.percent(shares.yaxis)
+    shares.set_ylim(0, 1.02)
+    shares.set_xlabel("most common labels of each kind")
+    shares.set_ylabel("share of the images, lines: 95 %")
+    shares.set_title("What the most common labels take", fontsize=10)
+    figure.legend(
+        *shares.get_legend_handles_labels(),
+        fontsize=9,
+        loc="outside lower left",
+        ncols=3,
+        frameon=False,
+    )
+    labels = result.alone_labels[1][::-1]
+    at = np.arange(len(labels))
+    alone.barh(
+        at + 0.2,
+        result.alone_probabilities[1][::-1],
+        0.4,
+        color=ink.SERIES[2],
+        label="its probability for v on grey",
+    )
+    alone.barh(
+        at - 0.2,
+        [np.mean(result.labels[1] == label) for label in labels],
+        0.4,
+        color=ink.FOOLED,
+        label="images that have it with v",
+    )
+    alone.set_yticks(
+        at, [ink.short_name(c, class_names, 22) for c in labels], fontsize=9
+    )
+    ink.percent(alone.xaxis)
+    alone.set_xlim(0, 1.02)
+    alone.set_title(
+        "Top labels of v alone; the most common one of\nperturbed images is "
+        f"number {result.alone_rank} of them",
+        fontsize=10,
+    )
+    figure.legend(
+        *alone.get_legend_handles_labels(),
+        fontsize=9,
+        loc="outside lower right",
+        ncols=1,
+        frameon=False,
+    )
+    ink.suptitle(
+        figure,
+        f"Dominant labels, {result.norm} norm {result.epsilon:.4g}, "
+        f"{ink.sample(result)}: {result.fooling_rate:.0%} fooled, by random "
+        f"noise {result.random_rate:.0%}",
+        12,
+    )
+    ink.tidy(shares, alone)
+    return figure
+
+
+def plot_dominance_history(result, class_names=None):
+    """Draws a `DominanceHistory`: the label of each fit, and what it took.
+
+    Args:
+        result: `keras_uap.analysis.DominanceHistory`.
+        class_names: List of strings, one for each class.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+    """
+    figure = ink.figure(9.5, 5)
+    axes = figure.subplots()
+    settled = result.settled
+    for i, seed in enumerate(result.seeds):
+        colour = ink.SERIES[i % len(ink.SERIES)]
+        label = result.labels[i, -1]
+        name = "no label" if label < 0 else ink.short_name(label, class_names)
+        axes.plot(
+            result.batches,
+            result.fooling_rates[i],
+            "--",
+            color=colour,
+            linewidth=1,
+        )
+        axes.plot(
+            result.batches,
+            result.shares[i],
+            color=colour,
+            label=f"seed {seed}: {name}, since batch {settled[i]}",
+        )
+        last = result.labels[i] == label
+        for same, face in ((last, colour), (~last, "white")):
+            axes.plot(
+                result.batches[same],
+                result.shares[i][same],
+                "os^Dvx"[i % 6],
+                color=colour,
+                markerfacecolor=face,
+            )
+    axes.axhline(
+        result.random_share,
+        color=ink.NEUTRAL,
+        linestyle=":",
+        label="random noise, its most common",
+    )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(result.batches, result.batches, fontsize=9)
+    axes.minorticks_off()
+    # The last look may be just after the one before.
+    _, *middle = axes.get_xticklabels()
+    if len(middle) > 1 and result.batches[-1] < 1.4 * result.batches[-2]:
+        middle[-2].set_visible(False)
+    ink.percent(axes.yaxis)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel(f"batches of {result.batch_size} images")
+    axes.set_ylabel("held-out images")
+    axes.set_title(
+        "solid: sent to the label that takes most, hollow where that was "
+        "another one; dashed: fooled",
+        fontsize=9,
+    )
+    figure.legend(
+        *axes.get_legend_handles_labels(),
+        fontsize=9,
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+    )
+    start = "random points" if result.random_start else "zero"
+    ink.suptitle(
+        figure,
+        f"Dominant labels, {len(result.seeds)} fit(s) from {start}, loss "
+        f"{result.loss}, {result.norm} ball of {result.epsilon:.4g}, "
+        f"{ink.sample(result)}",
+    )
+    ink.tidy(axes)
+    return figure
