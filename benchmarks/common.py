@@ -21,7 +21,7 @@ import tensorflow as tf
 from PIL import Image
 
 import keras_uap
-from keras_uap import samples
+from keras_uap import datasets, samples
 
 LOW, HIGH = 0.0, 255.0
 EPSILON = 10.0
@@ -56,6 +56,39 @@ def load_split(folder, num_fit, num_held_out, seed=0):
     fit = rng.permutation(np.flatnonzero(~held_out))[:num_fit]
     held_out = rng.permutation(np.flatnonzero(held_out))[:num_held_out]
     return _load(paths[fit]), _load(paths[held_out]), groups[held_out]
+
+
+def load_three_parts(folder, num_fit, num_held_out, seed=0):
+    """Returns pictures and the indices to fit, to select and to measure on.
+
+    The held-out crops are those of `load_split` with seed 0. Of the other
+    photographs an eighth selects; the crops of the rest are to be fitted on.
+
+    Args:
+        folder, num_fit, num_held_out: As for `load_split`.
+        seed: Integer, decides which photographs select, and which crops are
+            fitted on.
+
+    Returns:
+        `datasets.Pictures` with their photographs as groups, and three arrays.
+    """
+    if folder is None:
+        groups = samples.photo_groups("fit")
+        images = samples.load_photos("fit")
+    else:
+        paths, groups, held_out = _held_out(folder, 0)
+        images, groups = _load(paths[~held_out]), groups[~held_out]
+    _, measured, measured_groups = load_split(folder, 1, num_held_out)
+    rng = np.random.default_rng(seed)
+    photographs = rng.permutation(np.unique(groups))
+    select = np.isin(groups, photographs[: len(photographs) // 8])
+    fit = rng.permutation(np.flatnonzero(~select))[:num_fit]
+    pictures = datasets.Pictures(
+        np.concatenate([images, measured]),
+        groups=np.concatenate([groups, measured_groups]),
+    )
+    held_out = len(images) + np.arange(len(measured))
+    return pictures, (fit, np.flatnonzero(select), held_out)
 
 
 def one_each(folder, count, seed):

@@ -2,15 +2,16 @@
 
     python benchmarks/harden.py --photos FOLDER --only default gentle
 
-Each recipe trains the embedded EfficientNet-Lite0 on crops of three quarters
-of the photographs in FOLDER (named `<photograph>_<crop>.jpg`), without labels,
-and is judged by `keras_uap.audit`'s attacks on crops of the other photographs,
-before and after: l-infinity, epsilon 10 of 255. A third of the latter choose
-the strongest attack, the rest are what the rates are of. One seed each.
+Each recipe trains the embedded EfficientNet-Lite0 (or another one,
+`--classifier`), without labels, on up to 1,000 crops of photographs in FOLDER
+(named `<photograph>_<crop>.jpg`). `keras_uap.audit`'s attacks judge it before
+and after, l-infinity, epsilon 10 of 255. Crops of other photographs choose the
+strongest, and up to 500 of yet others, a quarter of all photographs and the
+same for every seed, are what the rates are of.
 
-What was measured is kept in `--output`, a JSON file a recipe; a recipe that is
-there is not run again, unless `--only` names it. Without --photos the embedded
-photographs are used.
+What was measured is kept in `--output`, a JSON file a recipe and seed; one that
+is there is not run again, unless `--only` names it. Without --photos the
+embedded photographs are used.
 """
 
 import argparse
@@ -18,10 +19,10 @@ import json
 import pathlib
 
 import common
-import numpy as np
+import keras
 
 import keras_uap
-from keras_uap import datasets, hardening, samples
+from keras_uap import hardening, samples
 
 # What differs from the defaults of `keras_uap.harden`.
 RECIPES = {
@@ -45,33 +46,25 @@ COLUMNS = {
 
 def run(recipe, options):
     """Hardens a classifier by a recipe; returns the result's dictionary."""
-    fit, others, groups = common.load_split(
-        options.photos, options.images, options.held_out
+    pictures, parts = common.load_three_parts(
+        options.photos, options.images, options.held_out, options.seed
     )
-    # Whole photographs choose, and others are measured on.
-    names = np.unique(groups)
-    select = np.isin(groups, names[: len(names) // 3])
-    start = len(fit)
-    parts = (
-        np.arange(start),
-        start + np.flatnonzero(select),
-        start + np.flatnonzero(~select),
-    )
-    pictures = datasets.Pictures(
-        np.concatenate([fit, others]),
-        # Those trained on need no group; none of the others has theirs.
-        groups=np.concatenate([[""] * start, groups]),
-    )
-    return hardening.harden_pictures(
-        samples.load_classifier(),
+    if options.classifier is None:
+        classifier = samples.load_classifier()
+    else:
+        classifier = keras.saving.load_model(options.classifier, compile=False)
+    result = hardening.harden_pictures(
+        classifier,
         pictures,
         keras_uap.LpBall(common.EPSILON),
         (common.LOW, common.HIGH),
         budget=options.budget,
+        seed=options.seed,
         parts=parts,
         verbose=1,
         **recipe,
-    ).to_dict()
+    )
+    return result.to_dict()
 
 
 def row(name, values):
@@ -84,15 +77,19 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", help="folder of 224x224 crops")
     parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--held-out", type=int, default=750)
+    parser.add_argument("--held-out", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--classifier", type=pathlib.Path, help="a .keras file")
     parser.add_argument("--budget", default="quick")
     parser.add_argument("--only", nargs="+", choices=RECIPES, metavar="RECIPE")
     parser.add_argument("--output", type=pathlib.Path, default="harden")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     found = {}
+    which = "" if options.classifier is None else options.classifier.stem + "_"
     for name, recipe in RECIPES.items():
-        path = options.output / f"{name.replace(' ', '_')}.json"
+        stem = f"{which}{name.replace(' ', '_')}_seed{options.seed}"
+        path = options.output / f"{stem}.json"
         wanted = name in options.only if options.only else not path.exists()
         if wanted:
             common.say(name)
