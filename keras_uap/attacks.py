@@ -13,11 +13,10 @@ import warnings
 import keras
 import numpy as np
 
-from keras_uap import datasets
+from keras_uap import datasets, progress
 from keras_uap.data_free import noise_images
 from keras_uap.deepfool import DeepFool
 from keras_uap.logits import features_function
-from keras_uap.progress import SECONDS
 from keras_uap.universal_perturbation import UniversalPerturbation
 
 BATCH = 16
@@ -205,7 +204,7 @@ class _Spending(keras.callbacks.Callback):
         failed = logs.get("no_gradient", logs.get("not_converged", 0))
         self.failures = failures + int(failed)
         self.images += BATCH
-        if time.time() - self._told > SECONDS:
+        if time.time() - self._told > progress.SECONDS:
             self._told = time.time()
             self._say(
                 f"    {self.passes:,} of {self._most:,} model passes",

@@ -16,8 +16,11 @@ Reference:
     - [Zhang et al., 2019](https://arxiv.org/abs/1901.08573)
 """
 
+import contextlib
 import dataclasses
+import json
 import time
+import zlib
 
 import keras
 import numpy as np
@@ -26,12 +29,13 @@ import tensorflow as tf
 from keras_uap import attacks, auditing, datasets, progress
 from keras_uap.adversarial_distiller import AdversarialDistiller
 from keras_uap.attacks import BATCH
+from keras_uap.callbacks import BackupAndRestore
 from keras_uap.checks import as_numbers, check_number, check_whole
 from keras_uap.hardening_result import Hardening, warnings_of
 from keras_uap.interval import rate_interval
 from keras_uap.lp_ball import LpBall
 from keras_uap.pixels import as_value_range
-from keras_uap.saving import random_state_kept
+from keras_uap.saving import atomic_path, random_state_kept
 
 __all__ = ["Hardening", "harden"]
 
@@ -57,6 +61,7 @@ def harden(
     seed=0,
     from_logits=None,
     verbose="auto",
+    backup_dir=None,
 ):
     """Hardens a classifier in place, and measures what that was worth.
 
@@ -93,6 +98,10 @@ def harden(
         from_logits: Boolean, whether the classifier returns logits. `None`
             finds out.
         verbose: `"auto"` or 1 for lines with the time left, 0 for none.
+        backup_dir: String or path of a folder that keeps the training after
+            each epoch, or `None`. Where it was cut off, the same call on the
+            classifier of before measures that one again and goes on with the
+            training. What is kept is deleted once all is done.
 
     Returns:
         A `Hardening`.
@@ -101,8 +110,8 @@ def harden(
         TypeError: if `classifier` is not a Keras model, or one that cannot be
             copied, or `images` are none of the above.
         ValueError: for arguments out of range, images that are too few, not
-            finite or not of the classifier's size, or labels that are not
-            theirs.
+            finite or not of the classifier's size, labels that are not
+            theirs, or a `backup_dir` of another training.
     """
     ball = LpBall(epsilon, norm)
     value_range = as_value_range(value_range)
@@ -128,6 +137,7 @@ def harden(
             from_logits,
             parts,
             verbose,
+            backup_dir,
         )
 
 
@@ -144,6 +154,7 @@ def harden_pictures(
     from_logits=None,
     parts=None,
     verbose=0,
+    backup_dir=None,
 ):
     """`harden` of `datasets.Pictures` and an `LpBall`, already checked.
 
@@ -172,35 +183,6 @@ def harden_pictures(
     distiller.check_labels(pictures.labels)
     shared = (ball, value_range, budget, seed, from_logits, verbose, parts)
     steps = epochs * -(-len(parts[0]) // BATCH)
-    say("An audit of the classifier as it is.", flush=True)
-    before = auditing.audit_pictures(classifier, pictures, *shared)
-    say(
-        f"Training, {epochs} epochs of {len(parts[0])} pictures, "
-        f"{steps:,} batches.",
-        flush=True,
-    )
-    # One starts from the strongest of before, which the classifier must not
-    # leave to whoever kept it; the other goes its own way.
-    v = before.perturbation
-    distiller.v.assign(np.stack([v, np.zeros_like(v)]))
-    distiller.compile(
-        keras.optimizers.Adam(
-            keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-        )
-    )
-    begun = time.time()
-    history = distiller.fit(
-        _data(pictures, parts[0], value_range, seed),
-        epochs=epochs,
-        shuffle=False,  # The data set does it.
-        verbose=0,
-        callbacks=[_Progress(say, steps)],
-    ).history
-    training_seconds = time.time() - begun
-    say("The same audit of the hardened classifier.", flush=True)
-    after = auditing.audit_pictures(
-        classifier, pictures, *shared, known=before.perturbation
-    )
     settings = {
         "robustness": robustness,
         "epochs": epochs,
@@ -214,7 +196,44 @@ def harden_pictures(
         "budget": budget,
         "seed": seed,
     }
-    return _result(
+    backup = None
+    if backup_dir is not None:
+        backup = _Backup(backup_dir)
+        backup.refuse_other(
+            settings
+            | {
+                "epsilon": ball.epsilon,
+                "norm": ball.norm,
+                "value_range": value_range,
+                "images": _sum([pictures.images[parts[0]]]),
+                "weights": _sum(classifier.get_weights()),
+            }
+        )
+    say("An audit of the classifier as it is.", flush=True)
+    before = auditing.audit_pictures(classifier, pictures, *shared)
+    say(
+        f"Training, {epochs} epochs of {len(parts[0])} pictures, "
+        f"{steps:,} batches.",
+        flush=True,
+    )
+    begun = time.time()
+    data = _data(pictures, parts[0], value_range, seed)
+    callbacks = [_Progress(say, steps), *([backup] if backup else [])]
+    history = _train(
+        distiller,
+        data,
+        before.perturbation,
+        learning_rate,
+        epochs,
+        steps,
+        callbacks,
+    )
+    training_seconds = time.time() - begun
+    say("The same audit of the hardened classifier.", flush=True)
+    after = auditing.audit_pictures(
+        classifier, pictures, *shared, known=before.perturbation
+    )
+    result = _result(
         before,
         after,
         pictures,
@@ -225,6 +244,25 @@ def harden_pictures(
         training_seconds,
         started,
     )
+    if backup is not None:
+        backup.delete()
+    return result
+
+
+def _train(distiller, data, known, learning_rate, epochs, steps, callbacks):
+    """Trains; returns the history of the epochs, a dictionary of lists."""
+    # One starts from the strongest of before, which the classifier must not
+    # leave to whoever kept it; the other goes its own way.
+    distiller.v.assign(np.stack([known, np.zeros_like(known)]))
+    falling = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    distiller.compile(keras.optimizers.Adam(falling))
+    return distiller.fit(
+        data,
+        epochs=epochs,
+        shuffle=False,  # The data set does it.
+        verbose=0,
+        callbacks=callbacks,
+    ).history
 
 
 def _check_training(robustness, epochs, learning_rate):
@@ -262,6 +300,43 @@ def _data(pictures, fit, value_range, seed):
     return datasets.without_tuner(data)
 
 
+class _Backup(BackupAndRestore):
+    """Keeps the training until it was measured, with its settings beside."""
+
+    def __init__(self, backup_dir):
+        super().__init__(backup_dir, delete_checkpoint=False)
+        self._settings = self.backup_dir / "settings.json"
+
+    def refuse_other(self, settings):
+        """Raises ValueError where the folder has another training."""
+        text = json.dumps(settings, indent=1)
+        if self._settings.exists():
+            found = self._settings.read_text(encoding="utf-8")
+            if found != text:
+                raise ValueError(
+                    f"{self.backup_dir} holds a training with other settings. "
+                    f"Received: {text}. Found there: {found}. Repeat that call "
+                    "to go on with it, or delete the folder."
+                )
+        self.backup_dir.mkdir(parents=True, exist_ok=True)
+        with atomic_path(self._settings) as path:
+            path.write_text(text, encoding="utf-8")
+
+    def delete(self):
+        for path in (*self._backups().values(), self._settings):
+            path.unlink()
+        with contextlib.suppress(OSError):  # There may be files of others.
+            self.backup_dir.rmdir()
+
+
+def _sum(arrays):
+    """A number that tells arrays from others."""
+    total = 0
+    for array in arrays:
+        total = zlib.crc32(np.ascontiguousarray(array), total)
+    return total
+
+
 class _Progress(keras.callbacks.Callback):
     """Says every ten seconds how far the training is, and what is left."""
 
@@ -269,21 +344,22 @@ class _Progress(keras.callbacks.Callback):
         super().__init__()
         self._say = say
         self._steps = steps
-        self._done = 0
         self._told = time.time()
         self._first = None
 
     def on_train_batch_end(self, batch, logs=None):
-        self._done += 1
+        # Of the optimizer, who knows of those before it was resumed.
+        done = int(self.model.optimizer.iterations)
         now = time.time()
         if self._first is None:
             # It traced and compiled, and says nothing of the others.
-            self._first = now
+            self._first = now, done
         elif now - self._told > progress.SECONDS:
-            each = (now - self._first) / (self._done - 1)
-            left = progress.in_words(each * (self._steps - self._done))
+            begun, before = self._first
+            each = (now - begun) / (done - before)
+            left = progress.in_words(each * (self._steps - done))
             self._say(
-                f"    batch {self._done:,} of {self._steps:,}; {left} left",
+                f"    batch {done:,} of {self._steps:,}; {left} left",
                 flush=True,
             )
             self._told = now

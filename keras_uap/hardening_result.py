@@ -3,7 +3,7 @@
 import dataclasses
 import textwrap
 
-from keras_uap import visualization
+from keras_uap import html_report, visualization
 from keras_uap.analysis.result import Result
 from keras_uap.audit_result import Audit
 from keras_uap.words import percent
@@ -119,8 +119,17 @@ class Hardening(Result):
         """
         return visualization.plot_hardening(self, class_names)
 
-    def rows(self, class_names=None):
-        """A title, the names of the columns and a row for each quantity."""
+    def save_html(self, path, class_names=None):
+        """Writes one page of HTML: before and after, and the audit of after.
+
+        Args:
+            path: String or path of the file; it appears whole or not at all.
+            class_names: Sequence of strings, to name labels.
+        """
+        html_report.write_hardening(path, self, class_names)
+
+    def changes(self):
+        """Triples: what share of the pictures, before, after."""
         before, after = self.before, self.after
         rates = [
             (
@@ -147,7 +156,11 @@ class Hardening(Result):
         ]
         if self.accuracy is not None:
             rates.append(("right, clean", self.accuracy_before, self.accuracy))
-        rows = [(name, percent(a), percent(b)) for name, a, b in rates]
+        return rates
+
+    def rows(self, class_names=None):
+        """A title, the names of the columns and a row for each quantity."""
+        rows = [(name, percent(a), percent(b)) for name, a, b in self.changes()]
         return "Hardening", ("", "before", "after"), rows
 
     def table(self, class_names=None):

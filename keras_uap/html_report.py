@@ -40,6 +40,32 @@ _CLASSES = 12
 
 def write_audit(path, audit, class_names=None):
     """Writes an `Audit` as a page; see `Audit.save_html`."""
+    _write(path, _page_of_audit(audit, class_names))
+
+
+def write_hardening(path, hardening, class_names=None):
+    """Writes a `Hardening` as a page; see `Hardening.save_html`."""
+    page = _page_of_audit(hardening.after, class_names)
+    settings = hardening.settings
+    page |= {
+        "kind": "Hardening",
+        "changes": hardening.changes(),
+        "warnings": hardening.warnings,
+        "values": hardening.to_dict(),
+    }
+    page["facts"] += [
+        (
+            "Training",
+            f"{settings['epochs']} epochs of {hardening.after.num_fit} images, "
+            f"robustness {settings['robustness']:g}, learning rate "
+            f"{settings['learning_rate']:g}: {hardening.training_passes:,} "
+            f"model passes in {in_words(hardening.training_seconds)}",
+        )
+    ]
+    _write(path, page)
+
+
+def _page_of_audit(audit, class_names):
     card, report = audit.card, audit.report
     page = _page_of(report, class_names, card["classifier"], card["epsilon"])
     twice = _row("The perturbation, twice as large", audit.larger_rate)
@@ -78,7 +104,7 @@ def write_audit(path, audit, class_names=None):
         ),
         ("Seeds", ", ".join(map(str, seeds))),
     ]
-    _write(path, page)
+    return page
 
 
 def write_report(path, report, class_names=None, card=None, warnings=()):
@@ -122,6 +148,7 @@ def _page_of(report, class_names, classifier, epsilon):
         "target": None if report.target is None else name(report.target),
         "rates": _rates(report, name),
         "runs": [],
+        "changes": [],
         "examples": _examples(report, name),
         "perturbation": _perturbation(report),
         "dominant": [

@@ -187,6 +187,47 @@ def test_it_says_how_far_it_is(capsys, monkeypatch):
     assert max(map(len, text.splitlines())) <= 80
 
 
+class _Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("where", ["training", "audit of after"])
+def test_goes_on_where_it_was_cut_off(where, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "backup"
+    real = auditing.audit_pictures
+
+    def stopped(*arguments, known=None, **kwargs):
+        if known is not None:
+            raise _Stopped
+        return real(*arguments, known=known, **kwargs)
+
+    def run():
+        classifier = models.linear()
+        try:
+            result = harden(classifier, epochs=3, backup_dir=folder, verbose=1)
+        except _Stopped:
+            return capsys.readouterr().out
+        return classifier, result, capsys.readouterr().out
+
+    with monkeypatch.context() as patch:
+        if where == "training":
+            crash = models.CrashAt(1, _Stopped)
+            patch.setattr(hardening, "_Progress", lambda *_: crash)
+        else:
+            patch.setattr(auditing, "audit_pictures", stopped)
+        run()
+    assert {path.suffix for path in folder.iterdir()} == {".h5", ".json"}
+    with pytest.raises(ValueError, match="a training with other settings"):
+        harden(models.linear(), epochs=3, backup_dir=folder, robustness=0.9)
+    classifier, result, text = run()
+    assert "epoch 1 of 3" not in text
+    assert ("epoch 3 of 3" in text) == (where == "training")
+    assert not folder.exists()
+    start = models.linear().get_weights()
+    assert any(np.any(a != b) for a, b in zip(classifier.get_weights(), start))
+    assert result.before.fooling_rate > 0
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "says"),
     [

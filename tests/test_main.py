@@ -511,7 +511,12 @@ def test_harden(changes, run, tmp_path, workplace, monkeypatch):
     assert "epoch 2 of 2: loss" in out
     assert (workplace / "model.keras").read_bytes() == before
     names = {path.name for path in output["--output"].iterdir()}
-    assert names == {"hardened.keras", "harden.json", "harden.png"}
+    assert names == {
+        "hardened.keras",
+        "harden.html",
+        "harden.json",
+        "harden.png",
+    }
     hardened = keras.saving.load_model(output["--output"] / "hardened.keras")
     # A plain model, with nothing of this package around it.
     assert "keras_uap" not in hardened.to_json()

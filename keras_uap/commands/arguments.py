@@ -145,6 +145,7 @@ def _harden(parser):
         default="quick",
         help="of the audits before and after, as for audit (default: quick)",
     )
+    add_class_names(parser)
     add_output(parser)
 
 

@@ -23,6 +23,7 @@ def run(options):
     classifier = inputs.attach(model, options)
     ball = inputs.make_ball(options)
     console.say("1/3", "loading the pictures")
+    class_names = inputs.load_class_names(options, classifier)
     pictures, parts = _load(options, classifier)
     console.say("2/3", "measuring, training, measuring again")
     result = hardening.harden_pictures(
@@ -37,14 +38,20 @@ def run(options):
         options.seed,
         parts=parts,
         verbose=1,
+        # One that is cut off goes on when the same command is given again.
+        backup_dir=options.output / "backup",
     )
     folder = options.output
     console.say("3/3", f"writing to {folder.resolve()}")
     with atomic_path(folder / "hardened.keras") as path:
         model.save(path)
     console.write_text(folder / "harden.json", result.to_json())
-    console.write_figure(folder / "harden.png", result.plot())
-    files = "files: hardened.keras, harden.png (look at it), harden.json"
+    console.write_figure(folder / "harden.png", result.plot(class_names))
+    result.save_html(folder / "harden.html", class_names)
+    files = (
+        "files: hardened.keras, harden.html (open it in a browser),\n"
+        "harden.png, harden.json"
+    )
     return f"{result.table()}\n\n{files}", result.to_dict()
 
 
