@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_uap import analysis, audit_result
+from keras_uap import analysis, audit_result, hardening_result
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -442,3 +442,47 @@ def test_without_scripts_all_but_the_slider_is_there(audit_page):
         if "data-stop" in a and "hidden" not in a
     ]
     assert shown == ["4"] * 9
+
+
+def test_hardening_is_before_and_after(audit, tmp_path):
+    interval = audit.fooling_interval
+    found = hardening_result.Hardening(
+        before=dataclasses.replace(audit, fooling_rate=0.91),
+        after=audit,
+        agreement=0.733,
+        agreement_interval=interval,
+        robust_agreement_before=0.123,
+        robust_agreement=0.517,
+        robust_agreement_interval=interval,
+        transferred_rate=0.31,
+        data_free_rate=0.2,
+        fresh_rate=0.4,
+        accuracy_before=None,
+        accuracy=None,
+        robust_accuracy=None,
+        history={},
+        settings={"epochs": 4, "robustness": 0.5, "learning_rate": 2e-4},
+        training_passes=1600,
+        training_seconds=60.0,
+        seconds=100.0,
+        warnings=("Answers were lost.",),
+    )
+    path = tmp_path / "harden.html"
+    found.save_html(path, HOSTILE)
+    page = Page(path)
+    text = page.text
+    for words in (
+        "Hardening against universal adversarial perturbations",
+        "Before and after",
+        "fooled by the strongest",
+        "91.0%",
+        "73.3%",
+        "51.7%",
+        "12.3%",
+        "4 epochs of 80 images, robustness 0.5",
+        "1,600 model passes in 60 s",
+        "Answers were lost.",
+    ):
+        assert words in text, words
+    (warning,) = page.all("p", **{"class": "warning"})
+    assert warning[1] == "Warning. Answers were lost."
