@@ -16,7 +16,7 @@ import models
 import pytest
 
 from keras_uap import __main__ as command_line
-from keras_uap import samples
+from keras_uap import attacks, hardening, samples
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -83,7 +83,16 @@ def offline(monkeypatch):
 
 
 @pytest.fixture
-def run(folder, offline):
+def less_work(monkeypatch):
+    """Audits and trainings as on the pages, but shorter."""
+    for name, budget in attacks.BUDGETS.items():
+        shorter = budget._replace(passes=200)
+        monkeypatch.setitem(attacks.BUDGETS, name, shorter)
+    monkeypatch.setattr(hardening, "DRAWS", 400)
+
+
+@pytest.fixture
+def run(folder, offline, less_work):
     """Runs the Python of a page; returns the names that it leaves."""
 
     def run(page):
