@@ -280,6 +280,17 @@ def check_columns(text):
     assert max(map(len, lines)) <= 80, max(lines, key=len)
 
 
+def test_few_pictures_make_few_long_epochs(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(fit, "VIEWS", 200)
+    few = {name: value for name, value in FIT.items() if name != "--epochs"}
+    few |= {"--output": tmp_path / "result", "--limit": 3}
+    status, out, err = run(*words("fit", few, {}))
+    assert (status, err) == (0, "")
+    # One picture is fitted on: 200 views of it.
+    assert "each is varied anew 200 times" in out
+    assert "epoch 25 of 25: " in out
+
+
 @pytest.mark.parametrize(
     "changes",
     [

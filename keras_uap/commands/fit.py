@@ -42,10 +42,18 @@ def run(options):
         flush=True,
     )
     size, epochs = options.batch_size, options.epochs
+    batches_each = -(-count // size)
     if options.augment or count < datasets.FEW:
-        images = datasets.views(train, size, seed=options.seed)
-        epochs = epochs or max(EPOCHS, -(-VIEWS // count))
-        print(f"  each is varied anew {epochs} times: crops, light, mirror")
+        images, views = datasets.views(train, size, seed=options.seed), 1
+        if not epochs:
+            times = max(EPOCHS, -(-VIEWS // count))
+            # Some views of each picture make an epoch: after it comes a look
+            # at those that choose, which takes longer than very few pictures.
+            views = -(-times // _LINES)
+            epochs = -(-times // views)
+            images, batches_each = images.repeat(views), views * batches_each
+        times = epochs * views
+        print(f"  each is varied anew {times} times: crops, light, mirror")
     else:
         images = batches.source(train.images)
     choosing = batches.source(select.images)
@@ -53,7 +61,7 @@ def run(options):
     interrupted = fit_or_interrupt(
         uap,
         images,
-        -(-count // size),
+        batches_each,
         epochs=epochs or EPOCHS,
         batch_size=size,
         validation_data=choosing,
