@@ -233,16 +233,18 @@ def harden_pictures(
     after = auditing.audit_pictures(
         classifier, pictures, *shared, known=before.perturbation
     )
-    result = _result(
+    result = compared(
         before,
         after,
         pictures,
         parts[2],
-        history,
-        settings,
-        distiller,
-        training_seconds,
-        started,
+        history=history,
+        settings=settings,
+        # Of an image: one of the teacher, and clean and perturbed there and
+        # back.
+        training_passes=5 * epochs * len(parts[0]),
+        training_seconds=training_seconds,
+        seconds=time.time() - started,
     )
     if backup is not None:
         backup.delete()
@@ -373,17 +375,17 @@ class _Progress(keras.callbacks.Callback):
         )
 
 
-def _result(
-    before,
-    after,
-    pictures,
-    held_out,
-    history,
-    settings,
-    distiller,
-    training_seconds,
-    started,
-):
+def compared(before, after, pictures, held_out, **training):
+    """Returns what a training was worth, a `Hardening`.
+
+    Args:
+        before, after: `Audit`s, with the same parts of the pictures; that of
+            after tried the perturbation of before.
+        pictures: `datasets.Pictures`.
+        held_out: Integer array, the indices of those measured on.
+        **training: What a `Hardening` says of it: `history`, `settings`,
+            `training_passes`, `training_seconds` and `seconds`.
+    """
     groups = None if pictures.groups is None else pictures.groups[held_out]
     answers = before.report.clean_labels
     kept = after.report.clean_labels == answers
@@ -418,13 +420,7 @@ def _result(
         accuracy_before=accuracy(answers),
         accuracy=accuracy(after.report.clean_labels),
         robust_accuracy=accuracy(after.report.perturbed_labels),
-        history=history,
-        settings=settings,
-        # Of an image: one of the teacher, and clean and perturbed there and
-        # back.
-        training_passes=5 * settings["epochs"] * before.num_fit,
-        training_seconds=training_seconds,
-        seconds=time.time() - started,
+        **training,
         warnings=(),
     )
     return dataclasses.replace(result, warnings=tuple(warnings_of(result)))
