@@ -3,6 +3,9 @@
     pytest tests/robustness -m robustness            # all of it
     pytest tests/robustness -m robustness --quick    # a sample
 
+With `-n 2 --dist loadfile` two files run at a time: the counts of a file come
+from one process.
+
 `--seed` gives other random draws. What a test tries it counts with `count`,
 and the counts stand in one table at the end. A new part is one more file, or
 one more row in a file's table of calls, files, classifiers or modes.
@@ -43,6 +46,18 @@ def pytest_collection_modifyitems(items):
             item.add_marker("robustness")
             # Here a warning is an answer like any other.
             item.add_marker(pytest.mark.filterwarnings("ignore"))
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):  # A worker of pytest-xdist.
+        counts = json.dumps(session.config.stash[COUNTS], default=float)
+        session.config.workeroutput["counts"] = counts
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    counts = json.loads(getattr(node, "workeroutput", {}).get("counts", "{}"))
+    node.config.stash[COUNTS].update(counts)
 
 
 def pytest_terminal_summary(terminalreporter, config):
