@@ -33,6 +33,9 @@ LOSSES = {
     "DeepFool": None,
     DATA_FREE_START: "dominant",
 }
+# The first steps from a perturbation of before, as a share of epsilon: longer
+# ones lose it before they get anywhere.
+_KNOWN_STEP = 0.02
 # This share of a run's passes goes to images without content.
 _NOISE_SHARE = 0.25
 
@@ -132,7 +135,8 @@ class Attacker:
             falling = keras.optimizers.schedules.PolynomialDecay
             uap.compile(DeepFool(step_size=falling(0.8, steps, 0.008)))
         else:
-            uap.compile(uap.decaying_lion(steps), loss=loss)
+            step = {"step": _KNOWN_STEP} if name == KNOWN_START else {}
+            uap.compile(uap.decaying_lion(steps, **step), loss=loss)
         spending = _Spending(passes - clean, self._say)
         with warnings.catch_warnings():
             # The audit has said it.

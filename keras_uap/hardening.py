@@ -399,11 +399,8 @@ def compared(before, after, pictures, held_out, **training):
         return max(run.fooling_rate for run in after.runs if run.name == name)
 
     passive = (attacks.KNOWN, attacks.DATA_FREE)
-    # As in the audits: the part that chooses is another one.
-    fresh = max(
-        (run for run in after.runs if run.name not in passive),
-        key=lambda run: run.select_rate,
-    )
+    # All of them: what is asked is whether one without gradients is ahead.
+    fresh = [run for run in after.runs if run.name not in passive]
     result = Hardening(
         before=before,
         after=after,
@@ -416,7 +413,7 @@ def compared(before, after, pictures, held_out, **training):
         robust_agreement_interval=rate_interval(robust, groups),
         transferred_rate=rate(attacks.KNOWN),
         data_free_rate=rate(attacks.DATA_FREE),
-        fresh_rate=fresh.fooling_rate,
+        fresh_rate=max(run.fooling_rate for run in fresh),
         accuracy_before=accuracy(answers),
         accuracy=accuracy(after.report.clean_labels),
         robust_accuracy=accuracy(after.report.perturbed_labels),

@@ -187,28 +187,31 @@ class UniversalPerturbation(MeasuredPerturbation):
         super().check_loaded()
         self._update.build(self)  # A step for the mask that was loaded.
 
-    def decaying_lion(self, batches):
+    def decaying_lion(self, batches, step=2 * updates.STEP):
         """The optimizer that measured best: sign steps that become smaller.
 
         Args:
             batches: Integer, how many batches the fit will run in all.
+            step: Float above 0, the first steps as a share of `epsilon`. Less
+                than 0.2 refines an `initial_perturbation` that is strong.
 
         Returns:
-            A `keras.optimizers.Lion` for `compile`. Its steps begin at 0.2 of
-            `epsilon` and fall in a line to a hundredth of that. There they
-            stay: compile with a new one before another fit.
+            A `keras.optimizers.Lion` for `compile`. Its steps fall in a line
+            from the first to a hundredth of that. There they stay: compile
+            with a new one before another fit.
 
         Raises:
             ValueError: if the size of the images is not known yet.
         """
         check_whole("batches", batches, 1)
+        check_number("step", step, above=0, below=float("inf"))
         if not self.built:
             raise ValueError(
                 "The size of the images is not known yet. Build the model "
                 "first: uap.build((None, height, width, channels))."
             )
         pixel_step = float(self.ball.pixel_step(self.v.shape))
-        return updates.decaying_lion(2 * updates.STEP * pixel_step, batches)
+        return updates.decaying_lion(step * pixel_step, batches)
 
     def get_compile_config(self):
         return keras.saving.serialize_keras_object(self._compile_arguments)

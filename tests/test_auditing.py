@@ -110,6 +110,26 @@ def test_near_the_best_there_is(linear, many, all_runs):
     assert audit.fooling_rate >= best - 0.05
 
 
+def test_a_strong_start_is_not_lost(linear, many):
+    """Ten small steps from the best of one direction, and no way back."""
+    model = linear(classes=2)
+    kernel = model.get_weights()[0]
+    v = 0.05 * np.sign(kernel[:, 0] - kernel[:, 1]).reshape(many.shape[1:])
+    audit = auditing.audit_pictures(
+        model,
+        datasets.Pictures(many),
+        keras_uap.LpBall(0.05),
+        (0.0, 1.0),
+        "quick",
+        0,
+        known=v.astype("float32"),
+    )
+    known, start = audit.runs[:2]
+    assert (known.name, start.name) == ("transferred", "transferred start")
+    assert (known.passes, known.fooling_rate > 0.2) == (0, True)
+    assert start.fooling_rate >= known.fooling_rate
+
+
 def test_standard_has_two_seeds(cnn, many):
     audit = run(cnn(), many, budget="standard", norm="l2", epsilon=1, seed=3)
     assert [r.seed for r in audit.runs] == [3] * 6 + [4] * 6

@@ -34,6 +34,10 @@ def test_decaying_lion(linear, images, make_uap):
     optimizer = uap.decaying_lion(10)
     rates = [float(optimizer._learning_rate(step)) for step in (0, 5, 10)]
     assert rates == pytest.approx([0.02, 0.0101, 0.0002])
+    small = uap.decaying_lion(10, step=0.02)
+    assert float(small._learning_rate(0)) == pytest.approx(0.002)
+    with pytest.raises(ValueError, match="step must be"):
+        uap.decaying_lion(10, step=0)
     uap.compile(optimizer)
     uap.fit(images, verbose=0)
 
