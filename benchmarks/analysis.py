@@ -169,9 +169,9 @@ def table_of_paper(figures):
             rows.append(
                 (
                     f"{name}: random vectors in {result['dims'][-1]} "
-                    "dimensions, less those of the whole space",
+                    "dimensions, and their difference to the whole space",
                     rate(result["fooling_rates"][-1], result["intervals"][-1])
-                    + f"; whole space {result['random_rate']:.1%}; paired "
+                    + f"; whole space {result['random_rate']:.1%}; difference "
                     f"{low:+.1%} to {high:+.1%}",
                     sample(result),
                 )
@@ -191,12 +191,13 @@ def table_of_paper(figures):
                 )
             )
         elif name.startswith("fig 6, "):
-            for size, rates in zip(result["values"], result["fooling_rates"]):
+            for size, rates, interval in zip(
+                result["values"], result["fooling_rates"], result["intervals"]
+            ):
                 rows.append(
                     (
-                        f"{name}: fitted on {size} crops, {len(rates)} seeds",
-                        f"{sum(rates) / len(rates):.1%} "
-                        f"({min(rates):.1%} to {max(rates):.1%} over seeds)",
+                        f"{name}: number of crops {size}, seeds {len(rates)}",
+                        rate(sum(rates) / len(rates), interval),
                         sample(result),
                     )
                 )
