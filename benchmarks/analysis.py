@@ -1,12 +1,18 @@
 """Measures the paper's tables and figures on a folder of photographs.
 
-    python benchmarks/analysis.py PHOTOS --second classifier.keras
+    python benchmarks/analysis.py PHOTOS --classifiers FOLDER \\
+        --fashion-mnist FOLDER --keep FOLDER
 
 runs `notebooks/paper.ipynb` and `notebooks/questions.ipynb` on the folder,
 writes them back with their outputs, and prints the figures as a table. PHOTOS
-holds 224x224 crops named `<photograph>_<crop>.jpg`. What is measured stands in
-the notebooks, so that the figures and the pictures come from one run. An hour
-on two cores.
+holds 224x224 crops named `<photograph>_<crop>.jpg`, the folder of classifiers
+`.keras` files that take them. What is measured stands in the notebooks, so
+that the figures and the pictures come from one run.
+
+Each part's result goes to the folder of `--keep`: a run that was interrupted
+goes on where it stopped, a later one only draws, and the second notebook takes
+what the first has found. A folder is for one set of photographs and one state
+of the code; take an empty one for another.
 """
 
 import argparse
@@ -18,13 +24,25 @@ import tempfile
 import time
 
 NOTEBOOKS = pathlib.Path(__file__).parents[1] / "notebooks"
+# Whose share in the span of the normals is in the table.
+GEOMETRY = (
+    "these normals",
+    "as many random vectors",
+    "normals at other photographs",
+    "v",
+    "mean normal towards the dominant label",
+    "by chance",
+)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", nargs="?", help="folder of 224x224 crops")
-    parser.add_argument("--second", help="a second classifier, .keras")
+    parser.add_argument("--classifiers", help="folder of .keras files")
     parser.add_argument("--fashion-mnist", help="folder of its four files")
+    parser.add_argument(
+        "--keep", help="folder for the results, to go on from and to draw of"
+    )
     parser.add_argument("--only", choices=["paper", "questions"])
     parser.add_argument("--quick", action="store_true", help="a small part")
     parser.add_argument(
@@ -36,9 +54,12 @@ def main():
     parser.add_argument("--json", help="file to write all figures to")
     options = parser.parse_args()
 
+    if options.keep is not None:
+        pathlib.Path(options.keep).mkdir(parents=True, exist_ok=True)
     for name, value in (
+        ("KERAS_UAP_KEEP", options.keep),
         ("KERAS_UAP_PHOTOS", options.photos),
-        ("KERAS_UAP_SECOND", options.second),
+        ("KERAS_UAP_CLASSIFIERS", options.classifiers),
         ("KERAS_UAP_FASHION_MNIST", options.fashion_mnist),
     ):
         if value is not None:
@@ -103,21 +124,14 @@ def table_of_paper(figures):
     rows = []
     for name, report in figures.items():
         if name.startswith("table 1, "):
-            rows.append(
-                (
-                    name[9:],
-                    rate(report["fooling_rate"], report["fooling_interval"])
-                    + f"; noise {report['random_rate']:.1%}",
-                    sample(report),
-                )
-            )
+            rows.append((name, beside_noise(report), sample(report)))
     transfer = figures["table 2"]
     for i, row in enumerate(transfer["perturbations"]):
         for j, column in enumerate(transfer["classifiers"]):
             if row != column:
                 rows.append(
                     (
-                        f"transfer {row} to {column}",
+                        f"transfer, {row} to {column}",
                         rate(
                             transfer["fooling_rates"][i][j],
                             transfer["intervals"][i][j],
@@ -126,95 +140,106 @@ def table_of_paper(figures):
                         sample(transfer),
                     )
                 )
-    flow = figures["fig 7"]
-    rows.append(
-        (
-            "images in the top 10 labels, perturbed (clean)",
-            f"{flow['captured'][:10][-1]:.1%} "
-            f"({flow['clean_captured'][:10][-1]:.1%})",
-            f"{flow['num_images']} crops",
-        )
-    )
-    spectrum = figures["fig 9"]
-    shares = []
-    for key in ("singular_values", "random_singular_values"):
-        squares = [value**2 for value in spectrum[key]]
-        shares.append(sum(squares[:100]) / sum(squares))
-    rows.append(
-        (
-            "normals' squared length in 100 dimensions (random vectors)",
-            f"{shares[0]:.1%} ({shares[1]:.1%})",
-            f"{spectrum['num_normals']} normals",
-        )
-    )
-    span = figures["section 4"]
-    for dim, value, interval in zip(
-        span["dims"], span["fooling_rates"], span["intervals"]
-    ):
-        rows.append(
-            (
-                f"random vectors in {dim} dimensions, l2 {span['epsilon']:g}",
-                rate(value, interval),
-                sample(span),
+    for name, result in figures.items():
+        if name.startswith("fig 7, "):
+            rows.append(
+                (
+                    f"{name}: first label, first ten, perturbed (clean)",
+                    "; ".join(
+                        f"{result['captured'][i]:.1%} "
+                        f"({result['clean_captured'][i]:.1%})"
+                        for i in (0, -1)
+                    ),
+                    f"{result['num_images']} crops",
+                )
             )
-        )
-    rows.append(
-        (
-            f"random vectors of the whole space, l2 {span['epsilon']:g}",
-            rate(span["random_rate"], span["random_interval"]),
-            sample(span),
-        )
-    )
-    low, high = span["difference_intervals"][-1]
-    rows.append(
-        (
-            f"span of {span['dims'][-1]} minus whole space, paired",
-            f"{span['fooling_rates'][-1] - span['random_rate']:+.1%} "
-            f"({low:+.1%} to {high:+.1%})",
-            sample(span),
-        )
-    )
-    products = figures["fig 5"]["inner_products"]
-    largest = max(
-        products[i][j] for i in range(len(products)) for j in range(i)
-    )
-    rows.append(
-        (
-            f"largest inner product of {len(products)} perturbations",
-            f"{largest:.2f}",
-            "",
-        )
-    )
-    curve = figures["fig 6"]
-    for size, rates in zip(curve["values"], curve["fooling_rates"]):
-        rows.append(
-            (
-                f"fitted on {size} crops, {len(rates)} seeds",
-                f"{sum(rates) / len(rates):.1%} "
-                f"({min(rates):.1%} to {max(rates):.1%} over seeds)",
-                sample(curve),
+        elif name.startswith("fig 9, "):
+            dim = result["dims"][-1]
+            for key, shares in result.items():
+                if key.split(",")[0] in GEOMETRY:
+                    rows.append(
+                        (
+                            f"{name}: {key}, share in {dim} dimensions",
+                            f"{shares[-1]:.2%}",
+                            f"{len(result['singular_values'])} normals",
+                        )
+                    )
+        elif name.startswith("section 4, "):
+            low, high = result["difference_intervals"][-1]
+            rows.append(
+                (
+                    f"{name}: random vectors in {result['dims'][-1]} "
+                    "dimensions, and their difference to the whole space",
+                    rate(result["fooling_rates"][-1], result["intervals"][-1])
+                    + f"; whole space {result['random_rate']:.1%}; difference "
+                    f"{low:+.1%} to {high:+.1%}",
+                    sample(result),
+                )
             )
-        )
+        elif name.startswith("subspace perturbation, "):
+            rows.append((name, beside_noise(result), sample(result)))
+        elif name.startswith("fig 5, "):
+            products = result["inner_products"]
+            largest = max(
+                products[i][j] for i in range(len(products)) for j in range(i)
+            )
+            rows.append(
+                (
+                    f"{name}: largest inner product of {len(products)}",
+                    f"{largest:.2f}",
+                    "",
+                )
+            )
+        elif name.startswith("fig 6, "):
+            for size, rates, interval in zip(
+                result["values"], result["fooling_rates"], result["intervals"]
+            ):
+                rows.append(
+                    (
+                        f"{name}: number of crops {size}, seeds {len(rates)}",
+                        rate(sum(rates) / len(rates), interval),
+                        sample(result),
+                    )
+                )
     return markdown(rows)
 
 
 def table_of_questions(figures):
     rows = []
-    for key, text in (
-        ("target, dominant", "dominant label"),
-        ("target, dominant, same work", "dominant, work as the random ones"),
-        ("targets, random", "random label"),
-    ):
-        targets = figures[key]
-        for i, target in enumerate(targets["targets"]):
+    for key in ("candidates", "pixels", "kinds", "which"):
+        for name, value, interval, noise in figures[key]:
             rows.append(
                 (
-                    f"sent to class {target} ({text})",
-                    rate(targets["target_rates"][i], targets["intervals"][i]),
-                    sample(targets),
+                    f"{key}: {' '.join(name.split())}",
+                    f"{rate(value, interval)}; noise {noise:.1%}",
+                    "",
+                )
+            )
+    for name, result in figures.items():
+        if name.startswith("targets, "):
+            for i, target in enumerate(result["targets"]):
+                rows.append(
+                    (
+                        f"sent to class {target} ({name[9:]})",
+                        rate(result["target_rates"][i], result["intervals"][i]),
+                        sample(result),
+                    )
+                )
+        elif name.startswith("epsilon, "):
+            rows.append(
+                (
+                    f"{name} that fools half",
+                    f"{result['half_epsilon']} {result['half_interval']}; "
+                    f"noise {result['random_half_epsilon']}",
+                    sample(result),
                 )
             )
     return markdown(rows)
+
+
+def beside_noise(report):
+    interval = rate(report["fooling_rate"], report["fooling_interval"])
+    return f"{interval}; noise {report['random_rate']:.1%}"
 
 
 def rate(value, interval):
