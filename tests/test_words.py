@@ -62,6 +62,9 @@ def results():
         analysis.target_rates(c, x, x, [0, 2], epsilon=0.1, draws=16, **quiet),
         analysis.fooling_report(c, v, x, target=1, **quiet),
         analysis.sample_size_curve(c, x, x, (4, 8), 2, **fit),
+        analysis.epsilon_curve(c, x, x, (0.1, 0.2), **fit),
+        analysis.perturbation_spectrum(c, v, x, num_random=1, **quiet),
+        analysis.survival_rates(c, v, x, [("shift", 1)], **quiet),
         analysis.image_kinds(c, {HOSTILE: x, "b" * 90: x}, x, **fit),
         analysis.transfer_matrix(
             {HOSTILE: c, "c" * 90: c}, {HOSTILE: v, "d" * 90: v}, x, **quiet
