@@ -229,8 +229,10 @@ def table_of_questions(figures):
             rows.append(
                 (
                     f"{name} that fools half",
-                    f"{result['half_epsilon']} {result['half_interval']}; "
-                    f"noise {result['random_half_epsilon']}",
+                    f"{number(result['half_epsilon'])} ("
+                    f"{number(result['half_interval'][0])} to "
+                    f"{number(result['half_interval'][1])}); noise "
+                    f"{number(result['random_half_epsilon'])}",
                     sample(result),
                 )
             )
@@ -240,6 +242,10 @@ def table_of_questions(figures):
 def beside_noise(report):
     interval = rate(report["fooling_rate"], report["fooling_interval"])
     return f"{interval}; noise {report['random_rate']:.1%}"
+
+
+def number(value):
+    return "outside" if value is None else f"{value:.2f}"
 
 
 def rate(value, interval):
