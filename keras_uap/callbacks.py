@@ -151,8 +151,12 @@ class BackupAndRestore(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         start_at(self.model, None)  # Where no epoch was left.
         if self.delete_checkpoint:
-            for backup in self._backups().values():
-                backup.unlink()
+            self.delete()
+
+    def delete(self):
+        """Deletes the backups of the folder."""
+        for backup in self._backups().values():
+            backup.unlink()
 
     def _backups(self):
         """The paths of the backups by the number of epochs done."""

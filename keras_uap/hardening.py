@@ -124,7 +124,7 @@ def harden(
     # Also what a data set holds beside its images makes fair parts.
     parts = pictures.split(seed=seed)
     with random_state_kept():
-        return harden_pictures(
+        result = harden_pictures(
             classifier,
             pictures._replace(labels=labels),
             ball,
@@ -139,6 +139,9 @@ def harden(
             verbose,
             backup_dir,
         )
+    if backup_dir is not None:
+        delete_backup(backup_dir)
+    return result
 
 
 def harden_pictures(
@@ -158,7 +161,8 @@ def harden_pictures(
 ):
     """`harden` of `datasets.Pictures` and an `LpBall`, already checked.
 
-    Args: as for `harden`, and `parts` as for `auditing.audit_pictures`.
+    Args: as for `harden`, and `parts` as for `auditing.audit_pictures`. What is
+        kept in `backup_dir` stays, until `delete_backup`.
     """
     _check_training(robustness, epochs, learning_rate)
     started = time.time()
@@ -199,7 +203,7 @@ def harden_pictures(
     backup = None
     if backup_dir is not None:
         backup = _Backup(backup_dir)
-        backup.refuse_other(
+        backup.claim(
             settings
             | {
                 "epsilon": ball.epsilon,
@@ -246,9 +250,12 @@ def harden_pictures(
         training_seconds=training_seconds,
         seconds=time.time() - started,
     )
-    if backup is not None:
-        backup.delete()
     return result
+
+
+def delete_backup(backup_dir):
+    """Deletes what a hardening keeps, once its outcome is safe."""
+    _Backup(backup_dir).delete()
 
 
 def _train(distiller, data, known, learning_rate, epochs, steps, callbacks):
@@ -309,8 +316,8 @@ class _Backup(BackupAndRestore):
         super().__init__(backup_dir, delete_checkpoint=False)
         self._settings = self.backup_dir / "settings.json"
 
-    def refuse_other(self, settings):
-        """Raises ValueError where the folder has another training."""
+    def claim(self, settings):
+        """Writes the settings; ValueError where the folder has others."""
         text = json.dumps(settings, indent=1)
         if self._settings.exists():
             found = self._settings.read_text(encoding="utf-8")
@@ -325,8 +332,8 @@ class _Backup(BackupAndRestore):
             path.write_text(text, encoding="utf-8")
 
     def delete(self):
-        for path in (*self._backups().values(), self._settings):
-            path.unlink()
+        super().delete()
+        self._settings.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # There may be files of others.
             self.backup_dir.rmdir()
 
@@ -399,8 +406,11 @@ def compared(before, after, pictures, held_out, **training):
         return max(run.fooling_rate for run in after.runs if run.name == name)
 
     passive = (attacks.KNOWN, attacks.DATA_FREE)
-    # All of them: what is asked is whether one without gradients is ahead.
-    fresh = [run for run in after.runs if run.name not in passive]
+    # As in the audits: the part that chooses is another one.
+    fresh = max(
+        (run for run in after.runs if run.name not in passive),
+        key=lambda run: run.select_rate,
+    )
     result = Hardening(
         before=before,
         after=after,
@@ -413,7 +423,7 @@ def compared(before, after, pictures, held_out, **training):
         robust_agreement_interval=rate_interval(robust, groups),
         transferred_rate=rate(attacks.KNOWN),
         data_free_rate=rate(attacks.DATA_FREE),
-        fresh_rate=max(run.fooling_rate for run in fresh),
+        fresh_rate=fresh.fooling_rate,
         accuracy_before=accuracy(answers),
         accuracy=accuracy(after.report.clean_labels),
         robust_accuracy=accuracy(after.report.perturbed_labels),

@@ -32,8 +32,8 @@ class Hardening(Result):
         transferred_rate: Share fooled of the hardened classifier by the
             perturbation of before.
         data_free_rate: The same for one that was found without pictures.
-        fresh_rate: The most that any perturbation fools that was found on
-            pictures, against the hardened classifier.
+        fresh_rate: The same for the strongest that was found on pictures,
+            against the hardened classifier.
         accuracy_before, accuracy, robust_accuracy: Shares that get the label
             given: without attack before and after, and under the strongest
             attack after. `None` without labels.

@@ -50,6 +50,8 @@ def write_hardening(path, hardening, class_names=None):
     page |= {
         "kind": "Hardening",
         "changes": hardening.changes(),
+        "before": hardening.before.fooling_rate,
+        "kept": hardening.agreement,
         "warnings": hardening.warnings,
         "values": hardening.to_dict(),
     }

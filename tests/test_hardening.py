@@ -191,6 +191,7 @@ class _Stopped(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["training", "audit of after"])
 def test_goes_on_where_it_was_cut_off(where, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "backup"

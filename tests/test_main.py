@@ -11,7 +11,7 @@ from PIL import Image
 import keras_uap
 from keras_uap import __main__ as command_line
 from keras_uap import analysis, attacks, interchange, samples
-from keras_uap.commands import demo, fit, inputs
+from keras_uap.commands import console, demo, fit, inputs
 
 SIZE = (8, 8, 3)
 
@@ -552,6 +552,29 @@ def test_harden(changes, run, tmp_path, workplace, monkeypatch):
     assert values["before"]["agreement"] == 1
     has_labels = "--labels" in changes
     assert (values["after"]["clean_accuracy"] is not None) == has_labels
+
+
+@pytest.mark.slow
+def test_harden_goes_on_where_it_was_cut_off(run, tmp_path, monkeypatch):
+    quick = attacks.BUDGETS["quick"]._replace(passes=100)
+    monkeypatch.setitem(attacks.BUDGETS, "quick", quick)
+    output = tmp_path / "out"
+    command = words("harden", FIT, {"--output": output, "--epsilon": 30})
+    write = console.write_figure
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    # Trained and measured, and then no room for what was found.
+    monkeypatch.setattr(console, "write_figure", full)
+    assert run(*command)[0] != 0
+    assert (output / "harden_backup").exists()
+    monkeypatch.setattr(console, "write_figure", write)
+    status, out, err = run(*command)
+    assert (status, err) == (0, "")
+    assert "epoch 2 of 2: loss" not in out
+    assert (output / "harden.png").exists()
+    assert not (output / "harden_backup").exists()
 
 
 def test_hardening_helps(run, tmp_path, workplace):

@@ -25,6 +25,8 @@ def run(options):
     console.say("1/3", "loading the pictures")
     class_names = inputs.load_class_names(options, classifier)
     pictures, parts = _load(options, classifier)
+    # One that is cut off goes on when the same command is given again.
+    backup = options.output / "harden_backup"
     console.say("2/3", "measuring, training, measuring again")
     result = hardening.harden_pictures(
         classifier,
@@ -38,8 +40,7 @@ def run(options):
         options.seed,
         parts=parts,
         verbose=1,
-        # One that is cut off goes on when the same command is given again.
-        backup_dir=options.output / "backup",
+        backup_dir=backup,
     )
     folder = options.output
     console.say("3/3", f"writing to {folder.resolve()}")
@@ -48,6 +49,7 @@ def run(options):
     console.write_text(folder / "harden.json", result.to_json())
     console.write_figure(folder / "harden.png", result.plot(class_names))
     result.save_html(folder / "harden.html", class_names)
+    hardening.delete_backup(backup)
     files = (
         "files: hardened.keras, harden.html (open it in a browser),\n"
         "harden.png, harden.json"
