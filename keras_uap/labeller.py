@@ -64,7 +64,9 @@ class Labeller:
         """From a tensor of images to features and logits."""
         if layer not in self._features_functions:
             self._features_functions[layer] = features_function(
-                self._classifier, layer
+                self._classifier,
+                layer,
+                getattr(self.logits, "of_scores", None),
             )
         return self._features_functions[layer]
 

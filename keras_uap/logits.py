@@ -94,14 +94,13 @@ def logits_function(classifier, from_logits=None, images=None):
         from_logits = is_linear or _tell_from_scores(float32_scores, images)
     elif not from_logits and images is not None:
         _check_probabilities(float32_scores(images))
-    if from_logits:
-        return _checked(float32_scores)
-    return _checked(
-        lambda images: _probabilities_to_logits(float32_scores(images))
-    )
+    of_scores = _as_they_are if from_logits else _probabilities_to_logits
+    logits = _checked(lambda images: of_scores(float32_scores(images)))
+    logits.of_scores = of_scores
+    return logits
 
 
-def features_function(classifier, layer=None):
+def features_function(classifier, layer=None, of_scores=None):
     """Returns a function from images to features and logits, in one forward.
 
     The features of an image are what the classifier's head, its last dense
@@ -110,14 +109,16 @@ def features_function(classifier, layer=None):
     Args:
         classifier: Functional or Sequential Keras model.
         layer: String, the layer whose output is taken instead.
+        of_scores: Function from the classifier's scores to logits, where
+            `logits_function` does not rebuild the head and states it.
 
     Returns:
         A function from a float tensor `(n, ...)` to a pair of float32 tensors:
         features `(n, d)` and logits `(n, num_classes)`.
 
     Raises:
-        ValueError: if the layers of the classifier cannot be seen, its last
-            layers are none of Keras' own, or there is no such layer.
+        ValueError: if the layers of the classifier cannot be seen, no dense
+            layer is at its end and none is named, or there is no such layer.
     """
     path = _path(classifier)
     if not path:
@@ -128,24 +129,20 @@ def features_function(classifier, layer=None):
             f"{type(classifier).__name__}. The logits alone can be had."
         )
     *outer, (model, output) = path
-    activation, logits_of_head = _head(model)
+    logits_of_head = None if of_scores else _head(model)[1]
     before = [_part(each, _input_of(tensor)) for each, tensor in outer]
     # The logits as a tensor of the model, or its dense layer's input.
     scores = output
     if logits_of_head is not None:
         scores = _input_of(output)
-    elif activation is not keras.activations.linear:
-        raise ValueError(
-            "The classifier's logits are needed, and its last layer is none "
-            f"of Keras' own heads. Received: {last_operation(output)[0]!r}."
-        )
     if layer is None:
         features = _input_of_dense(output)
         if features is None:
             raise ValueError(
-                "The classifier has no dense layer at its end whose inputs "
-                "could be taken. Name the layer whose output is: layer=, one "
-                f"of {[each.name for each in model.layers][-8:]}."
+                "The inputs of the classifier's head are needed, and it has "
+                "no dense layer at its end. Name the layer whose output is "
+                "taken instead: layer=, one of "
+                f"{[each.name for each in model.layers][-8:]}."
             )
     else:
         try:
@@ -167,6 +164,8 @@ def features_function(classifier, layer=None):
         scores = tf.cast(scores, "float32")
         if is_dense:
             scores = _dense(dense, scores)
+        if of_scores is not None:
+            scores = of_scores(scores)
         features = tf.cast(features, "float32")
         features = tf.reshape(features, (tf.shape(features)[0], -1))
         return features, _two_classes(scores)
@@ -259,6 +258,10 @@ def check_scores(scores):
             "model without a classification head (include_top=False) has no "
             "class to change."
         )
+
+
+def _as_they_are(scores):
+    return scores
 
 
 def _probabilities_to_logits(p):

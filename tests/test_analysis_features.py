@@ -219,5 +219,12 @@ def test_what_is_refused(images, last):
         analysis.feature_collapse(
             no_dense, np.zeros(models.SHAPE), models.images(5), **QUIET
         )
+    analysis.feature_collapse(
+        no_dense,
+        np.zeros(models.SHAPE),
+        models.images(5),
+        layer=no_dense.layers[0].name,
+        **QUIET,
+    )
     with pytest.raises(TypeError, match="Keras model"):
         analysis.feature_collapse(len, last, images, **QUIET)

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_uap
+from keras_uap.labeller import Labeller
 from keras_uap.logits import compile_logits, predict_logits
 
 layers = keras.layers
@@ -436,3 +437,35 @@ def test_gives_logits(linear, images):
     assert not gives_logits(linear(activation="softmax"), images)
     assert not gives_logits(linear(activation="sigmoid"), images)
     assert not gives_logits(own_softmax(linear), images)
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        [layers.Flatten()],
+        [layers.Flatten(), layers.Softmax()],
+        [layers.Activation("softmax"), layers.Flatten()],
+        [layers.Activation("sigmoid"), layers.GlobalMaxPooling2D()],
+    ],
+    ids=["logits", "softmax", "softmax inside", "sigmoid inside"],
+)
+def test_features_of_a_classifier_without_a_dense_layer(tail, images):
+    """Of a named layer, beside the logits that DeepFool and losses see."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(6, 4, activation="relu", name="hidden"),
+            layers.Conv2D(3, 5),
+            *tail,
+        ]
+    )
+    from_logits = False if len(tail) > 1 else True
+    labeller = Labeller(model, (8, 8, 3), from_logits, images)
+    features, logits = labeller.features_function("hidden")(images)
+    np.testing.assert_array_equal(logits, labeller.logits(images))
+    np.testing.assert_array_equal(
+        features, np.reshape(model.layers[0](images), (len(images), -1))
+    )
+    with pytest.raises(ValueError, match="Name the layer"):
+        labeller.features_function()
