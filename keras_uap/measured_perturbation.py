@@ -6,6 +6,7 @@ batch.
 """
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_uap import batches
@@ -15,6 +16,8 @@ from keras_uap.metrics import FoolingRate, sparse_labels
 from keras_uap.perturbation_model import PerturbationModel
 from keras_uap.pixels import warn_of_other_range
 from keras_uap.words import one_line
+
+_FITTED_ON = "fitted_on"
 
 
 class MeasuredPerturbation(PerturbationModel):
@@ -51,6 +54,19 @@ class MeasuredPerturbation(PerturbationModel):
             self._bad_batch,
             monitored(rates),
         ]
+
+    def extra_variables(self):
+        extra = super().extra_variables()
+        if self.fitted_on:
+            text = self.fitted_on.encode("utf-8")
+            extra[_FITTED_ON] = np.frombuffer(text, "uint8")
+        return extra
+
+    def load_extra_variables(self, arrays):
+        super().load_extra_variables(arrays)
+        # Older files do not say.
+        text = np.asarray(arrays.pop(_FITTED_ON, ()), "uint8")
+        self.fitted_on = text.tobytes().decode("utf-8", "replace") or None
 
     def test_step(self, data):
         images, clean, labels = self._unpack(data)
@@ -202,7 +218,7 @@ class MeasuredPerturbation(PerturbationModel):
         if self.built and self.best_rate.numpy() >= 0:
             name = "fooling rate" if self.target is None else "target rate"
             rate = f"{name} {self.best_rate.numpy():.1%} on validation data"
-        fitted = self.fitted_on or "nothing since it was made or loaded"
+        fitted = self.fitted_on or "nothing that is known of"
         if self.fitted_on and self.stop_reason:
             fitted += f"; {self.stop_reason}"
         rows = {

@@ -460,7 +460,7 @@ def test_features_of_a_classifier_without_a_dense_layer(tail, images):
             *tail,
         ]
     )
-    from_logits = False if len(tail) > 1 else True
+    from_logits = len(tail) == 1
     labeller = Labeller(model, (8, 8, 3), from_logits, images)
     features, logits = labeller.features_function("hidden")(images)
     np.testing.assert_array_equal(logits, labeller.logits(images))

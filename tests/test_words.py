@@ -4,6 +4,7 @@ import dataclasses
 import html.parser
 import inspect
 
+import keras
 import models
 import numpy as np
 import pytest
@@ -167,12 +168,29 @@ def test_one_line_of_what_is_not_a_result():
     assert "perturbations" not in repr(keras_uap.PerturbationLayer())
 
 
+def test_summary_of_a_file_says_what_it_was_fitted_on(make_uap, tmp_path):
+    uap = make_uap(models.cnn())
+    uap.fit(models.images(12), verbose=0)
+    uap.save(tmp_path / "uap.keras")
+    uap.save_weights(tmp_path / "uap.weights.h5")
+    loaded = keras.saving.load_model(tmp_path / "uap.keras")
+    same = make_uap(models.cnn())
+    same.load_weights(tmp_path / "uap.weights.h5")
+    for other in (loaded, same):
+        lines = []
+        other.summary(print_fn=lines.append)
+        assert any(
+            line.startswith("fitted on") and "12 images" in line
+            for line in lines
+        )
+
+
 def test_summary_says_what_was_sought_and_found(capsys):
     uap = keras_uap.UniversalPerturbation(
         models.cnn(), 0.05, value_range=(0, 1)
     )
     uap.summary()
-    assert "nothing since it was made" in capsys.readouterr().out
+    assert "nothing that is known of" in capsys.readouterr().out
     uap.fit(models.images(12), validation_data=models.images(8), verbose=0)
     lines = []
     uap.summary(print_fn=lines.append)
