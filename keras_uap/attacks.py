@@ -223,10 +223,9 @@ def possible_runs(classifier, budget):
     try:
         features_function(classifier)
     except ValueError as error:
-        left_out = (
-            "The runs on features were left out: the classifier's head "
-            f"cannot be seen. {' '.join(str(error).split())}"
-        )
+        # Without what `layer=` would mend: an audit has nothing to tune.
+        why = str(error).split(". ")[0]
+        left_out = f"The runs on features were left out. {why}."
         runs = [run for run in budget.runs if "features" not in run[0]]
         return runs, [left_out]
     return list(budget.runs), []

@@ -138,13 +138,14 @@ def feature_collapse(
 
     Args:
         classifier: Functional or Sequential Keras model that maps images to
-            class scores, with a head of Keras' own.
+            class scores.
         perturbation: Array `(H, W, C)`, in the pixel units of `value_range`.
         images: Images `(n, H, W, C)`, not those that the perturbation was
             fitted on; of at least three photographs.
         groups: Array `(n,)`, the photograph of each image.
         layer: String, the layer whose output is looked at. `None` takes the
-            inputs of the head, the last dense layer.
+            inputs of the head, the last dense layer. A classifier that ends
+            otherwise, as in a convolution and a pooling, needs a name here.
         norm: `"linf"` or `"l2"`, the norm in which random noise is to equal
             the perturbation.
         value_range: Pair of floats, the pixel range, or `None`.
@@ -159,9 +160,10 @@ def feature_collapse(
 
     Raises:
         TypeError: if `classifier` is not a Keras model.
-        ValueError: if its head cannot be seen, there is no such layer, there
-            are fewer than three photographs, or the features of the clean
-            images do not differ.
+        ValueError: if its layers cannot be seen, it has no dense layer at its
+            end and none is named, there is no such layer, there are fewer
+            than three photographs, or the features of the clean images do not
+            differ.
 
     Reference:
         - [Ye, Cheng and Huang, 2022](https://arxiv.org/abs/2212.13700)
