@@ -94,7 +94,9 @@ def logits_function(classifier, from_logits=None, images=None):
         from_logits = is_linear or _tell_from_scores(float32_scores, images)
     elif not from_logits and images is not None:
         _check_probabilities(float32_scores(images))
-    of_scores = _as_they_are if from_logits else _probabilities_to_logits
+    of_scores = _probabilities_to_logits
+    if from_logits:
+        of_scores = keras.activations.linear  # They are logits already.
     logits = _checked(lambda images: of_scores(float32_scores(images)))
     logits.of_scores = of_scores
     return logits
@@ -258,10 +260,6 @@ def check_scores(scores):
             "model without a classification head (include_top=False) has no "
             "class to change."
         )
-
-
-def _as_they_are(scores):
-    return scores
 
 
 def _probabilities_to_logits(p):

@@ -67,6 +67,7 @@ class MeasuredPerturbation(PerturbationModel):
         # Older files do not say.
         text = np.asarray(arrays.pop(_FITTED_ON, ()), "uint8")
         self.fitted_on = text.tobytes().decode("utf-8", "replace") or None
+        self.stop_reason = None  # That of another fit.
 
     def test_step(self, data):
         images, clean, labels = self._unpack(data)

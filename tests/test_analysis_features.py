@@ -219,12 +219,14 @@ def test_what_is_refused(images, last):
         analysis.feature_collapse(
             no_dense, np.zeros(models.SHAPE), models.images(5), **QUIET
         )
-    analysis.feature_collapse(
+    named = analysis.feature_collapse(
         no_dense,
         np.zeros(models.SHAPE),
         models.images(5),
         layer=no_dense.layers[0].name,
         **QUIET,
     )
+    assert named.num_features == 4
+    assert named.fooling_rate == 0
     with pytest.raises(TypeError, match="Keras model"):
         analysis.feature_collapse(len, last, images, **QUIET)
