@@ -1,9 +1,9 @@
-"""What the two defences achieve on Fashion-MNIST, and what they cost.
+"""What the defences achieve on Fashion-MNIST, and what they cost.
 
     python benchmarks/defend.py --json defend.json
 
 For every seed: a small CNN is trained on Fashion-MNIST (from TFDS) until it is
-right on 90 % of the test images. Then copies of it are trained on, in four
+right on 90 % of the test images. Then copies of it are trained on, in six
 ways:
 
 - control: on the clean images, as before;
@@ -11,14 +11,17 @@ ways:
   of 10 perturbations found against the undefended model;
 - paper, round two: 5 more epochs with 10 perturbations found against the model
   of round one;
-- simultaneous: 5 epochs, the layer trains its own perturbation.
+- simultaneous: 5 epochs, the layer trains its own perturbation;
+- clean and perturbed: 5 epochs, `AdversarialDistiller` trains on both, with
+  the labels, while two perturbations climb;
+- class-wise: the same with a perturbation for each class.
 
-Every model is then attacked anew, by perturbations fitted to itself, with
-l-infinity norm 25.5 of 255. Reported is the share of the 10,000 test images
-whose prediction changes. "gradient" is the better of a cross-entropy and a
-margin perturbation, chosen on 500 training images that neither was fitted to;
-"DeepFool" is the paper's update on the same images. All attacks go through the
-whole model in inference mode, where the layer is the identity.
+Every model is then attacked anew by the runs of `keras_uap.audit`, with
+l-infinity norm 25.5 of 255: fitted to 2,000 training images, the strongest
+chosen on 500 others, and reported is the share of the 10,000 test images whose
+prediction it changes. For trained models the perturbation of the undefended one
+is among the attacks, as it is ("transferred") and as a start. All attacks go
+through the whole model in inference mode, where the layer is the identity.
 
 The time of an epoch is measured for all kinds of training in turn, in one
 process, as wall time and as processor time of all threads (which other
@@ -36,6 +39,7 @@ import numpy as np
 from common import fashion_mnist
 
 import keras_uap
+from keras_uap import auditing, datasets
 
 EPSILON = 25.5
 BATCH = 128
@@ -50,8 +54,6 @@ FULL = {
     "pool_images": 1000,
     "pool_epochs": 5,
     "attack_images": 2000,
-    "attack_epochs": 10,
-    "deepfool_epochs": 5,
 }
 QUICK = {
     "train": 2000,
@@ -62,8 +64,6 @@ QUICK = {
     "pool_images": 100,
     "pool_epochs": 1,
     "attack_images": 200,
-    "attack_epochs": 2,
-    "deepfool_epochs": 1,
 }
 
 
@@ -85,12 +85,16 @@ def make_classifier():
     )
 
 
-def compile_for(model, steps):
+def falling_adam(steps):
     """Adam whose learning rate falls from 1e-3 to 0, as is usual."""
+    return keras.optimizers.Adam(
+        keras.optimizers.schedules.CosineDecay(1e-3, steps)
+    )
+
+
+def compile_for(model, steps):
     model.compile(
-        keras.optimizers.Adam(
-            keras.optimizers.schedules.CosineDecay(1e-3, steps)
-        ),
+        falling_adam(steps),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
@@ -122,67 +126,48 @@ def copy_of(classifier):
     return copy
 
 
-def attack(classifier, images, held_out, count, epochs, optimizers):
-    """Fits fresh perturbations; returns the held-out rate of the best one.
-
-    Args:
-        classifier: The model to attack.
-        images: Training images.
-        held_out: Images to measure on.
-        count: Integer, the first images, which are fitted to. The 500 after
-            them choose among the perturbations.
-        epochs: Integer, passes over the images.
-        optimizers: List of pairs of a function `(uap, batches)` to what
-            `compile` takes, and a loss.
-
-    Returns:
-        The fooling rate.
-    """
-    fit, choose = images[:count], images[count : count + 500]
-    best = (-1.0, None)
-    for seed, (optimizer, loss) in enumerate(optimizers):
-        keras.utils.set_random_seed(seed)
-        uap = keras_uap.UniversalPerturbation(classifier, EPSILON)
-        uap.compile(optimizer(uap, epochs * -(-count // 32)), loss=loss)
-        uap.fit(
-            fit,
-            epochs=epochs,
-            batch_size=32,
-            validation_data=choose,
-            verbose=0,
-        )
-        rate = uap.evaluate(choose, verbose=0, return_dict=True)
-        if rate["fooling_rate"] > best[0]:
-            best = (rate["fooling_rate"], uap)
-    measured = best[1].evaluate(held_out, verbose=0, return_dict=True)
-    return measured["fooling_rate"]
-
-
-GRADIENT = [
-    (lambda uap, batches: uap.decaying_lion(batches), "crossentropy"),
-    (lambda uap, batches: uap.decaying_lion(batches), "margin"),
-]
-DEEPFOOL = [(lambda uap, batches: keras_uap.DeepFool(), "crossentropy")]
-
-
-def measure(classifier, data, size):
-    """Clean accuracy, and how often fresh perturbations fool the model."""
+def measure(classifier, data, size, options, seed, known=None):
+    """Clean accuracy, and how often the strongest attack fools the model."""
     x, _, x_test, y_test = data
     accuracy = classifier.evaluate(x_test, y_test, batch_size=500, verbose=0)
     count = size["attack_images"]
-    images = x[-(count + 500) :]
-    return {
-        "accuracy": accuracy[1],
-        "gradient": attack(
-            classifier, images, x_test, count, size["attack_epochs"], GRADIENT
-        ),
-        "deepfool": attack(
-            classifier, images, x_test, count, size["deepfool_epochs"], DEEPFOOL
-        ),
+    images = np.concatenate([x[-(count + 500) :], x_test])
+    found = auditing.audit_pictures(
+        classifier,
+        datasets.Pictures(images),
+        keras_uap.LpBall(EPSILON),
+        (0.0, 255.0),
+        options.budget,
+        seed,
+        parts=np.split(np.arange(len(images)), [count, count + 500]),
+        known=known,
+        batch_size=500,
+    )
+    rates = {
+        f"{run.name}, seed {run.seed}": run.fooling_rate for run in found.runs
     }
+    row = {
+        "accuracy": accuracy[1],
+        "fooled": found.fooling_rate,
+        "noise": found.random_rate,
+        "strongest": f"{found.strongest.name}, seed {found.strongest.seed}",
+        "runs": rates,
+        "warnings": found.warnings,
+    }
+    return row, found.perturbation
 
 
-def one_seed(seed, data, size):
+def distill(classifier, data, size, **arguments):
+    """Trains on clean and on perturbed images; returns the seconds."""
+    defence = keras_uap.AdversarialDistiller(classifier, EPSILON, **arguments)
+    x, y = data[:2]
+    defence.compile(falling_adam(size["epochs"] * -(-len(x) // BATCH)))
+    start = time.perf_counter()
+    defence.fit(x, y, batch_size=BATCH, epochs=size["epochs"], verbose=0)
+    return time.perf_counter() - start
+
+
+def one_seed(seed, data, size, options):
     """Trains and measures all models of one seed."""
     x, y = data[:2]
     epochs = size["epochs"]
@@ -191,16 +176,17 @@ def one_seed(seed, data, size):
     train(plain, x, y, size["plain_epochs"])
     figures, seconds = {}, {}
 
-    def note(name, model, spent):
-        figures[name] = measure(model, data, size)
+    def note(name, model, spent, known=None):
+        figures[name], v = measure(model, data, size, options, seed, known)
         seconds[name] = spent / epochs
         print(seed, name, figures[name], round(spent), "s", flush=True)
+        return v
 
-    note("undefended", plain, 0.0)
+    before = note("undefended", plain, 0.0)
 
     keras.utils.set_random_seed(seed)
     control = copy_of(plain)
-    note("control", control, train(control, x, y, epochs))
+    note("control", control, train(control, x, y, epochs), before)
 
     keras.utils.set_random_seed(seed)
     paper = copy_of(plain)
@@ -215,13 +201,22 @@ def one_seed(seed, data, size):
             seed=10 * seed + number,
         )
         model = in_front(layer, paper)
-        note(name, paper, train(model, x, y, epochs, [callback]))
+        note(name, paper, train(model, x, y, epochs, [callback]), before)
 
     keras.utils.set_random_seed(seed)
     hardened = copy_of(plain)
     layer = keras_uap.PerturbationLayer(epsilon=EPSILON)
     model = in_front(layer, hardened)
-    note("simultaneous", hardened, train(model, x, y, epochs))
+    note("simultaneous", hardened, train(model, x, y, epochs), before)
+
+    for name, arguments in {
+        "clean and perturbed": {"pool_size": 2},
+        "class-wise": {"class_wise": True},
+    }.items():
+        keras.utils.set_random_seed(seed)
+        hardened = copy_of(plain)
+        spent = distill(hardened, data, size, seed=seed, **arguments)
+        note(name, hardened, spent, before)
     return figures, seconds
 
 
@@ -235,9 +230,18 @@ def ratios(data):
         "pool of 10, rate 0.5": keras_uap.PerturbationLayer(pool, rate=0.5),
     }.items():
         models[name] = in_front(layer, make_classifier())
-    seconds = {name: [] for name in models}
     for model in models.values():
         train(model, x, y, 1)
+    for name, arguments in {
+        "clean and perturbed": {"pool_size": 2},
+        "class-wise": {"class_wise": True},
+    }.items():
+        models[name] = keras_uap.AdversarialDistiller(
+            make_classifier(), EPSILON, **arguments
+        )
+        models[name].compile(falling_adam(len(x) // BATCH))
+        models[name].fit(x, y, batch_size=BATCH, verbose=0)
+    seconds = {name: [] for name in models}
     for _ in range(TURNS):
         for name, model in models.items():
             start = np.array([time.perf_counter(), time.process_time()])
@@ -259,13 +263,14 @@ def spread(values, unit=100):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--budget", default="quick")
     parser.add_argument("--json", help="file to write the figures to")
     options = parser.parse_args()
     size = QUICK if os.environ.get("KERAS_UAP_QUICK") == "1" else FULL
     data = fashion_mnist(f"train[:{size['train']}]", f"test[:{size['test']}]")
     times = ratios(data)
     print("epoch over plain training, [wall, cpu]:", times, flush=True)
-    runs = {seed: one_seed(seed, data, size) for seed in options.seeds}
+    runs = {seed: one_seed(seed, data, size, options) for seed in options.seeds}
 
     if not runs:
         return
@@ -273,14 +278,14 @@ def main():
     print(
         f"\nFashion-MNIST, l-infinity {EPSILON} of 255, {len(runs)} seeds, "
         f"mean (range), n = {len(data[2])} test images\n\n"
-        "| model | clean accuracy, % | fooled by gradient, % | "
-        "fooled by DeepFool, % | seconds an epoch, all told |\n"
+        "| model | clean accuracy, % | fooled by the strongest, % | "
+        "random signs, % | seconds an epoch, all told |\n"
         "|---|---|---|---|---|"
     )
     for name in names:
         cells = [
             spread([figures[name][key] for figures, _ in runs.values()])
-            for key in ("accuracy", "gradient", "deepfool")
+            for key in ("accuracy", "fooled", "noise")
         ]
         spent = np.mean([seconds[name] for _, seconds in runs.values()])
         cells.append(f"{spent:.1f}" if spent else "")

@@ -103,7 +103,9 @@ def measure(networks, held_in, images, held_out, epsilon, epochs, seed, groups):
 
 def fashion(size, seeds):
     """Three networks on Fashion-MNIST, the last of them held out."""
-    x, y, x_test, _ = defend.load_data(size)
+    x, y, x_test, _ = common.fashion_mnist(
+        f"train[:{size['train']}]", f"test[:{size['test']}]"
+    )
     results = []
     for seed in seeds:
         keras.utils.set_random_seed(seed)

@@ -22,6 +22,7 @@ Reference:
     - [Hinton et al., 2015](https://arxiv.org/abs/1503.02531), soft answers
     - [Zhang et al., 2019](https://arxiv.org/abs/1901.08573), the two terms
     - [Shafahi et al., 2018](https://arxiv.org/abs/1811.11304), climbing along
+    - [Benz et al., 2021](https://arxiv.org/abs/2104.03000), one for each class
 """
 
 import collections
@@ -114,12 +115,16 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
             `None` starts from zero.
         pool_size: Integer, the number of perturbations. They take turns, a
             batch each: a classifier that sees but one learns that one.
+        class_wise: Boolean, one perturbation for each class instead: an image
+            is shown with that of its label, and every batch moves those of
+            the labels in it. It takes the memory of `num_classes` images.
         **kwargs: `name`, as for any Keras model.
 
     Attributes:
         classifier: The model in training.
         teacher: The copy of it as it was before.
         v: Weight `(pool_size, H, W, C)`, the perturbations, in pixel units.
+        pool_size: Integer; the number of classes where it is class-wise.
 
     Raises:
         TypeError: if `classifier` is not a Keras model, or one that cannot be
@@ -129,6 +134,7 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
     Reference:
         - [Zhang et al., 2019](https://arxiv.org/abs/1901.08573)
         - [Shafahi et al., 2018](https://arxiv.org/abs/1811.11304)
+        - [Benz et al., 2021](https://arxiv.org/abs/2104.03000)
     """
 
     def __init__(
@@ -146,6 +152,7 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         from_logits=None,
         perturbation=None,
         pool_size=None,
+        class_wise=False,
         **kwargs,
     ):
         if not isinstance(classifier, keras.Layer):
@@ -168,6 +175,12 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
             for one in initial:
                 ball.refuse_outside(one)
             pool_size = len(initial)
+        if class_wise and pool_size not in (None, 1):
+            raise ValueError(
+                "Class-wise perturbations are one for each class. Received: "
+                f"class_wise=True and {pool_size} perturbations. Leave "
+                "pool_size out; one perturbation is where all of them start."
+            )
         if pool_size is not None:
             check_whole("pool_size", pool_size, 1)
         kwargs.setdefault("dtype", "float32")
@@ -183,7 +196,9 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         self.restart_every = restart_every
         self.seed = seed
         self.from_logits = from_logits
+        # Of class-wise ones the number is known when the model is built.
         self.pool_size = pool_size or 1
+        self.class_wise = bool(class_wise)
         self._initial = initial
         self.classifier = classifier
         self.teacher = _copy(classifier)
@@ -214,6 +229,19 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         if self.built:
             return
         shape = tuple(input_shape[1:])
+        some = np.zeros((1, *shape), "float32")
+        for model in (self.classifier, self.teacher):
+            if not model.built:
+                model(some, training=False)
+        # A model that is given data for the first time has weights now.
+        self.teacher.set_weights(self.classifier.get_weights())
+        self._logits = logits_function(self.classifier, self.from_logits, some)
+        self._teacher_logits = logits_function(
+            self.teacher, self.from_logits, some
+        )
+        self._num_classes = self._logits(some).shape[-1]
+        if self.class_wise:
+            self.pool_size = self._num_classes
         start = np.zeros((self.pool_size, *shape), "float32")
         if self._initial is not None:
             same_shape(self._initial.shape, shape)
@@ -228,17 +256,6 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
             autocast=False,
             name="perturbation",
         )
-        some = np.zeros((1, *shape), "float32")
-        for model in (self.classifier, self.teacher):
-            if not model.built:
-                model(some, training=False)
-        # A model that is given data for the first time has weights now.
-        self.teacher.set_weights(self.classifier.get_weights())
-        self._logits = logits_function(self.classifier, self.from_logits, some)
-        self._teacher_logits = logits_function(
-            self.teacher, self.from_logits, some
-        )
-        self._num_classes = self._logits(some).shape[-1]
         self.built = True
 
     # Keras takes for granted that all that is trainable below is trained.
@@ -334,12 +351,13 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
                 "There is nothing to train: the classifier has no trainable "
                 "weights. Set classifier.trainable = True."
             )
-        turn = self._turn()
-        v = self._start(self.v[turn : turn + 1], turn)
+        turns = self._turns()
+        v = self._start(tf.gather(self.v, turns), turns[0])
         own = self.objective is not None
         with tf.GradientTape(persistent=own) as tape:
             tape.watch(v)
-            clean, perturbed = self._clean_and_perturbed(images, v)
+            shown = self._shown(v, targets)
+            clean, perturbed = self._clean_and_perturbed(images, shown)
             loss = self._distance(targets, clean, perturbed)
             scaled = self.optimizer.scale_loss(loss)
             if own:
@@ -350,17 +368,25 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         else:  # One backward pass; of a slope, only its direction counts.
             *gradients, uphill = tape.gradient(scaled, [*variables, v])
         self.optimizer.apply(gradients, variables)
+        # Those of labels that the batch lacks have no slope, and stay.
+        uphill = tf.convert_to_tensor(uphill)
         v = climbed(v, uphill, self.ball, self.step_size)
         self.v.assign(
             tf.tensor_scatter_nd_update(
-                tf.convert_to_tensor(self.v), [[turn]], v
+                tf.convert_to_tensor(self.v), turns[:, tf.newaxis], v
             )
         )
         return self._measured(targets, clean, perturbed, loss)
 
-    def _turn(self):
-        """Which perturbation this batch is shown with."""
-        return self._batch() % self.pool_size
+    def _turns(self):
+        """Which perturbations this batch moves: indices, the first first."""
+        if self.class_wise:
+            return tf.range(self.pool_size)
+        return (self._batch() % self.pool_size)[tf.newaxis]
+
+    def _shown(self, v, targets):
+        """The perturbation that each image is shown with, or that of all."""
+        return tf.gather(v, targets.labels) if self.class_wise else v
 
     def _batch(self):
         return tf.cast(self.optimizer.iterations, "int32")
@@ -370,25 +396,31 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         # Drawn from the number of the batch: a resumed fit draws the same.
         if self.objective is None:
             # Where its own answers of before are the goal, zero has no slope.
-            step = self.step_size * self.ball.steepest(self._draw(-1 - turn))
-            v = tf.where(tf.reduce_all(v == 0.0), self.ball.project(step), v)
+            drawn = self._draw(-1 - turn, v)
+            step = self.step_size * self.ball.steepest(drawn)
+            at_zero = tf.reduce_all(
+                v == 0.0, list(range(1, v.shape.rank)), True
+            )
+            v = tf.where(at_zero, self.ball.project(step), v)
         if self.restart_every is not None:
+            drawn = self.epsilon * self._draw(self._batch(), v)
             v = tf.where(
                 self._batch() % self.restart_every == 0,
-                self.ball.project(self.epsilon * self._draw(self._batch())),
+                self.ball.project(drawn),
                 v,
             )
         return v
 
-    def _draw(self, number):
+    def _draw(self, number, v):
         return tf.random.stateless_uniform(
-            (1, *self.v.shape[1:]), (self.seed, number), -1.0, 1.0
+            tf.shape(v), (self.seed, number), -1.0, 1.0
         )
 
     def test_step(self, data):
         images, targets = self._unpack(data)
-        v = self.v[:1]
-        clean, perturbed = self._clean_and_perturbed(images, v)
+        v = self.v if self.class_wise else self.v[:1]
+        shown = self._shown(v, targets)
+        clean, perturbed = self._clean_and_perturbed(images, shown)
         loss = self._distance(targets, clean, perturbed)
         return self._measured(targets, clean, perturbed, loss)
 
@@ -490,7 +522,8 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
                 "restart_every": self.restart_every,
                 "seed": self.seed,
                 "from_logits": self.from_logits,
-                "pool_size": self.pool_size,
+                "pool_size": None if self.class_wise else self.pool_size,
+                "class_wise": self.class_wise,
             }
         )
         return config

@@ -207,6 +207,54 @@ def test_perturbations_take_turns(images, each_batch):
     np.testing.assert_array_equal(moved[:3], np.eye(3, dtype=bool))
 
 
+def test_each_class_has_its_own(images, tmp_path):
+    """An image moves the perturbation of its label, and sees no other."""
+    classifier = models.linear(scale=0.5)
+    defence = make(
+        classifier,
+        rate=0.0,
+        class_wise=True,
+        objective="crossentropy",
+        step_size=0.01,
+    )
+    assert defence.pool_size == models.CLASSES
+    labels = np.full(len(images), 2)
+    labels[0] = 1
+    defence.fit(images, labels, batch_size=len(images), verbose=0)
+    moved = np.abs(defence.perturbation).max(axis=(1, 2, 3))
+    np.testing.assert_allclose(
+        moved, 0.01 * np.isin(range(models.CLASSES), [1, 2]), rtol=1e-6
+    )
+    # Of a linear classifier the gradient for one image is known.
+    kernel, bias = arrays(classifier)
+    logits = images[0].reshape(1, -1) @ kernel + bias
+    slope = kernel @ (tf.nn.softmax(logits).numpy()[0] - np.eye(len(bias))[1])
+    np.testing.assert_allclose(
+        defence.perturbation[1].ravel(), 0.01 * np.sign(slope), rtol=1e-5
+    )
+    found = defence.evaluate(images, labels, verbose=0, return_dict=True)
+    shown = np.clip(images + defence.perturbation[labels], 0, 1)
+    said = classifier.predict(shown, verbose=0).argmax(axis=-1)
+    assert found["perturbed_agreement"] == pytest.approx(
+        np.mean(said == labels)
+    )
+    defence.save(tmp_path / "defence.keras")
+    loaded = keras.saving.load_model(tmp_path / "defence.keras")
+    assert loaded.class_wise
+    np.testing.assert_array_equal(loaded.perturbation, defence.perturbation)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_each_class_has_a_first_step(norm, images):
+    """Without labels, those of the classifier before choose."""
+    defence = make(models.cnn(), class_wise=True, norm=norm, restart_every=2)
+    fit(defence, images)
+    found = defence.perturbation
+    for number, one in enumerate(found):
+        defence.ball.refuse_outside(one)
+        assert not any(np.array_equal(one, other) for other in found[:number])
+
+
 def test_a_pool_survives_saving(images, tmp_path):
     defence = make(models.cnn(), pool_size=2)
     fit(defence, images)
@@ -436,6 +484,7 @@ class Unsaved(keras.Model):
         ({"seed": -1}, ValueError, "seed"),
         ({"objective": "nope"}, ValueError, "loss='nope'"),
         ({"pool_size": 0}, ValueError, "pool_size"),
+        ({"pool_size": 2, "class_wise": True}, ValueError, "one for each"),
         (
             {"perturbation": np.ones(models.SHAPE)},
             ValueError,
