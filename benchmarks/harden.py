@@ -10,17 +10,19 @@ strongest, and up to 500 of yet others, a quarter of all photographs and the
 same for every seed, are what the rates are of.
 
 What was measured is kept in `--output`, a JSON file a recipe and seed; one that
-is there is not run again, unless `--only` names it. Without --photos the
-embedded photographs are used.
+is there is not run again, unless `--only` names it. So is the audit of before,
+which all recipes share. Without --photos the embedded photographs are used.
 """
 
 import argparse
 import json
 import pathlib
+import pickle
 import time
 
 import common
 import keras
+import tensorflow as tf
 
 import keras_uap
 from keras_uap import auditing, hardening, samples
@@ -37,6 +39,18 @@ RECIPES = {
     "twice as long": {"epochs": 8},
     PAPERS: {},
 }
+# What differs from its default recipe, in ways that it does not offer.
+CHANGES = {
+    "one perturbation": {"pool_size": 1},
+    "it climbs the dominant objective": {"objective": "dominant"},
+    "random starts every 32 batches": {"restart_every": 32},
+    "temperature 1": {"temperature": 1.0},
+    "steps of all of epsilon": {"step_size": common.EPSILON},
+    "average of weights": {},
+    "the last half of the layers": {},
+    "pictures not varied": {},
+    "its labels instead of soft answers": {},
+}
 COLUMNS = {
     "kept": ("after", "agreement"),
     "fooled": ("after", "fooling_rate"),
@@ -48,16 +62,20 @@ COLUMNS = {
 }
 
 
-def papers_fine_tuning(classifier, images, seed):
+def papers_fine_tuning(classifier, pictures, fit, seed):
     """The paper's: half of the images with one of ten perturbations.
 
     Two rounds of two epochs, each with ten perturbations found anew, which
     takes about as many passes as the default recipe. The labels are the
     classifier's own answers of before, and batch normalization stays as it is.
+
+    Returns:
+        What `hardening.compared` is told: the history, and the model passes.
     """
     for layer in classifier.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
+    images = pictures.images[fit]
     labels = classifier.predict(images, verbose=0).argmax(-1)
     training = keras.Sequential(
         [
@@ -68,11 +86,7 @@ def papers_fine_tuning(classifier, images, seed):
     )
     steps = PAPERS_EPOCHS * -(-len(images) // common.BATCH)
     training.compile(
-        keras.optimizers.Adam(
-            keras.optimizers.schedules.CosineDecay(
-                hardening.LEARNING_RATE, steps
-            )
-        ),
+        hardening.falling_adam(hardening.LEARNING_RATE, steps),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     defence = keras_uap.UniversalAdversarialTraining(
@@ -84,7 +98,7 @@ def papers_fine_tuning(classifier, images, seed):
         loss="dominant",
         seed=seed,
     )
-    return training.fit(
+    history = training.fit(
         images,
         labels,
         batch_size=common.BATCH,
@@ -92,12 +106,67 @@ def papers_fine_tuning(classifier, images, seed):
         callbacks=[defence],
         verbose=2,
     ).history
+    rounds = PAPERS_EPOCHS // 2
+    return {
+        "history": history,
+        "training_passes": 2 * PAPERS_EPOCHS * len(fit) + rounds * 21 * 256,
+    }
 
 
-def run_papers(classifier, pictures, parts, options):
-    """The same audits around the paper's fine-tuning."""
-    begun = time.time()
-    shared = (
+def changed_training(classifier, pictures, fit, seed, known, name):
+    """The default recipe of `harden` but for one thing; returns as above."""
+    if name == "the last half of the layers":
+        for layer in classifier.layers[: len(classifier.layers) // 2]:
+            layer.trainable = False
+    arguments = {
+        "temperature": hardening.TEMPERATURE,
+        "pool_size": 2,
+        "seed": seed,
+        **CHANGES[name],
+    }
+    if name == "its labels instead of soft answers":
+        arguments["temperature"] = 1.0
+        labels = classifier.predict(pictures.images, verbose=0).argmax(-1)
+        pictures = pictures._replace(labels=labels)
+    if name == "pictures not varied":
+        images = pictures.images[fit]
+        data = tf.data.Dataset.from_tensor_slices(images)
+        data = data.shuffle(len(images), seed=seed).batch(common.BATCH)
+    else:
+        data = hardening.training_data(
+            pictures, fit, (common.LOW, common.HIGH), seed
+        )
+    distiller = keras_uap.AdversarialDistiller(
+        classifier, common.EPSILON, **arguments
+    )
+    hardening.start_from(distiller, known)
+    epochs = -(-hardening.DRAWS // len(fit))
+    steps = epochs * -(-len(fit) // common.BATCH)
+    averaged = {"use_ema": name == "average of weights", "ema_momentum": 0.98}
+    distiller.compile(
+        hardening.falling_adam(hardening.LEARNING_RATE, steps, **averaged)
+    )
+    history = distiller.fit(data, epochs=epochs, shuffle=False, verbose=2)
+    return {
+        "history": history.history,
+        "training_passes": 5 * epochs * len(fit),
+    }
+
+
+def before_audit(classifier, pictures, parts, options, which):
+    """The audit of the classifier as it is, which all recipes share."""
+    path = options.output / f"{which}before_seed{options.seed}.pickle"
+    if not path.exists():
+        common.say("before")
+        found = audit(classifier, pictures, parts, options)
+        path.write_bytes(pickle.dumps(found))
+    return pickle.loads(path.read_bytes())
+
+
+def audit(classifier, pictures, parts, options, known=None):
+    return auditing.audit_pictures(
+        classifier,
+        pictures,
         keras_uap.LpBall(common.EPSILON),
         (common.LOW, common.HIGH),
         options.budget,
@@ -105,31 +174,13 @@ def run_papers(classifier, pictures, parts, options):
         None,
         1,
         parts,
-    )
-    before = auditing.audit_pictures(classifier, pictures, *shared)
-    started = time.time()
-    fit = pictures.images[parts[0]]
-    history = papers_fine_tuning(classifier, fit, options.seed)
-    seconds = time.time() - started
-    after = auditing.audit_pictures(
-        classifier, pictures, *shared, known=before.perturbation
-    )
-    rounds = PAPERS_EPOCHS // 2
-    return hardening.compared(
-        before,
-        after,
-        pictures,
-        parts[2],
-        history=history,
-        settings={"recipe": PAPERS, "seed": options.seed},
-        training_passes=2 * PAPERS_EPOCHS * len(fit) + rounds * 21 * 256,
-        training_seconds=seconds,
-        seconds=time.time() - begun,
+        known=known,
     )
 
 
-def run(name, options):
+def run(name, options, which):
     """Hardens a classifier by a recipe; returns the result's dictionary."""
+    begun = time.time()
     pictures, parts = common.load_three_parts(
         options.photos, options.images, options.held_out, options.seed
     )
@@ -137,20 +188,38 @@ def run(name, options):
         classifier = samples.load_classifier()
     else:
         classifier = keras.saving.load_model(options.classifier, compile=False)
+    before = before_audit(classifier, pictures, parts, options, which)
+    if name in RECIPES and name != PAPERS:
+        result = hardening.harden_pictures(
+            classifier,
+            pictures,
+            keras_uap.LpBall(common.EPSILON),
+            (common.LOW, common.HIGH),
+            budget=options.budget,
+            seed=options.seed,
+            parts=parts,
+            verbose=1,
+            before=before,
+            **RECIPES[name],
+        )
+        return result.to_dict()
+    shared = (classifier, pictures, parts[0], options.seed)
+    started = time.time()
     if name == PAPERS:
-        return run_papers(classifier, pictures, parts, options).to_dict()
-    result = hardening.harden_pictures(
-        classifier,
+        training = papers_fine_tuning(*shared)
+    else:
+        training = changed_training(*shared, before.perturbation, name)
+    seconds = time.time() - started
+    return hardening.compared(
+        before,
+        audit(classifier, pictures, parts, options, before.perturbation),
         pictures,
-        keras_uap.LpBall(common.EPSILON),
-        (common.LOW, common.HIGH),
-        budget=options.budget,
-        seed=options.seed,
-        parts=parts,
-        verbose=1,
-        **RECIPES[name],
-    )
-    return result.to_dict()
+        parts[2],
+        settings={"recipe": name, "seed": options.seed},
+        training_seconds=seconds,
+        seconds=time.time() - begun,
+        **training,
+    ).to_dict()
 
 
 def row(name, values):
@@ -167,19 +236,21 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--classifier", type=pathlib.Path, help="a .keras file")
     parser.add_argument("--budget", default="quick")
-    parser.add_argument("--only", nargs="+", choices=RECIPES, metavar="RECIPE")
+    parser.add_argument(
+        "--only", nargs="+", choices=[*RECIPES, *CHANGES], metavar="RECIPE"
+    )
     parser.add_argument("--output", type=pathlib.Path, default="harden")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     found = {}
     which = "" if options.classifier is None else options.classifier.stem + "_"
-    for name in RECIPES:
+    for name in [*RECIPES, *CHANGES]:
         stem = f"{which}{name.replace(' ', '_')}_seed{options.seed}"
         path = options.output / f"{stem}.json"
         wanted = name in options.only if options.only else not path.exists()
         if wanted:
             common.say(name)
-            text = json.dumps(run(name, options), indent=1)
+            text = json.dumps(run(name, options, which), indent=1)
             path.write_text(text, encoding="utf-8")
         if path.exists():
             found[name] = json.loads(path.read_text(encoding="utf-8"))

@@ -158,11 +158,13 @@ def harden_pictures(
     parts=None,
     verbose=0,
     backup_dir=None,
+    before=None,
 ):
     """`harden` of `datasets.Pictures` and an `LpBall`, already checked.
 
     Args: as for `harden`, and `parts` as for `auditing.audit_pictures`. What is
-        kept in `backup_dir` stays, until `delete_backup`.
+        kept in `backup_dir` stays, until `delete_backup`. `before` is the audit
+        of the classifier as it is, if it was made already.
     """
     _check_training(robustness, epochs, learning_rate)
     started = time.time()
@@ -213,25 +215,26 @@ def harden_pictures(
                 "weights": _sum(classifier.get_weights()),
             }
         )
-    say("An audit of the classifier as it is.", flush=True)
-    before = auditing.audit_pictures(classifier, pictures, *shared)
+    if before is None:
+        say("An audit of the classifier as it is.", flush=True)
+        before = auditing.audit_pictures(classifier, pictures, *shared)
     say(
         f"Training, {epochs} epochs of {len(parts[0])} pictures, "
         f"{steps:,} batches.",
         flush=True,
     )
     begun = time.time()
-    data = _data(pictures, parts[0], value_range, seed)
+    data = training_data(pictures, parts[0], value_range, seed)
     callbacks = [_Progress(say, steps), *([backup] if backup else [])]
-    history = _train(
-        distiller,
+    start_from(distiller, before.perturbation)
+    distiller.compile(falling_adam(learning_rate, steps))
+    history = distiller.fit(
         data,
-        before.perturbation,
-        learning_rate,
-        epochs,
-        steps,
-        callbacks,
-    )
+        epochs=epochs,
+        shuffle=False,  # The data set does it.
+        verbose=0,
+        callbacks=callbacks,
+    ).history
     training_seconds = time.time() - begun
     say("The same audit of the hardened classifier.", flush=True)
     after = auditing.audit_pictures(
@@ -258,20 +261,18 @@ def delete_backup(backup_dir):
     _Backup(backup_dir).delete()
 
 
-def _train(distiller, data, known, learning_rate, epochs, steps, callbacks):
-    """Trains; returns the history of the epochs, a dictionary of lists."""
-    # One starts from the strongest of before, which the classifier must not
-    # leave to whoever kept it; the other goes its own way.
-    distiller.v.assign(np.stack([known, np.zeros_like(known)]))
+def start_from(distiller, known):
+    """One starts from the strongest of before, any others from zero."""
+    # The classifier must not leave it to whoever kept it.
+    start = np.zeros(distiller.v.shape, "float32")
+    start[0] = known
+    distiller.v.assign(start)
+
+
+def falling_adam(learning_rate, steps, **kwargs):
+    """Adam with a learning rate that falls to 0 in so many steps."""
     falling = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-    distiller.compile(keras.optimizers.Adam(falling))
-    return distiller.fit(
-        data,
-        epochs=epochs,
-        shuffle=False,  # The data set does it.
-        verbose=0,
-        callbacks=callbacks,
-    ).history
+    return keras.optimizers.Adam(falling, **kwargs)
 
 
 def _check_training(robustness, epochs, learning_rate):
@@ -292,7 +293,7 @@ def _as_labels(labels, count):
     return labels
 
 
-def _data(pictures, fit, value_range, seed):
+def training_data(pictures, fit, value_range, seed):
     """A data set of varied batches of the pictures to fit."""
     images, labels = pictures.images[fit], pictures.labels
     low, high = value_range or (float(images.min()), float(images.max()))

@@ -84,7 +84,7 @@ def test_rates_are_a_recount(original, hardened):
 def test_judged_on_what_was_not_trained_on(monkeypatch):
     """The same parts before and after, and none of the others is seen."""
     seen, parts = [], []
-    real_data, real_audit = hardening._data, auditing.audit_pictures
+    real_data, real_audit = hardening.training_data, auditing.audit_pictures
 
     def data(pictures, fit, *rest):
         seen.extend(fit)
@@ -94,7 +94,7 @@ def test_judged_on_what_was_not_trained_on(monkeypatch):
         parts.append(arguments[-1])
         return real_audit(*arguments, **kwargs)
 
-    monkeypatch.setattr(hardening, "_data", data)
+    monkeypatch.setattr(hardening, "training_data", data)
     monkeypatch.setattr(auditing, "audit_pictures", audit_pictures)
     groups = np.arange(len(IMAGES)) // 4
     harden(models.linear(), groups=groups)
