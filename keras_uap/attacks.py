@@ -25,6 +25,8 @@ DATA_FREE_START = "data-free start"
 # Of a perturbation that was there before, and of one that starts from it.
 KNOWN = "transferred"
 KNOWN_START = "transferred start"
+# Of three times the work: would more of it find more?
+LONGER = "dominant, longer"
 # The loss of each run; DeepFool has none.
 LOSSES = {
     "dominant": "dominant",
@@ -58,6 +60,11 @@ Attack = collections.namedtuple(
 )
 
 
+def work(name):
+    """How many times the passes of a budget a run takes."""
+    return 3 if name == LONGER else 1
+
+
 class Attacker:
     """Runs with a fixed number of passes, on images that are varied if few."""
 
@@ -83,6 +90,7 @@ class Attacker:
 
     def run(self, name, seed, passes):
         """Returns one attack, or two where it starts from another one."""
+        passes *= work(name)
         if name == KNOWN_START:
             known = Attack(KNOWN, seed, 0, 0.0, 0.0, self._known)
             return [

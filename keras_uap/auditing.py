@@ -35,7 +35,14 @@ import numpy as np
 
 from keras_uap import analysis, attacks, batches, datasets
 from keras_uap.analysis.report import TOO_FEW
-from keras_uap.attacks import DATA_FREE, KNOWN_START, Attacker, possible_runs
+from keras_uap.attacks import (
+    DATA_FREE,
+    KNOWN_START,
+    LONGER,
+    Attacker,
+    possible_runs,
+    work,
+)
 from keras_uap.audit_result import Audit, Run
 from keras_uap.checks import as_groups, check_whole
 from keras_uap.interval import difference_interval, is_wide, rate_interval
@@ -44,6 +51,7 @@ from keras_uap.lp_ball import LpBall
 from keras_uap.pixels import as_value_range, warn_of_other_range
 from keras_uap.progress import in_words, silent
 from keras_uap.saving import random_state_kept
+from keras_uap.words import percent
 
 __all__ = ["Audit", "Run", "audit"]
 
@@ -182,7 +190,8 @@ def audit_pictures(
         parts: Three integer arrays, the indices of the pictures to fit, to
             select and to measure on. `None` splits them.
         known: Array `(H, W, C)`, a perturbation found before, of another
-            classifier, which is tried too, and started from. Or `None`.
+            classifier, which is tried too, and started from; then there is
+            also a run of three times the passes. Or `None`.
         batch_size: Integer, of the forward passes that measure.
 
     Returns:
@@ -207,17 +216,18 @@ def audit_pictures(
     )
     runs, notes = possible_runs(classifier, attacks.BUDGETS[budget])
     if known is not None:
-        runs.insert(0, (KNOWN_START, 0))
+        runs = [(KNOWN_START, 0), *runs, (LONGER, 0)]
     notes += attacker.notes
     passes = attacks.BUDGETS[budget].passes
-    _say_plan(say, judge, len(runs), passes, notes, ball)
+    _say_plan(say, judge, runs, passes, notes, ball)
     tried, begun, finished = [], time.time(), 0
     try:
         for i, (name, offset) in enumerate(runs):
             found = attacker.run(name, seed + offset, passes)
             rate = judge.measure(found[-1])
             tried, finished = tried + found, i + 1
-            left = (time.time() - begun) / finished * (len(runs) - finished)
+            each = (time.time() - begun) / _work(runs[:finished])
+            left = each * _work(runs[finished:])
             say(
                 f"  {finished} of {len(runs)}: {name}, seed {seed + offset}: "
                 f"{rate:.1%} of those that choose; {in_words(left)} left",
@@ -332,10 +342,12 @@ class _Judge:
             rate_interval(held_out, self.groups),
         )
 
-    def difference(self, hits, others):
+    def difference(self, hits, others, first=0):
         """The interval of how much more often the first are fooled."""
+        groups = self.labelled.groups
         return difference_interval(
-            hits.astype(float) - others, self.labelled.groups
+            hits[first:].astype(float) - others[first:],
+            None if groups is None else groups[first:],
         )
 
     def report(self, v, norm, seed):
@@ -399,7 +411,8 @@ def _result(judge, tried, ball, budget, seed, notes, started):
     report = judge.report(v, ball.norm, seed)
     larger = judge.fooled(LpBall(2 * ball.epsilon, ball.norm).scaled(v))
     hits = [judge.hits[id(attack)] for attack in tried]
-    found = _smells(judge, runs, hits, hits[best], larger, report)
+    found = _others(judge, runs, hits, best)
+    found += _smells(judge, runs, hits, hits[best], larger, report)
     if is_wide(report.fooling_interval):
         found.append(" ".join(TOO_FEW.split()))
     card = {
@@ -433,6 +446,23 @@ def _result(judge, tried, ball, budget, seed, notes, started):
         notes=tuple(notes),
         card=card,
     )
+
+
+def _others(judge, runs, hits, best):
+    """A sentence on a run that fools clearly more than the one chosen."""
+    rates = [run.fooling_rate for run in runs]
+    top = int(np.argmax(rates))
+    if rates[top] <= rates[best]:
+        return []
+    low, _ = judge.difference(hits[top], hits[best], judge.num_select)
+    if low <= 0:
+        return []
+    return [
+        f"Another run, {runs[top].name}, fools {percent(rates[top])} of the "
+        f"held-out images, more than the {percent(rates[best])} of the one "
+        f"that the {judge.num_select} others chose: they are too few, or not "
+        "alike. The classifier is more fragile than the rate says."
+    ]
 
 
 def _smells(judge, runs, hits, best, larger, report):
@@ -472,6 +502,10 @@ def _smells(judge, runs, hits, best, larger, report):
     return found
 
 
+def _work(runs):
+    return sum(work(name) for name, _ in runs)
+
+
 def _say_plan(say, judge, runs, passes, notes, ball):
     """Says what comes and how long it will take."""
     if say is silent:
@@ -482,13 +516,13 @@ def _say_plan(say, judge, runs, passes, notes, ball):
     judge.fooled(ball.noise(judge.held_out.shape[1:], rng))
     forward = (time.time() - begun) / len(judge.labelled.images)
     # Half of the passes are backwards, which take about twice as long.
-    needed = runs * passes * 1.5 * forward
-    say(
-        f"{runs} attacks of {passes:,} model passes on "
-        f"{len(judge.images_to_fit)} images; {judge.num_select} others choose\n"
+    needed = _work(runs) * passes * 1.5 * forward
+    longer = ", one of three times as many," if (LONGER, 0) in runs else ""
+    plan = (
+        f"{len(runs)} attacks of {passes:,} model passes{longer} on "
+        f"{len(judge.images_to_fit)} images; {judge.num_select} others choose "
         f"the strongest, {len(judge.held_out)} more are measured on. This "
-        f"takes about {in_words(needed)}.",
-        flush=True,
+        f"takes about {in_words(needed)}."
     )
-    for note in notes:
+    for note in (plan, *notes):
         say(textwrap.fill(note, 78), flush=True)

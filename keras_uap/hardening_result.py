@@ -32,8 +32,10 @@ class Hardening(Result):
         transferred_rate: Share fooled of the hardened classifier by the
             perturbation of before.
         data_free_rate: The same for one that was found without pictures.
-        fresh_rate: The same for the strongest that was found on pictures,
-            against the hardened classifier.
+        fresh_rate: The same for those found on pictures against the hardened
+            classifier, with no start from the one of before: of them, the one
+            that fools most.
+        longer_rate: The same for the one of three times the work.
         accuracy_before, accuracy, robust_accuracy: Shares that get the label
             given: without attack before and after, and under the strongest
             attack after. `None` without labels.
@@ -54,6 +56,7 @@ class Hardening(Result):
     transferred_rate: float
     data_free_rate: float
     fresh_rate: float
+    longer_rate: float
     accuracy_before: float | None
     accuracy: float | None
     robust_accuracy: float | None
@@ -76,6 +79,7 @@ class Hardening(Result):
             "transferred_rate": self.transferred_rate,
             "data_free_rate": self.data_free_rate,
             "fresh_rate": self.fresh_rate,
+            "longer_rate": self.longer_rate,
             "clean_accuracy": self.accuracy,
             "robust_accuracy": self.robust_accuracy,
         }
@@ -158,6 +162,15 @@ class Hardening(Result):
             rates.append(("right, clean", self.accuracy_before, self.accuracy))
         return rates
 
+    def others(self):
+        """A sentence on other attacks of the hardened classifier."""
+        return (
+            f"Of those found anew, the one that fools most fools "
+            f"{percent(self.fresh_rate)}, one with three times the work "
+            f"{percent(self.longer_rate)}, one found without pictures "
+            f"{percent(self.data_free_rate)}."
+        )
+
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each quantity."""
         rows = [(name, percent(a), percent(b)) for name, a, b in self.changes()]
@@ -195,7 +208,8 @@ class Hardening(Result):
             textwrap.fill(
                 "Robust agreement: on so many pictures, attacked, the hardened "
                 "classifier says what the original said of them clean. "
-                f"The strongest attack after: {after.strongest.name}.",
+                f"The strongest attack after: {after.strongest.name}. "
+                f"{self.others()}",
                 79,
             ),
         ]
@@ -230,9 +244,9 @@ def warnings_of(result):
         if rate > result.fresh_rate + _MARGIN:
             found.append(
                 f"{what} fools {rate:.0%}, more than the "
-                f"{result.fresh_rate:.0%} of those found on pictures against "
-                "the hardened classifier: its gradients lead attacks astray, "
-                "and it is more fragile than measured."
+                f"{result.fresh_rate:.0%} of any found anew on pictures: the "
+                "hardened classifier's gradients lead attacks astray, and it "
+                "is more fragile than measured."
             )
     return (
         found

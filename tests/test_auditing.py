@@ -1,7 +1,9 @@
 """Tests of the standard evaluation, on tiny models with known answers."""
 
+import functools
 import json
 import random
+import types
 
 import keras
 import models
@@ -128,6 +130,30 @@ def test_a_strong_start_is_not_lost(linear, many):
     assert (known.name, start.name) == ("transferred", "transferred start")
     assert (known.passes, known.fooling_rate > 0.2) == (0, True)
     assert start.fooling_rate >= known.fooling_rate
+    assert audit.runs[-1].name == "dominant, longer"
+    # Of 300 passes.
+    assert 800 < audit.runs[-1].passes <= 900
+
+
+@pytest.mark.parametrize(("more", "told"), [(0, False), (2, False), (20, True)])
+def test_a_run_that_fools_clearly_more_is_told(more, told):
+    """Of 100 held-out images; 20 others chose the first run."""
+    judge = types.SimpleNamespace(
+        num_select=20, labelled=types.SimpleNamespace(groups=None)
+    )
+    judge.difference = functools.partial(auditing._Judge.difference, judge)
+    chosen = np.arange(120) < 50
+    # What it fools of those that choose plays no part.
+    other = (np.arange(120) >= 20) & (np.arange(120) < 50 + more)
+    runs = [
+        types.SimpleNamespace(name=name, fooling_rate=hits[20:].mean())
+        for name, hits in (("dominant", chosen), ("DeepFool", other))
+    ]
+    found = auditing._others(judge, runs, [chosen, other], 0)
+    assert len(found) == told
+    if told:
+        assert "Another run, DeepFool, fools 50.0%" in found[0]
+        assert "30.0% of the one that the 20 others chose" in found[0]
 
 
 def test_standard_has_two_seeds(cnn, many):

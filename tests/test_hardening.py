@@ -117,6 +117,9 @@ def test_table_and_dictionary(hardened):
             assert f"{values[part][name]:.1%}" in text
     assert values["settings"]["epochs"] == 2
     assert len(values["history"]["loss"]) == 2
+    for name in ("fresh_rate", "longer_rate", "data_free_rate"):
+        assert f"{values['after'][name]:.1%}" in text
+    assert values["after"]["fresh_rate"] >= values["after"]["longer_rate"]
     assert result.plot().axes
     # What a notebook shows.
     page = result._repr_html_()

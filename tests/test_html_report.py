@@ -457,6 +457,7 @@ def test_hardening_is_before_and_after(audit, tmp_path):
         transferred_rate=0.31,
         data_free_rate=0.2,
         fresh_rate=0.4,
+        longer_rate=0.37,
         accuracy_before=None,
         accuracy=None,
         robust_accuracy=None,
