@@ -41,7 +41,7 @@ import numpy as np
 from common import fashion_mnist
 
 import keras_uap
-from keras_uap import auditing, datasets
+from keras_uap import auditing, datasets, hardening
 
 EPSILON = 25.5
 BATCH = 128
@@ -97,9 +97,7 @@ def make_classifier():
 
 def falling_adam(steps):
     """Adam whose learning rate falls from 1e-3 to 0, as is usual."""
-    return keras.optimizers.Adam(
-        keras.optimizers.schedules.CosineDecay(1e-3, steps)
-    )
+    return hardening.falling_adam(1e-3, steps)
 
 
 def compile_for(model, steps):

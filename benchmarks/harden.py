@@ -27,7 +27,6 @@ import time
 
 import common
 import keras
-import tensorflow as tf
 
 import keras_uap
 from keras_uap import auditing, hardening, samples
@@ -135,14 +134,13 @@ def changed_training(classifier, pictures, fit, seed, known, name):
         arguments["temperature"] = 1.0
         labels = classifier.predict(pictures.images, verbose=0).argmax(-1)
         pictures = pictures._replace(labels=labels)
-    if name == "pictures not varied":
-        images = pictures.images[fit]
-        data = tf.data.Dataset.from_tensor_slices(images)
-        data = data.shuffle(len(images), seed=seed).batch(common.BATCH)
-    else:
-        data = hardening.training_data(
-            pictures, fit, (common.LOW, common.HIGH), seed
-        )
+    data = hardening.training_data(
+        pictures,
+        fit,
+        (common.LOW, common.HIGH),
+        seed,
+        varied=name != "pictures not varied",
+    )
     distiller = keras_uap.AdversarialDistiller(
         classifier, common.EPSILON, **arguments
     )

@@ -293,11 +293,11 @@ def _as_labels(labels, count):
     return labels
 
 
-def training_data(pictures, fit, value_range, seed):
-    """A data set of varied batches of the pictures to fit."""
+def training_data(pictures, fit, value_range, seed, varied=True):
+    """A data set of batches of the pictures to fit, varied if it may be."""
     images, labels = pictures.images[fit], pictures.labels
     low, high = value_range or (float(images.min()), float(images.max()))
-    if labels is None and images.ndim == 4:
+    if varied and labels is None and images.ndim == 4:
         paths = None if pictures.paths is None else pictures.paths[fit]
         # The answer to a view is that of the view, however it was varied.
         return datasets.views(
