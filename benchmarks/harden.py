@@ -9,10 +9,12 @@ and after, l-infinity, epsilon 10 of 255. Crops of other photographs choose the
 strongest, and up to 500 of yet others, a quarter of all photographs and the
 same for every seed, are what the rates are of.
 
-What was measured is kept in `--output`, a JSON file a recipe and seed, beside
-the hardened classifier. One that is there is not run again, unless `--only`
-names it. So is the audit of before, which all recipes share. Without --photos
-the embedded photographs are used.
+`--epochs` says how long all of them train, instead of as long as `harden` does.
+
+What was measured is kept in `--output`, a JSON file a recipe, seed and length,
+beside the hardened classifier. One that is there is not run again, unless
+`--only` names it. So is the audit of before, which all recipes share. Without
+--photos the embedded photographs are used.
 
 "fooled" is the rate of the strongest, chosen on other crops; "any" that of the
 run that fools most of the held-out ones, "anew" the same of those that neither
@@ -32,15 +34,12 @@ import keras_uap
 from keras_uap import auditing, hardening, samples
 
 PAPERS = "as in the paper"
-PAPERS_EPOCHS = 4
 # What differs from the defaults of `keras_uap.harden`.
 RECIPES = {
     "default": {},
     "gentle": {"robustness": 0.25},
     "hard": {"robustness": 0.75},
     "half the learning rate": {"learning_rate": 1e-4},
-    "half as long": {"epochs": 2},
-    "twice as long": {"epochs": 8},
     PAPERS: {},
 }
 # What differs from its default recipe, in ways that it does not offer.
@@ -68,11 +67,11 @@ COLUMNS = {
 }
 
 
-def papers_fine_tuning(classifier, pictures, fit, seed):
+def papers_fine_tuning(classifier, pictures, fit, seed, epochs):
     """The paper's: half of the images with one of ten perturbations.
 
-    Two rounds of two epochs, each with ten perturbations found anew, which
-    takes about as many passes as the default recipe. The labels are the
+    Rounds of two epochs, each with ten perturbations found anew, which takes
+    about as many passes as the default recipe. The labels are the
     classifier's own answers of before, and batch normalization stays as it is.
 
     Returns:
@@ -90,7 +89,7 @@ def papers_fine_tuning(classifier, pictures, fit, seed):
             classifier,
         ]
     )
-    steps = PAPERS_EPOCHS * -(-len(images) // common.BATCH)
+    steps = epochs * -(-len(images) // common.BATCH)
     training.compile(
         hardening.falling_adam(hardening.LEARNING_RATE, steps),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -108,18 +107,18 @@ def papers_fine_tuning(classifier, pictures, fit, seed):
         images,
         labels,
         batch_size=common.BATCH,
-        epochs=PAPERS_EPOCHS,
+        epochs=epochs,
         callbacks=[defence],
         verbose=2,
     ).history
-    rounds = PAPERS_EPOCHS // 2
+    rounds = -(-epochs // 2)
     return {
         "history": history,
-        "training_passes": 2 * PAPERS_EPOCHS * len(fit) + rounds * 21 * 256,
+        "training_passes": 2 * epochs * len(fit) + rounds * 21 * 256,
     }
 
 
-def changed_training(classifier, pictures, fit, seed, known, name):
+def changed_training(classifier, pictures, fit, seed, epochs, known, name):
     """The default recipe of `harden` but for one thing; returns as above."""
     if name == "the last half of the layers":
         for layer in classifier.layers[: len(classifier.layers) // 2]:
@@ -145,7 +144,6 @@ def changed_training(classifier, pictures, fit, seed, known, name):
         classifier, common.EPSILON, **arguments
     )
     hardening.start_from(distiller, known)
-    epochs = -(-hardening.DRAWS // len(fit))
     steps = epochs * -(-len(fit) // common.BATCH)
     averaged = {"use_ema": name == "average of weights", "ema_momentum": 0.98}
     distiller.compile(
@@ -205,11 +203,13 @@ def run(name, options, which, path):
             parts=parts,
             verbose=1,
             before=before,
+            epochs=options.epochs,
             **RECIPES[name],
         )
         classifier.save(path)
         return result.to_dict()
-    shared = (classifier, pictures, parts[0], options.seed)
+    epochs = options.epochs or -(-hardening.DRAWS // len(parts[0]))
+    shared = (classifier, pictures, parts[0], options.seed, epochs)
     started = time.time()
     if name == PAPERS:
         training = papers_fine_tuning(*shared)
@@ -243,6 +243,7 @@ def main():
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--held-out", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int)
     parser.add_argument("--classifier", type=pathlib.Path, help="a .keras file")
     parser.add_argument("--budget", default="quick")
     parser.add_argument(
@@ -253,8 +254,9 @@ def main():
     options.output.mkdir(parents=True, exist_ok=True)
     found = {}
     which = "" if options.classifier is None else options.classifier.stem + "_"
+    length = "" if options.epochs is None else f"_epochs{options.epochs}"
     for name in [*RECIPES, *CHANGES]:
-        stem = f"{which}{name.replace(' ', '_')}_seed{options.seed}"
+        stem = f"{which}{name.replace(' ', '_')}_seed{options.seed}{length}"
         path = options.output / f"{stem}.json"
         wanted = name in options.only if options.only else not path.exists()
         if wanted:
