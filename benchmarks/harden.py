@@ -64,7 +64,7 @@ COLUMNS = {
     "robust agreement": ("after", "robust_agreement"),
     "random signs": ("after", "random_noise_rate"),
     "anew": ("after", "fresh_rate"),
-    "three times the work": ("after", "longer_rate"),
+    "most work": ("after", "longer_rate"),
     "transferred": ("after", "transferred_rate"),
     "data-free": ("after", "data_free_rate"),
     "fooled before": ("before", "fooling_rate"),

@@ -25,7 +25,8 @@ DATA_FREE_START = "data-free start"
 # Of a perturbation that was there before, and of one that starts from it.
 KNOWN = "transferred"
 KNOWN_START = "transferred start"
-# Of three times the work: would more of it find more?
+# A hardened classifier hides what it is open to from attacks of ordinary work:
+# of one, 2,000 and 6,000 passes fooled 33 and 36 %, 18,000 fooled 65 %.
 LONGER = "dominant, longer"
 # The loss of each run; DeepFool has none.
 LOSSES = {
@@ -41,7 +42,10 @@ _KNOWN_STEP = 0.02
 # This share of a run's passes goes to images without content.
 _NOISE_SHARE = 0.25
 
-Budget = collections.namedtuple("Budget", ["passes", "runs"])
+# Of a hardened classifier one run, `LONGER`, takes so many times the passes.
+Budget = collections.namedtuple(
+    "Budget", ["passes", "runs", "longer"], defaults=[3]
+)
 BUDGETS = {
     "quick": Budget(
         2000,
@@ -51,6 +55,7 @@ BUDGETS = {
             ("cross-entropy", 0),
             (DATA_FREE_START, 0),
         ],
+        longer=9,
     ),
     "standard": Budget(6000, [(name, i) for i in (0, 1) for name in LOSSES]),
 }
@@ -60,9 +65,9 @@ Attack = collections.namedtuple(
 )
 
 
-def work(name):
-    """How many times the passes of a budget a run takes."""
-    return 3 if name == LONGER else 1
+def passes_of(name, budget):
+    """How many model passes a run takes."""
+    return budget.passes * (budget.longer if name == LONGER else 1)
 
 
 class Attacker:
@@ -90,7 +95,6 @@ class Attacker:
 
     def run(self, name, seed, passes):
         """Returns one attack, or two where it starts from another one."""
-        passes *= work(name)
         if name == KNOWN_START:
             known = Attack(KNOWN, seed, 0, 0.0, 0.0, self._known)
             return [

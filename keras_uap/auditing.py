@@ -40,8 +40,8 @@ from keras_uap.attacks import (
     KNOWN_START,
     LONGER,
     Attacker,
+    passes_of,
     possible_runs,
-    work,
 )
 from keras_uap.audit_result import Audit, Run
 from keras_uap.checks import as_groups, check_whole
@@ -191,7 +191,7 @@ def audit_pictures(
             select and to measure on. `None` splits them.
         known: Array `(H, W, C)`, a perturbation found before, of another
             classifier, which is tried too, and started from; then there is
-            also a run of three times the passes. Or `None`.
+            also a run of more passes. Or `None`.
         batch_size: Integer, of the forward passes that measure.
 
     Returns:
@@ -214,20 +214,21 @@ def audit_pictures(
         known,
         say,
     )
-    runs, notes = possible_runs(classifier, attacks.BUDGETS[budget])
+    allowed = attacks.BUDGETS[budget]
+    runs, notes = possible_runs(classifier, allowed)
     if known is not None:
         runs = [(KNOWN_START, 0), *runs, (LONGER, 0)]
     notes += attacker.notes
-    passes = attacks.BUDGETS[budget].passes
-    _say_plan(say, judge, runs, passes, notes, ball)
+    passes = [passes_of(name, allowed) for name, _ in runs]
+    _say_plan(say, judge, passes, notes, ball)
     tried, begun, finished = [], time.time(), 0
     try:
         for i, (name, offset) in enumerate(runs):
-            found = attacker.run(name, seed + offset, passes)
+            found = attacker.run(name, seed + offset, passes[i])
             rate = judge.measure(found[-1])
             tried, finished = tried + found, i + 1
-            each = (time.time() - begun) / _work(runs[:finished])
-            left = each * _work(runs[finished:])
+            each = (time.time() - begun) / sum(passes[:finished])
+            left = each * sum(passes[finished:])
             say(
                 f"  {finished} of {len(runs)}: {name}, seed {seed + offset}: "
                 f"{rate:.1%} of those that choose; {in_words(left)} left",
@@ -502,11 +503,7 @@ def _smells(judge, runs, hits, best, larger, report):
     return found
 
 
-def _work(runs):
-    return sum(work(name) for name, _ in runs)
-
-
-def _say_plan(say, judge, runs, passes, notes, ball):
+def _say_plan(say, judge, passes, notes, ball):
     """Says what comes and how long it will take."""
     if say is silent:
         return
@@ -516,10 +513,11 @@ def _say_plan(say, judge, runs, passes, notes, ball):
     judge.fooled(ball.noise(judge.held_out.shape[1:], rng))
     forward = (time.time() - begun) / len(judge.labelled.images)
     # Half of the passes are backwards, which take about twice as long.
-    needed = _work(runs) * passes * 1.5 * forward
-    longer = ", one of three times as many," if (LONGER, 0) in runs else ""
+    needed = sum(passes) * 1.5 * forward
+    least, most = min(passes), max(passes)
+    longer = f", one of {most:,}," if most > least else ""
     plan = (
-        f"{len(runs)} attacks of {passes:,} model passes{longer} on "
+        f"{len(passes)} attacks of {least:,} model passes{longer} on "
         f"{len(judge.images_to_fit)} images; {judge.num_select} others choose "
         f"the strongest, {len(judge.held_out)} more are measured on. This "
         f"takes about {in_words(needed)}."

@@ -35,7 +35,7 @@ class Hardening(Result):
         fresh_rate: The same for those found on pictures against the hardened
             classifier, with no start from the one of before: of them, the one
             that fools most.
-        longer_rate: The same for the one of three times the work.
+        longer_rate: The same for the one of most work.
         accuracy_before, accuracy, robust_accuracy: Shares that get the label
             given: without attack before and after, and under the strongest
             attack after. `None` without labels.
@@ -166,7 +166,7 @@ class Hardening(Result):
         """A sentence on other attacks of the hardened classifier."""
         return (
             f"Of those found anew, the one that fools most fools "
-            f"{percent(self.fresh_rate)}, one with three times the work "
+            f"{percent(self.fresh_rate)}, the one with most work "
             f"{percent(self.longer_rate)}, one found without pictures "
             f"{percent(self.data_free_rate)}."
         )

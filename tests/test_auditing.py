@@ -20,7 +20,8 @@ RANGE = (0, 1)
 
 # Each run is traced anew, which takes most of the time: two where two do.
 TWO = [("dominant", 0), ("data-free start", 0)]
-ALL = {name: budget.runs for name, budget in attacks.BUDGETS.items()}
+BUDGETS = dict(attacks.BUDGETS)
+ALL = {name: budget.runs for name, budget in BUDGETS.items()}
 
 
 @pytest.fixture(autouse=True)
@@ -133,6 +134,13 @@ def test_a_strong_start_is_not_lost(linear, many):
     assert audit.runs[-1].name == "dominant, longer"
     # Of 300 passes.
     assert 800 < audit.runs[-1].passes <= 900
+
+
+def test_the_longest_run_is_as_long_with_every_budget():
+    longest = {
+        attacks.passes_of(attacks.LONGER, each) for each in BUDGETS.values()
+    }
+    assert longest == {18_000}
 
 
 @pytest.mark.parametrize(("more", "told"), [(0, False), (2, False), (20, True)])
