@@ -32,10 +32,17 @@ import time
 
 import common
 import keras
-import numpy as np
 
 import keras_uap
-from keras_uap import attacks, auditing, hardening, samples
+from keras_uap import (
+    analysis,
+    attacks,
+    auditing,
+    datasets,
+    hardening,
+    progress,
+    samples,
+)
 
 PAPERS = "as in the paper"
 # What differs from the defaults of `keras_uap.harden`.
@@ -160,9 +167,21 @@ def changed_training(classifier, pictures, fit, seed, epochs, known, name):
     }
 
 
-def before_audit(classifier, pictures, parts, options, which):
+def kept(what, options, suffix):
+    """Where something of this network, seed and, if trained, length is kept."""
+    network = (
+        "" if options.classifier is None else options.classifier.stem + "_"
+    )
+    length = ""
+    if what != "before" and options.epochs is not None:
+        length = f"_epochs{options.epochs}"
+    stem = f"{network}{what.replace(' ', '_')}_seed{options.seed}{length}"
+    return options.output / f"{stem}{suffix}"
+
+
+def before_audit(classifier, pictures, parts, options):
     """The audit of the classifier as it is, which all recipes share."""
-    path = options.output / f"{which}before_seed{options.seed}.pickle"
+    path = kept("before", options, ".pickle")
     if not path.exists():
         common.say("before")
         found = audit(classifier, pictures, parts, options)
@@ -185,7 +204,7 @@ def audit(classifier, pictures, parts, options, known=None):
     )
 
 
-def run(name, options, which, path):
+def run(name, options):
     """Hardens a classifier by a recipe; returns the result's dictionary."""
     begun = time.time()
     pictures, parts = common.load_three_parts(
@@ -195,7 +214,7 @@ def run(name, options, which, path):
         classifier = samples.load_classifier()
     else:
         classifier = keras.saving.load_model(options.classifier, compile=False)
-    before = before_audit(classifier, pictures, parts, options, which)
+    before = before_audit(classifier, pictures, parts, options)
     if name in RECIPES and name != PAPERS:
         result = hardening.harden_pictures(
             classifier,
@@ -210,7 +229,7 @@ def run(name, options, which, path):
             epochs=options.epochs,
             **RECIPES[name],
         )
-        classifier.save(path)
+        classifier.save(kept(name, options, ".keras"))
         return result.to_dict()
     epochs = options.epochs or -(-hardening.DRAWS // len(parts[0]))
     shared = (classifier, pictures, parts[0], options.seed, epochs)
@@ -220,7 +239,7 @@ def run(name, options, which, path):
     else:
         training = changed_training(*shared, before.perturbation, name)
     seconds = time.time() - started
-    classifier.save(path)
+    classifier.save(kept(name, options, ".keras"))
     return hardening.compared(
         before,
         audit(classifier, pictures, parts, options, before.perturbation),
@@ -233,30 +252,56 @@ def run(name, options, which, path):
     ).to_dict()
 
 
-def attack_kept(classifier, before, pictures, parts, options):
-    """The fooling rate and robust agreement under one longer attack."""
-    fit = pictures._replace(
-        images=pictures.images[parts[0]], groups=None, paths=None
+def attack_kept(name, options, before, pictures, parts):
+    """Reports of one longer attack: who is fooled, who agrees with before."""
+    classifier = keras.saving.load_model(
+        kept(name, options, ".keras"), compile=False
     )
+    first, _, held_out = parts
     attacker = attacks.Attacker(
         classifier,
         keras_uap.LpBall(common.EPSILON),
         (common.LOW, common.HIGH),
         None,
-        fit,
+        datasets.Pictures(pictures.images[first]),
         None,
-        lambda *_, **__: None,
+        progress.silent,
     )
     # Another order of the crops than those of the quick audit.
     attack = attacker.run("dominant", options.seed + 1, options.passes)[0]
-    held_out = pictures.images[parts[2]].astype("float32")
-    perturbed = np.clip(held_out + attack.v, common.LOW, common.HIGH)
-    clean, attacked = (
-        classifier.predict(x, verbose=0).argmax(-1)
-        for x in (held_out, perturbed)
+    report = analysis.fooling_report(
+        classifier,
+        attack.v,
+        pictures.images[held_out],
+        groups=pictures.groups[held_out],
+        value_range=(common.LOW, common.HIGH),
+        num_random=1,
+        verbose=0,
     )
-    robust = attacked == before.report.clean_labels
-    return np.mean(attacked != clean), robust.mean()
+    robust = report.perturbed_labels == before.report.clean_labels
+    low, high = report.fooling_interval
+    return [
+        name,
+        f"{report.fooling_rate:.1%}",
+        f"{low:.0%} to {high:.0%}",
+        f"{robust.mean():.1%}",
+        f"{report.random_rate:.1%}",
+    ]
+
+
+def attack_all(names, options):
+    """Prints a table: would more work find more in what is kept?"""
+    pictures, parts = common.load_three_parts(
+        options.photos, options.images, options.held_out, options.seed
+    )
+    before = pickle.loads(kept("before", options, ".pickle").read_bytes())
+    passes = f"fooled, {options.passes:,} passes"
+    columns = ["recipe", passes, "95 %", "robust agreement", "random signs"]
+    print(f"| {' | '.join(columns)} |")
+    print("|---" * len(columns) + "|")
+    for name in names:
+        cells = attack_kept(name, options, before, pictures, parts)
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def row(name, values):
@@ -303,21 +348,17 @@ def main():
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     found = {}
-    which = "" if options.classifier is None else options.classifier.stem + "_"
-    length = "" if options.epochs is None else f"_epochs{options.epochs}"
     for name in [*RECIPES, *CHANGES]:
-        stem = f"{which}{name.replace(' ', '_')}_seed{options.seed}{length}"
-        path = options.output / f"{stem}.json"
+        path = kept(name, options, ".json")
         wanted = name in options.only if options.only else not path.exists()
         if wanted and options.passes is None:
             common.say(name)
-            values = run(name, options, which, path.with_suffix(".keras"))
-            text = json.dumps(values, indent=1)
+            text = json.dumps(run(name, options), indent=1)
             path.write_text(text, encoding="utf-8")
         if path.exists():
             found[name] = json.loads(path.read_text(encoding="utf-8"))
     if options.passes is not None:
-        print_longer(found, options, which, length)
+        attack_all(options.only or found, options)
         return
     names = ["recipe", *COLUMNS, "any", "minutes of training"]
     print(f"| {' | '.join(names)} |")
