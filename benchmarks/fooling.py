@@ -53,12 +53,18 @@ ROWS = [
     Row("features", loss="features"),
     Row("features and dominant", loss="features+dominant"),
     Row("dominant, long", **LONG),
-    Row("features and dominant, long", loss="features+dominant", **LONG),
+    Row(
+        "features and dominant, long",
+        loss="features+dominant",
+        count=1056,  # Three passes each, so as many as the others take.
+        epochs=4,
+    ),
     Row("cross-entropy, long", loss="crossentropy", **LONG),
     Row("dominant, l2, long", norm="l2", **LONG),
     Row("DeepFool", "deepfool", count=256, epochs=2),
     Row("DeepFool, l2", "deepfool", norm="l2", count=256, epochs=2),
     Row("DeepFool, long", "deepfool", **LONG),
+    Row("DeepFool, l2, long", "deepfool", norm="l2", **LONG),
     Row("DeepFool, nearest boundary", nearest(), count=256, epochs=4),
     Row("32 photographs", source="photographs", count=32, epochs=94),
     Row(

@@ -312,25 +312,6 @@ def row(name, values):
     return f"| {' | '.join([name, *cells, f'{minutes:.0f}'])} |"
 
 
-def print_longer(found, options, which, length):
-    pictures, parts = common.load_three_parts(
-        options.photos, options.images, options.held_out, options.seed
-    )
-    path = options.output / f"{which}before_seed{options.seed}.pickle"
-    before = pickle.loads(path.read_bytes())
-    print(f"| recipe | fooled, {options.passes:,} passes | robust agreement |")
-    print("|---" * 3 + "|")
-    for name in options.only or found:
-        stem = f"{which}{name.replace(' ', '_')}_seed{options.seed}{length}"
-        classifier = keras.saving.load_model(
-            options.output / f"{stem}.keras", compile=False
-        )
-        fooled, robust = attack_kept(
-            classifier, before, pictures, parts, options
-        )
-        print(f"| {name} | {fooled:.1%} | {robust:.1%} |", flush=True)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", help="folder of 224x224 crops")

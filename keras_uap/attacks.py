@@ -52,7 +52,7 @@ BUDGETS = {
         [
             ("dominant", 0),
             ("features+dominant", 0),
-            ("cross-entropy", 0),
+            ("DeepFool", 0),
             (DATA_FREE_START, 0),
         ],
         longer=9,

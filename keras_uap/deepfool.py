@@ -228,13 +228,14 @@ class DeepFool:
             of it over the batches. `None` means 0.8 for the nearest boundary.
             For the dominant one, steps begin there and fall in a line to a
             hundredth of it, over the batches of a fit.
-        momentum: Float in [0, 1), of the steps of whole batches.
+        momentum: Float in [0, 1), of the steps of whole batches. `None` means
+            0.6 for the dominant boundary, 0.9 for the nearest.
         boundary: `"nearest"` or `"dominant"`, the boundary to step over. `None`
             means the dominant in whole batches, but the nearest for one image
             after another and for more than two candidates.
         confidence: Float of at least 0, by how many logits another class (the
             dominant one) must lead before an image counts as done. `None`
-            means 10 for the dominant boundary, 0 for the nearest.
+            means 20 for the dominant boundary, 0 for the nearest.
 
     Raises:
         ValueError: for arguments out of range, or a dominant boundary with
@@ -250,14 +251,13 @@ class DeepFool:
         max_steps=None,
         one_by_one=False,
         step_size=None,
-        momentum=0.9,
+        momentum=None,
         boundary=None,
         confidence=None,
     ):
         check_whole("num_candidates", num_candidates, 2)
         check_flag("one_by_one", one_by_one)
         check_number("overshoot", overshoot, least=0, below=np.inf)
-        check_number("momentum", momentum, least=0, below=1)
         nearest = one_by_one or num_candidates > 2
         if boundary is None:
             boundary = "nearest" if nearest else "dominant"
@@ -282,8 +282,11 @@ class DeepFool:
             step_size, keras.optimizers.schedules.LearningRateSchedule
         ):
             check_number("step_size", step_size, above=0, below=np.inf)
+        if momentum is None:
+            momentum = 0.6 if dominant else 0.9
+        check_number("momentum", momentum, least=0, below=1)
         if confidence is None:
-            confidence = 10.0 if dominant else 0.0
+            confidence = 20.0 if dominant else 0.0
         check_number("confidence", confidence, least=0, below=np.inf)
         self.num_candidates = num_candidates
         self.overshoot = overshoot

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_uap import updates
 from keras_uap.batches import as_array
 from keras_uap.checks import check_whole
 from keras_uap.saving import random_state_kept
@@ -43,7 +44,8 @@ def fit_perturbation(
         draws: Integer, how many images are shown, rounded up to whole passes.
         batch_size: Integer.
         optimizer: What `UniversalPerturbation.compile` takes; `None` for sign
-            steps that become smaller (`decaying_lion`).
+            steps that become smaller (`"decaying_lion"`), or for `"deepfool"`
+            in an l2 ball, if there is no target.
         from_logits: Boolean, whether the classifier returns logits; `None`
             finds out.
         verbose: `"auto"`, 0, 1 or 2, as in Keras.
@@ -80,11 +82,11 @@ def fit_perturbation(
     # The order comes from this generator alone.
     uap.seed_generator.state.assign([seed, 0])
     epochs = -(-draws // len(images))
-    if optimizer is None:
-        optimizer = uap.decaying_lion(epochs * -(-len(images) // batch_size))
-    if loss is None:
-        loss = "dominant" if target is None else "crossentropy"
-    uap.compile(optimizer, loss=loss)
+    strongest = updates.strongest(uap.ball, target)
+    uap.compile(
+        strongest[0] if optimizer is None else optimizer,
+        loss=strongest[1] if loss is None else loss,
+    )
     uap.fit(
         images,
         batch_size=batch_size,

@@ -5,7 +5,7 @@ import pathlib
 import keras
 
 # It registers what saved files refer to.
-from keras_uap import api, datasets, interchange
+from keras_uap import api, datasets, interchange, updates
 from keras_uap.commands.console import Progress, UsageError
 from keras_uap.commands.options import PIXELS, read_names, value_range
 from keras_uap.parts import SHARES
@@ -209,5 +209,5 @@ def make_uap(options, classifier, target=None):
 
 def compile_strongest(uap):
     """Compiles the update that measured best in most cases."""
-    loss = "dominant" if uap.target is None else "crossentropy"
-    uap.compile("decaying_lion", loss=loss)
+    optimizer, loss = updates.strongest(uap.ball, uap.target)
+    uap.compile(optimizer, loss=loss)
