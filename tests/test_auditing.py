@@ -80,7 +80,7 @@ def test_one_perturbation_measured_on_what_nobody_saw(linear, many, all_runs):
     assert names == [
         ("dominant", 0),
         ("features+dominant", 0),
-        ("cross-entropy", 0),
+        ("DeepFool", 0),
         ("data-free", 0),
         ("data-free start", 0),
     ]
@@ -93,8 +93,10 @@ def test_one_perturbation_measured_on_what_nobody_saw(linear, many, all_runs):
     assert sum(r.passes for r in audit.runs) > 4 * 300 * 0.7
 
 
-def test_near_the_best_there_is(linear, many, all_runs):
+def test_near_the_best_there_is(linear, many, monkeypatch):
     """Of two classes the best perturbation is known: signs of the weights."""
+    budget = attacks.Budget(1200, ALL["quick"])
+    monkeypatch.setattr(attacks, "BUDGETS", {"quick": budget})
     model = linear(classes=2)
     audit = run(model, many, epsilon=0.05)
     kernel = model.get_weights()[0]
@@ -136,6 +138,28 @@ def test_a_strong_start_is_not_lost(linear, many):
     assert 800 < audit.runs[-1].passes <= 900
 
 
+@pytest.mark.parametrize("own", [[], [(attacks.LONGER, 0)]])
+def test_a_perturbation_of_before_brings_one_longer_run(
+    own, linear, many, monkeypatch
+):
+    budget = attacks.Budget(100, [("dominant", 0), *own])
+    monkeypatch.setattr(attacks, "BUDGETS", {"quick": budget})
+    audit = auditing.audit_pictures(
+        linear(),
+        datasets.Pictures(many),
+        keras_uap.LpBall(0.05),
+        (0.0, 1.0),
+        "quick",
+        0,
+        known=np.zeros(many.shape[1:], "float32"),
+    )
+    names = [run.name for run in audit.runs]
+    assert names == [
+        *("transferred", "transferred start", "dominant"),
+        attacks.LONGER,
+    ]
+
+
 def test_the_longest_run_is_as_long_with_every_budget():
     longest = {
         attacks.passes_of(attacks.LONGER, each) for each in BUDGETS.values()
@@ -164,9 +188,10 @@ def test_a_run_that_fools_clearly_more_is_told(more, told):
         assert "30.0% of the one that the 20 others chose" in found[0]
 
 
-def test_standard_has_two_seeds(cnn, many):
+def test_standard_has_two_seeds_and_a_longer_run(cnn, many):
     audit = run(cnn(), many, budget="standard", norm="l2", epsilon=1, seed=3)
-    assert [r.seed for r in audit.runs] == [3] * 6 + [4] * 6
+    assert [r.seed for r in audit.runs] == [3] * 6 + [4] * 6 + [3]
+    assert audit.runs[-1].name == attacks.LONGER
     assert {r.name for r in audit.runs} >= {"DeepFool", "data-free"}
     assert np.linalg.norm(audit.perturbation) <= 1.0
     assert "DeepFool" in str(audit)
