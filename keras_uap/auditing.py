@@ -516,9 +516,11 @@ def _say_plan(say, judge, passes, notes, ball):
     # Half of the passes are backwards, which take about twice as long.
     needed = sum(passes) * 1.5 * forward
     least, most = min(passes), max(passes)
-    longer = f", one of {most:,}," if most > least else ""
+    each = f" of {least:,} model passes"
+    if most > least:
+        each = f", {len(passes) - 1}{each} and one of {most:,},"
     plan = (
-        f"{len(passes)} attacks of {least:,} model passes{longer} on "
+        f"{len(passes)} attacks{each} on "
         f"{len(judge.images_to_fit)} images; {judge.num_select} others choose "
         f"the strongest, {len(judge.held_out)} more are measured on. This "
         f"takes about {in_words(needed)}."

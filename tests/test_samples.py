@@ -74,12 +74,14 @@ def test_classifier_is_sure_of_the_photographs():
     assert p.max(-1).min() >= 0.35 - 0.01
 
 
-def test_ready_made_perturbation():
-    v, card = samples.load_perturbation()
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 10), ("l2", 2000)])
+def test_ready_made_perturbation(norm, epsilon):
+    v, card = samples.load_perturbation(norm)
     assert v.shape == (224, 224, 3)
     assert v.dtype == np.float32
-    assert np.abs(v).max() <= card["epsilon"] == 10
-    assert card["norm"] == "linf"
+    length = keras_uap.LpBall(epsilon, norm).norm_of(v)
+    assert 0.9 * epsilon < length <= card["epsilon"] == epsilon
+    assert card["norm"] == norm
 
 
 def test_unknown_norm_of_a_perturbation():
@@ -88,13 +90,15 @@ def test_unknown_norm_of_a_perturbation():
 
 
 @pytest.mark.slow
-def test_ready_made_perturbation_fools_what_its_card_says():
-    v, card = samples.load_perturbation()
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_ready_made_perturbation_fools_what_its_card_says(norm):
+    v, card = samples.load_perturbation(norm)
     report = keras_uap.analysis.fooling_report(
         samples.load_classifier(),
         v,
         samples.load_photos("held_out"),
         groups=samples.photo_groups("held_out"),
+        norm=norm,
         verbose=0,
     )
     held_out = card["held_out"]
