@@ -21,7 +21,7 @@ from keras_uap.checks import as_groups, as_sizes, check_whole
 SHARES = (0.6, 0.15, 0.25)
 
 # A name such as `garden_03`: the photograph, and which of its crops.
-_CROP = re.compile(r"(.+)_\d+")
+_CROP = re.compile(r"(.+)_(crop)?\d+", re.IGNORECASE)
 # What has more pictures than this is no photograph with its crops: `IMG_0001`.
 _MOST_CROPS = 20
 
@@ -116,7 +116,8 @@ def photographs(paths):
 
     Names such as `garden_1.jpg` and `garden_2.jpg` are crops of `garden` where
     every picture of a folder is named so and the names make sense: several
-    photographs in the folder, none with more than 20 crops.
+    photographs in the folder, none with more than 20 crops. Of names such as
+    `garden_crop1.jpg` there may be any number.
 
     Args:
         paths: Sequence of strings or paths of files.
@@ -137,7 +138,8 @@ def photographs(paths):
         names = [match.group(1) for match in found]
         counts = collections.Counter(names)
         # `dog_1`, `dog_2`: one name in a folder is its class.
-        if len(counts) > 1 and max(counts.values()) <= _MOST_CROPS:
+        said = all(match.group(2) for match in found)
+        if len(counts) > 1 and (said or max(counts.values()) <= _MOST_CROPS):
             for i, name in zip(members, names):
                 groups[i] = str(folder / name)
     if not 1 < len(set(groups)) < len(groups):

@@ -84,6 +84,11 @@ def test_bad_arguments(arguments, says):
         ([f"f/IMG_{i:04}.jpg" for i in range(30)] + ["f/x_1.jpg"], None),
         (["f/a.jpg", "f/b.jpg"], None),
         (["f/a_1.jpg", "f/b_1.jpg"], None),
+        # Where the names say "crop", there may be many of one photograph.
+        (
+            [f"f/a_crop{i:02}.jpg" for i in range(30)] + ["f/b_crop00.jpg"],
+            ["f/a"] * 30 + ["f/b"],
+        ),
         # The same name elsewhere is another photograph.
         (
             ["f/a_0.jpg", "f/a_1.jpg", "f/b_0.jpg", "g/a_0.jpg"],
