@@ -59,6 +59,7 @@ ROWS = [
         count=1056,  # Three passes each, so as many as the others take.
         epochs=4,
     ),
+    Row("features and dominant, longer", loss="features+dominant", **LONG),
     Row("cross-entropy, long", loss="crossentropy", **LONG),
     Row("dominant, l2, long", norm="l2", **LONG),
     Row("DeepFool", "deepfool", count=256, epochs=2),
