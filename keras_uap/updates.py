@@ -425,7 +425,7 @@ def get(optimizer, loss="crossentropy", targeted=False):
     return WholeBatchDeepFool(found)
 
 
-def strongest(ball, target=None):
+def strongest(ball, target=None, loss=None):
     """Returns the optimizer and the loss, by name, that fool most pictures.
 
     They do on most of the networks measured, for the same model passes; see
@@ -435,7 +435,10 @@ def strongest(ball, target=None):
     Args:
         ball: `LpBall`.
         target: Integer, the class to send images to, or `None`.
+        loss: The loss, where there is a choice no more: DeepFool has none.
     """
+    if loss is not None:
+        return "decaying_lion", loss
     if target is not None:
         return "decaying_lion", "crossentropy"
     return "deepfool" if ball.norm == "l2" else "decaying_lion", "dominant"

@@ -38,6 +38,28 @@ def test_fit_perturbation_is_told_by_its_seed(cnn, images):
         analysis.fit_perturbation(model, images, draws=0)
 
 
+@pytest.mark.parametrize(
+    ("asked", "optimizer"),
+    [
+        ({}, keras.optimizers.SGD),  # DeepFool's.
+        ({"loss": "crossentropy"}, keras.optimizers.Lion),
+        ({"target": 1}, keras.optimizers.Lion),
+        ({"norm": "linf"}, keras.optimizers.Lion),
+        ({"norm": "linf", "optimizer": "deepfool"}, keras.optimizers.SGD),
+    ],
+)
+def test_what_finds_a_perturbation_if_nothing_is_said(
+    asked, optimizer, cnn, images
+):
+    seen = []
+    spy = keras.callbacks.LambdaCallback(
+        on_train_begin=lambda logs: seen.append(spy.model.optimizer)
+    )
+    arguments = SMALL | {"norm": "l2", "callbacks": [spy]} | asked
+    analysis.fit_perturbation(cnn(), images, **arguments)
+    assert [type(each) for each in seen] == [optimizer]
+
+
 def test_fit_perturbation_takes_few_of_many(cnn, images, monkeypatch):
     seen = []
     fit = keras.Model.fit

@@ -292,6 +292,23 @@ def test_few_pictures_make_few_long_epochs(run, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("norm", "update", "optimizer"),
+    [
+        ("l2", None, keras.optimizers.SGD),  # DeepFool's.
+        ("l2", "lion", keras.optimizers.Lion),
+        ("linf", None, keras.optimizers.Lion),
+        ("linf", "deepfool", keras.optimizers.SGD),
+        ("l2", "adam", keras.optimizers.Adam),
+    ],
+)
+def test_the_update_that_is_named_is_taken(norm, update, optimizer, linear):
+    model = linear()
+    uap = keras_uap.UniversalPerturbation(model, 1.0, norm)
+    inputs.compile_update(uap, update)
+    assert type(uap.optimizer) is optimizer
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         {"--class-names": "names.txt"},

@@ -45,7 +45,7 @@ def fit_perturbation(
         batch_size: Integer.
         optimizer: What `UniversalPerturbation.compile` takes; `None` for sign
             steps that become smaller (`"decaying_lion"`), or for `"deepfool"`
-            in an l2 ball, if there is no target.
+            in an l2 ball, if there is neither a target nor a `loss`.
         from_logits: Boolean, whether the classifier returns logits; `None`
             finds out.
         verbose: `"auto"`, 0, 1 or 2, as in Keras.
@@ -82,11 +82,8 @@ def fit_perturbation(
     # The order comes from this generator alone.
     uap.seed_generator.state.assign([seed, 0])
     epochs = -(-draws // len(images))
-    strongest = updates.strongest(uap.ball, target)
-    uap.compile(
-        strongest[0] if optimizer is None else optimizer,
-        loss=strongest[1] if loss is None else loss,
-    )
+    best, loss = updates.strongest(uap.ball, target, loss)
+    uap.compile(best if optimizer is None else optimizer, loss=loss)
     uap.fit(
         images,
         batch_size=batch_size,

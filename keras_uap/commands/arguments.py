@@ -54,11 +54,11 @@ def _fit(parser):
     add_ball(parser)
     parser.add_argument(
         "--update",
-        default="lion",
         metavar="NAME",
         help="what a batch does to the perturbation: 'lion' makes sign steps "
-        "that become smaller, the strongest in most cases; 'deepfool' is the "
-        "paper's; or any other Keras optimizer (default: lion)",
+        "that become smaller; 'deepfool' takes DeepFool's increments; or any "
+        "other Keras optimizer (default: lion, and deepfool for l2 without a "
+        "target)",
     )
     parser.add_argument(
         "--epochs",

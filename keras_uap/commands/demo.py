@@ -22,7 +22,7 @@ def run(options):
     )
     views = datasets.augmented(photos, options.batch_size, seed=options.seed)
     epochs = -(-DRAWS // len(photos))
-    inputs.compile_strongest(uap)
+    inputs.compile_update(uap)
     interrupted = fit.fit_or_interrupt(
         uap, views, -(-len(photos) // options.batch_size), epochs=epochs
     )

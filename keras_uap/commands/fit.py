@@ -23,10 +23,7 @@ def run(options):
     classifier = inputs.attach(inputs.load_model(options.model), options)
     class_names = inputs.load_class_names(options, classifier)
     uap = inputs.make_uap(options, classifier, options.target)
-    if options.update == "lion":
-        inputs.compile_strongest(uap)
-    else:
-        uap.compile(options.update)
+    inputs.compile_update(uap, options.update)
     shape = classifier.input_shape[1:]
     pictures = inputs.load_images(options, "images", shape)
     if options.held_out is None:

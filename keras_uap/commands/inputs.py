@@ -207,7 +207,11 @@ def make_uap(options, classifier, target=None):
     )
 
 
-def compile_strongest(uap):
-    """Compiles the update that measured best in most cases."""
+def compile_update(uap, update=None):
+    """Compiles what `--update` names, or what measured best in most cases."""
     optimizer, loss = updates.strongest(uap.ball, uap.target)
-    uap.compile(optimizer, loss=loss)
+    if update == "lion":
+        optimizer = "decaying_lion"
+    elif update is not None:
+        return uap.compile(update)
+    return uap.compile(optimizer, loss=loss)
