@@ -369,8 +369,9 @@ CALLS = [
     ),
     row(
         keras_uap.DeepFool,
-        "num_candidates overshoot max_steps one_by_one momentum",
+        "num_candidates overshoot max_steps one_by_one",
         max_steps=optional_whole(1),
+        momentum=without(below_one, None),
         step_size=optional_positive,
     ),
     row(keras_uap.project, "epsilon norm", perturbation=numbers),
