@@ -348,13 +348,14 @@ def _sum(arrays):
 
 
 class _Progress(keras.callbacks.Callback):
-    """Says every ten seconds how far the training is, and what is left."""
+    """Says about every ten seconds how far the training is, what is left."""
 
     def __init__(self, say, steps):
         super().__init__()
         self._say = say
         self._steps = steps
         self._told = time.time()
+        self._epoch_told = 0.0
         self._first = None
 
     def on_train_batch_end(self, batch, logs=None):
@@ -375,8 +376,13 @@ class _Progress(keras.callbacks.Callback):
             self._told = now
 
     def on_epoch_end(self, epoch, logs=None):
+        # Of few pictures there are hundreds of epochs, a second each.
+        now, epochs = time.time(), self.params["epochs"]
+        if now - self._epoch_told < progress.SECONDS and epoch + 1 < epochs:
+            return
+        self._epoch_told = now
         self._say(
-            f"  epoch {epoch + 1} of {self.params['epochs']}: loss "
+            f"  epoch {epoch + 1} of {epochs}: loss "
             f"{logs['loss']:.3f}, {logs['clean_agreement']:.1%} as before, "
             f"{logs['perturbed_agreement']:.1%} under attack",
             flush=True,
