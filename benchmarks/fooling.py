@@ -66,9 +66,7 @@ ROWS = [
     Row("DeepFool, l2", "deepfool", norm="l2", count=256, epochs=2),
     Row("DeepFool, long", "deepfool", **LONG),
     Row(
-        "DeepFool, long, momentum 0.95",
-        keras_uap.DeepFool(momentum=0.95),
-        **LONG,
+        "DeepFool, long, momentum 0.9", keras_uap.DeepFool(momentum=0.9), **LONG
     ),
     Row("DeepFool, l2, long", "deepfool", norm="l2", **LONG),
     Row("DeepFool, nearest boundary", nearest(), count=256, epochs=4),
