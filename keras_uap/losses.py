@@ -14,7 +14,7 @@ image can otherwise dominate a batch without bound.)
 
 Reference:
     - [Shafahi et al., 2018](https://arxiv.org/abs/1811.11304)
-    - [FG-UAP, Ye, Cheng and Huang, 2022](https://arxiv.org/abs/2212.13700)
+    - [FG-UAP, Ye, Cheng and Huang, 2022](https://arxiv.org/abs/2209.13113)
 """
 
 import collections
@@ -240,7 +240,7 @@ class Features(BatchLoss):
             the head's inputs.
 
     Reference:
-        - [Ye, Cheng and Huang, 2022](https://arxiv.org/abs/2212.13700)
+        - [Ye, Cheng and Huang, 2022](https://arxiv.org/abs/2209.13113)
     """
 
     needs_features = True

@@ -17,7 +17,7 @@ told): the whole is measured again without each, and the spread of what comes
 out gives the variance. All pairs of a photograph go with it.
 
 Reference:
-    - [Ye, Cheng and Huang, 2022](https://arxiv.org/abs/2212.13700), on
+    - [Ye, Cheng and Huang, 2022](https://arxiv.org/abs/2209.13113), on
       features that universal perturbations make
     - Arvesen, 1969, Annals of Mathematical Statistics 40 (the jackknife for
       means over pairs)
@@ -166,7 +166,7 @@ def feature_collapse(
             differ.
 
     Reference:
-        - [Ye, Cheng and Huang, 2022](https://arxiv.org/abs/2212.13700)
+        - [Ye, Cheng and Huang, 2022](https://arxiv.org/abs/2209.13113)
     """
     v = read_perturbation(perturbation, value_range)
     pictures = as_pictures(images, "images", groups)
