@@ -1,6 +1,6 @@
 """Does a perturbation of several networks transfer better than of one?
 
-    python benchmarks/ensemble.py --photos FOLDER --second PATH
+    python benchmarks/ensemble.py --photos FOLDER --others PATH [PATH]
 
 Two experiments. In each, perturbations are fitted with the same images, the
 same number of image draws and the same update to one network, to another, and
@@ -11,17 +11,21 @@ member.)
   Fashion-MNIST (from TFDS). Two are held in. The third is held out: no
   perturbation has seen it. l-infinity norm 25.5 of 255, measured on test
   images, three seeds, mean and range.
-- photos: EfficientNet-Lite0 and the classifier in PATH, a `.keras` file that
-  takes RGB images in 0 to 255 and knows the ImageNet classes. l-infinity norm
-  10 of 255, measured on crops of photographs that were not fitted on. There
-  is no third network here: the question is what each loses for the other.
+- photos: EfficientNet-Lite0 and the classifiers in PATH, `.keras` files that
+  take RGB images in 0 to 255 to logits of the ImageNet classes. Every two are
+  an ensemble: with one PATH the question is what each loses for the other, with
+  two also how often the third is fooled, which no perturbation has seen.
+  l-infinity norm 10 of 255, measured on crops of photographs that were not
+  fitted on, one seed, 95 % intervals.
 
-Without `--photos` and `--second`, only the first experiment is run.
+Without `--photos` and `--others`, only the first experiment is run.
 """
 
 import argparse
+import itertools
 import json
 import os
+import pathlib
 
 import common
 import defend
@@ -81,24 +85,37 @@ def make_separable():
 def fit(classifier, images, epsilon, epochs, seed):
     """Returns the perturbation after `epochs` of decaying sign steps."""
     keras.utils.set_random_seed(seed)
-    uap = keras_uap.UniversalPerturbation(classifier, epsilon)
+    uap = keras_uap.UniversalPerturbation(classifier, epsilon, from_logits=True)
     batches = epochs * -(-len(images) // 16)
     uap.compile(uap.decaying_lion(batches))
     uap.fit(images, epochs=epochs, batch_size=16, verbose=0)
     return uap.perturbation
 
 
-def measure(networks, held_in, images, held_out, epsilon, epochs, seed, groups):
-    """Fits to each network held in and to all of them; measures on all."""
-    sources = {name: networks[name] for name in held_in}
-    sources[" + ".join(held_in)] = keras_uap.Ensemble(list(sources.values()))
-    found = {
-        name: fit(source, images, epsilon, epochs, seed)
-        for name, source in sources.items()
-    }
+def measure(networks, sources, images, held_out, epsilon, epochs, seed, groups):
+    """Fits to each source, a tuple of names; measures on all networks."""
+    found = {}
+    for names in sources:
+        members = [networks[name] for name in names]
+        source = members[0]
+        if len(members) > 1:
+            source = keras_uap.Ensemble(members, from_logits=True)
+        found[" + ".join(names)] = fit(source, images, epsilon, epochs, seed)
     return analysis.transfer_matrix(
-        networks, found, held_out, groups=groups, seed=seed, verbose=0
+        networks,
+        found,
+        held_out,
+        groups=groups,
+        seed=seed,
+        from_logits=True,
+        verbose=0,
     )
+
+
+def alone_and_in_pairs(names):
+    """The networks alone, and every two of them."""
+    pairs = itertools.combinations(names, 2)
+    return [*((name,) for name in names), *pairs]
 
 
 def fashion(size, seeds):
@@ -121,7 +138,7 @@ def fashion(size, seeds):
             held_in = [name for name in networks if name != out]
             result = measure(
                 networks,
-                held_in,
+                alone_and_in_pairs(held_in),
                 x[: size["images"]],
                 x_test,
                 25.5,
@@ -150,19 +167,20 @@ def fashion(size, seeds):
     return results
 
 
-def photographs(size, folder, path, seed):
-    """EfficientNet-Lite0 and another ImageNet network, and both."""
+def photographs(size, folder, paths, seed):
+    """EfficientNet-Lite0 and other ImageNet networks, alone and in pairs."""
     images, held_out, groups = common.load_split(
         folder, size["crops"], size["held_out"]
     )
-    networks = {
-        "Lite0": samples.load_classifier(),
-        # Images of Lite0's size; resized for the other one.
-        "second": keras_uap.attach(path, image_shape=images.shape[1:]),
-    }
+    networks = {"EfficientNet-Lite0": samples.load_classifier()}
+    for path in map(pathlib.Path, paths):
+        # Images of Lite0's size; resized for the others.
+        networks[path.stem] = keras_uap.attach(
+            path, image_shape=images.shape[1:]
+        )
     result = measure(
         networks,
-        list(networks),
+        alone_and_in_pairs(networks),
         images,
         held_out,
         10.0,
@@ -174,7 +192,7 @@ def photographs(size, folder, path, seed):
         f"\nphotographs, l-infinity 10 of 255, {len(images)} crops to fit, "
         f"{result.num_images} of {result.num_groups} other photographs to "
         "measure, fooling rate, % (95 % interval)\n\n"
-        "| fitted to | of Lite0 | of the second |\n|---|---|---|"
+        f"| fitted to | {' | '.join(networks)} |\n|---{'|---' * len(networks)}|"
     )
     for row, name in enumerate(result.perturbations):
         cells = [
@@ -192,7 +210,13 @@ def photographs(size, folder, path, seed):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", help="folder of crops; see common.py")
-    parser.add_argument("--second", help=".keras file of another classifier")
+    parser.add_argument(
+        "--others",
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help=".keras files of other classifiers",
+    )
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--json", help="file to write the figures to")
     options = parser.parse_args()
@@ -200,8 +224,8 @@ def main():
     figures = {"size": size}
     if options.seeds:
         figures["fashion"] = fashion(size, options.seeds)
-    if options.second:
-        figures["photos"] = photographs(size, options.photos, options.second, 0)
+    if options.others:
+        figures["photos"] = photographs(size, options.photos, options.others, 0)
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump(figures, file, indent=1)
