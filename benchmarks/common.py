@@ -236,15 +236,21 @@ class Setup:
         photos: Path of a folder of crops, or None.
         repeats: Integer, timed runs of which the median counts.
         quick: Boolean, whether only to check that everything runs.
+        path: Path of a `.keras` file, a classifier that returns logits, or
+            None for the embedded one.
     """
 
     photos: str | None
     repeats: int
     quick: bool
+    path: str | None = None
 
     def __post_init__(self):
-        self.classifier = samples.load_classifier()
-        self.logits = keras_uap.logits_function(self.classifier)
+        if self.path is None:
+            self.classifier = samples.load_classifier()
+        else:
+            self.classifier = keras.saving.load_model(self.path, compile=False)
+        self.logits = keras_uap.logits_function(self.classifier, True)
         self.images, self.held_out, self.groups = load_split(
             self.photos, self.size(1000, 32), self.size(300, 16)
         )
@@ -272,7 +278,7 @@ class Setup:
         uap = keras_uap.UniversalPerturbation(
             classifier or self.classifier,
             epsilon=EPSILON,
-            from_logits=None if classifier is None else True,
+            from_logits=True,
         )
         uap.build((None, *self.shape))
         if callable(update) and not isinstance(update, keras_uap.DeepFool):
@@ -326,7 +332,8 @@ def tabulate(options, *parts):
     """
     options.output.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(0)
-    setup = Setup(options.photos, options.repeats, options.quick)
+    path = getattr(options, "classifier", None)
+    setup = Setup(options.photos, options.repeats, options.quick, path)
     report = {"about": about(options, setup), "parts": []}
     for part in parts:
         load, start = os.getloadavg()[0], time.perf_counter()
@@ -380,7 +387,7 @@ def about(options, setup):
             d.name for d in tf.config.list_physical_devices("GPU")
         ],
         "system": platform.platform(),
-        "model": "EfficientNet-Lite0, 224x224, 1,000 logits",
+        "model": f"{setup.classifier.name}, 224x224, 1,000 logits",
         "data": f"{'--photos' if options.photos else 'embedded photographs'}: "
         f"{len(setup.images)} crops to fit, {len(setup.held_out)} held-out "
         f"crops of {len(set(setup.groups))} other photographs",

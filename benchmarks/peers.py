@@ -2,7 +2,8 @@
 
 ART and foolbox are called as they come, with a compiled function as the model,
 which makes both faster than handing them the Keras model. The authors' loop,
-sign-SGD and SGA are short TensorFlow 2 versions written from the papers.
+sign-SGD, SGA, FG-UAP and Cos-UAP are short TensorFlow 2 versions written from
+the papers.
 """
 
 import contextlib
@@ -313,3 +314,69 @@ def sga(
                 passes += 2 * len(small)
             v = np.clip(v + step * np.sign(total), -epsilon, epsilon)
             yield passes, v
+
+
+def cosine_adam(outputs, images, epsilon, rng, rate, batch_size=32):
+    """Yields model passes and v after each step of Adam on a mean cosine.
+
+    The cosine is that of what the network makes of a clean image and of the
+    same perturbed: its features in FG-UAP, its logits in Cos-UAP. v starts
+    uniform in the ball, since at zero the cosine has no gradient. What the
+    network makes of clean images is kept, and costs nothing here, in favour
+    of both.
+
+    Args:
+        outputs: Function from images `(n, H, W, C)` to `(n, d)`.
+        images: Array `(n, H, W, C)`, in 0 to 255.
+        epsilon: Float, the radius of the l-infinity ball, in pixels.
+        rng: `np.random.Generator`.
+        rate: Float, the learning rate of Adam, in pixels.
+        batch_size: Integer.
+
+    References:
+        - [Ye, Cheng and Huang, 2022](https://arxiv.org/abs/2209.13113): Adam
+          with a rate of 0.02 of the pixel range, in batches of 32
+        - Zhang, Benz, Karjauv and Kweon: Data-free universal adversarial
+          perturbation and black-box attack, ICCV 2021
+    """
+    import keras
+
+    images = images.astype("float32")
+    shape = images.shape[1:]
+    v = tf.Variable(rng.uniform(-epsilon, epsilon, shape).astype("float32"))
+    optimizer = keras.optimizers.Adam(rate)
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def directions(x):
+        return tf.math.l2_normalize(outputs(x), axis=-1)
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec((None, *shape), "float32"),
+            tf.TensorSpec((None, None), "float32"),
+        ],
+        autograph=False,
+    )
+    def gradient(x, clean):
+        with tf.GradientTape() as tape:
+            perturbed = directions(tf.clip_by_value(x + v, LOW, HIGH))
+            loss = tf.reduce_mean(tf.reduce_sum(clean * perturbed, axis=-1))
+        return tape.gradient(loss, v)
+
+    clean = np.concatenate(
+        [
+            directions(images[start : start + batch_size]).numpy()
+            for start in range(0, len(images), batch_size)
+        ]
+    )
+    passes = 0
+    while True:
+        order = rng.permutation(len(images))
+        for start in range(0, len(order), batch_size):
+            index = order[start : start + batch_size]
+            optimizer.apply_gradients(
+                [(gradient(images[index], clean[index]), v)]
+            )
+            v.assign(tf.clip_by_value(v, -epsilon, epsilon))
+            passes += 2 * len(index)
+            yield passes, v.numpy()
