@@ -91,10 +91,9 @@ def longer_run(classifier, images, epsilon, objective, passes, seed):
     """One perturbation for so many passes, the clean predictions included."""
     keras.utils.set_random_seed(seed)
     uap = keras_uap.UniversalPerturbation(classifier, epsilon)
-    each = 3 if "features" in objective else 2
     images = np.random.default_rng(seed).permutation(images)
-    images = images[: passes // (each + 1)]
-    epochs = max(1, round((passes - len(images)) / (each * len(images))))
+    images = images[: passes // 3]
+    epochs = max(1, round((passes - len(images)) / (2 * len(images))))
     uap.compile("decaying_lion", loss=objective)
     uap.fit(images, batch_size=BATCH, epochs=epochs, verbose=0)
     return uap.perturbation

@@ -53,13 +53,7 @@ ROWS = [
     Row("features", loss="features"),
     Row("features and dominant", loss="features+dominant"),
     Row("dominant, long", **LONG),
-    Row(
-        "features and dominant, long",
-        loss="features+dominant",
-        count=1056,  # Three passes each, so as many as the others take.
-        epochs=4,
-    ),
-    Row("features and dominant, longer", loss="features+dominant", **LONG),
+    Row("features and dominant, long", loss="features+dominant", **LONG),
     Row("cross-entropy, long", loss="crossentropy", **LONG),
     Row("dominant, l2, long", norm="l2", **LONG),
     Row("DeepFool", "deepfool", count=256, epochs=2),

@@ -143,9 +143,8 @@ class Attacker:
         if noise is not None:
             pictures = datasets.Pictures(noise)
         varied = self._varied and noise is None
-        each = 3 if "features" in name else 2
         data, clean, steps = _data(
-            pictures, passes, each, varied, seed, self._value_range
+            pictures, passes, varied, seed, self._value_range
         )
         if loss is None:
             falling = keras.optimizers.schedules.PolynomialDecay
@@ -173,16 +172,16 @@ def _span(images):
     return float(images.min()), float(images.max())
 
 
-def _data(pictures, passes, each, varied, seed, value_range):
+def _data(pictures, passes, varied, seed, value_range):
     """What `fit` takes, to spend a number of passes.
 
     Returns:
         The arguments of `fit`; how many passes go to clean predictions before
         the first batch; and the number of batches that the rest allows, if one
-        image takes `each` passes.
+        image takes two passes.
     """
     if varied:
-        steps = max(1, passes // ((each + 1) * BATCH))
+        steps = max(1, passes // (3 * BATCH))
         value_range = value_range or _span(pictures.images)
         views = datasets.views(pictures, BATCH, value_range, seed)
         # DeepFool may take fewer passes: then there are more batches.
@@ -190,11 +189,11 @@ def _data(pictures, passes, each, varied, seed, value_range):
         return arguments, 0, steps
     images = pictures.images
     # More images than the passes can show once need no clean prediction.
-    most = max(1, passes // (each + 1))
+    most = max(1, passes // 3)
     if len(images) > most:
         images = np.random.default_rng(seed).permutation(images)[:most]
     count = len(images)
-    views = max(1, (passes - count) // each)
+    views = max(1, (passes - count) // 2)
     per_epoch = -(-count // BATCH)
     steps = views // count * per_epoch + -(-(views % count) // BATCH)
     arguments = {"x": images, "batch_size": BATCH, "epochs": passes // count}

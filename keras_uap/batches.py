@@ -70,10 +70,19 @@ class Pictures(
         return one_line("Pictures", self._asdict())
 
 
-# Images and their clean predictions travel together under these names, so that
-# labels of the caller's data set are never taken for clean predictions.
+# What a classifier makes of clean images: labels `(n,)`, and features `(n, d)`
+# where an update wants them, or `None`.
+Clean = collections.namedtuple("Clean", ["labels", "features"], defaults=[None])
+
+# Images and what becomes of them clean travel together under these names, so
+# that labels of the caller's data set are never taken for clean predictions.
 _IMAGES = "keras_uap_images"
 _CLEAN = "keras_uap_clean_predictions"
+_FEATURES = "keras_uap_clean_features"
+
+# Features of more bytes than this are found with every batch, as those of a
+# data set are, and not kept.
+_MOST_FEATURES = 2**29
 
 # What is found in the middle of a data set, and must not be.
 _NOT_FINITE = "keras_uap: NaN or infinity in batch"
@@ -146,7 +155,7 @@ class ArraySource:
         self.labels = labels
         self.name = name
         self.steps = None
-        self._clean = None
+        self._clean = self._features = None
         if not self.images.size:
             raise _empty(name)
         if labels is not None and self.images.ndim:
@@ -182,7 +191,15 @@ class ArraySource:
 
     count_batches = num_batches
 
-    def batches(self, size, labeller=None, order=None, verbose=0):
+    def batches(
+        self,
+        size,
+        labeller=None,
+        order=None,
+        verbose=0,
+        with_features=False,
+        layer=None,
+    ):
         """Returns a data set of batches.
 
         Args:
@@ -191,15 +208,30 @@ class ArraySource:
                 they are computed once. `None` leaves them out.
             order: `Order` of the images. `None` takes them as they come.
             verbose: `"auto"`, 0, 1 or 2, whether to show progress.
+            with_features: Boolean, whether to put the features of the clean
+                images beside them too, if memory allows.
+            layer: String, the layer that gives them, or `None`.
         """
         parts = self.images
         if labeller is not None:
-            if self._clean is None:
-                self._clean = labeller.labels(self.images, verbose=verbose)
+            self._look(labeller, with_features, layer, verbose)
             parts = {_IMAGES: self.images, _CLEAN: self._clean}
+            if with_features and self._features is not None:
+                parts[_FEATURES] = self._features
         if self.labels is not None:
             parts = (parts, self.labels)
         return _gathered(parts, len(self.images), size, order)
+
+    def _look(self, labeller, with_features, layer, verbose):
+        """Finds what is not known yet, in one forward of each image."""
+        if with_features and self._features is None:
+            count = labeller.num_features(layer)
+            if count and 4 * count * len(self.images) <= _MOST_FEATURES:
+                self._clean, self._features = labeller.labels_and_features(
+                    self.images, layer, verbose=verbose
+                )
+        if self._clean is None:
+            self._clean = labeller.labels(self.images, verbose=verbose)
 
 
 class DataSource:
@@ -268,7 +300,7 @@ class DataSource:
             )
         return int(count)
 
-    def batches(self, size, labeller=None, order=None, verbose=0):
+    def batches(self, size, *args, **kwargs):
         """Returns the data set as it is."""
         return self.data
 
@@ -320,11 +352,11 @@ def without_tuner(data):
 
 
 def unpack(data):
-    """Returns images, clean predictions or None, and labels or None."""
+    """Returns images, `Clean` or None, and labels or None."""
     x, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     _refuse_weights(sample_weight)
     if isinstance(x, dict) and _IMAGES in x:
-        return x[_IMAGES], x[_CLEAN], labels
+        return x[_IMAGES], Clean(x[_CLEAN], x.get(_FEATURES)), labels
     return x, None, labels
 
 

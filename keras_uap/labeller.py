@@ -40,6 +40,7 @@ class Labeller:
     def __init__(self, classifier, image_shape, from_logits=None, images=None):
         self._classifier = classifier
         self._features_functions = {}
+        self._image_shape = tuple(image_shape)
         # From a tensor of images to logits, to be differentiated or compiled.
         self.logits = logits_function(classifier, from_logits, images)
         self._compiled = compile_logits(self.logits, image_shape)
@@ -69,6 +70,23 @@ class Labeller:
                 getattr(self.logits, "of_scores", None),
             )
         return self._features_functions[layer]
+
+    def num_features(self, layer=None):
+        """How many features an image has; `None` if that is not known."""
+        return self._traced_features(layer).outputs[0].shape[-1]
+
+    def _traced_features(self, layer):
+        compiled = compile_logits(
+            self.features_function(layer), self._image_shape
+        )
+        return compiled.get_concrete_function()
+
+    def labels_and_features(self, images, layer=None, batch_size=32, verbose=0):
+        """Integer labels `(n,)` and features `(n, d)` of an array."""
+        features, logits = predict_logits(
+            self._traced_features(layer), images, None, batch_size, verbose
+        )
+        return logits.argmax(axis=-1), features
 
     def predict(self, images, transform=None, batch_size=32, verbose=0):
         """Logits `(n, num_classes)` of an array; see `predict_logits`."""

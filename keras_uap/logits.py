@@ -169,7 +169,9 @@ def features_function(classifier, layer=None, of_scores=None):
         if of_scores is not None:
             scores = of_scores(scores)
         features = tf.cast(features, "float32")
-        features = tf.reshape(features, (tf.shape(features)[0], -1))
+        count = features.shape[1:].num_elements()
+        count = -1 if count is None else count
+        features = tf.reshape(features, (tf.shape(features)[0], count))
         return features, _two_classes(scores)
 
     return features_and_logits
@@ -209,23 +211,23 @@ def predict_logits(logits, images, transform=None, batch_size=32, verbose=0):
     """Runs a logits function over an array, batch by batch.
 
     Args:
-        logits: Function from images to logits.
+        logits: Function from images to logits, or to a tuple with them.
         images: Array `(n, H, W, C)`.
         transform: Function from a float32 batch to a batch, applied first.
         batch_size: Integer.
         verbose: As for `progress_bar`.
 
     Returns:
-        Float32 NumPy array `(n, num_classes)`.
+        Float32 NumPy array `(n, num_classes)`, or such a tuple of arrays.
     """
     progress = progress_bar(len(images), verbose)
     parts = []
     for start in range(0, len(images), batch_size):
         batch = tf.cast(images[start : start + batch_size], "float32")
         batch = batch if transform is None else transform(batch)
-        parts.append(np.asarray(logits(batch)))
-        progress.update(start + len(parts[-1]))
-    return np.concatenate(parts)
+        parts.append(tf.nest.map_structure(np.asarray, logits(batch)))
+        progress.update(start + len(batch))
+    return tf.nest.map_structure(lambda *part: np.concatenate(part), *parts)
 
 
 def _checked(function):

@@ -56,7 +56,8 @@ class BatchLoss(keras.losses.Loss):
 
     Attributes:
         needs_features: Boolean, whether features are wanted: the inputs of
-            the classifier's head. The clean ones cost a forward an image.
+            the classifier's head. The clean ones come with the clean
+            predictions, from one forward.
         layer: String, the layer whose output is taken for the features, or
             `None` for the head's inputs.
         with_target: Boolean, whether it can reach a class, or only leave one.

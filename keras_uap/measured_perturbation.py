@@ -72,12 +72,12 @@ class MeasuredPerturbation(PerturbationModel):
     def test_step(self, data):
         images, clean, labels = self._unpack(data)
         if clean is None:
-            clean = self._predicted(images)
+            clean = batches.Clean(self._predicted(images))
         predicted = self._predicted(self.perturbed(images))
-        return self.for_workers(self._measure(clean, predicted, labels))
+        return self.for_workers(self._measure(clean.labels, predicted, labels))
 
     def _unpack(self, data):
-        """Returns images, clean predictions or None, and labels or None."""
+        """Returns images, `Clean` or None, and labels or None."""
         images, clean, labels = batches.unpack(data)
         number = self._batches.result()
         images, finite = batches.checked(images, self.v.shape, number)

@@ -224,12 +224,13 @@ class UniversalPerturbation(MeasuredPerturbation):
     def train_step(self, data):
         images, clean, labels = self._unpack(data)
         passes = tf.constant(0)
-        if clean is None:
-            clean = self._predicted(images)
-            passes += tf.size(clean)
+        wanting = self._update.needs_features
+        if clean is None or (wanting and clean.features is None):
+            clean = self._update.look(self, images)
+            passes += tf.size(clean.labels)
         step = self._update(self, images, clean)
         self._model_passes.update_state(passes + step.passes)
-        logs = self._measure(clean, step.predicted, labels)
+        logs = self._measure(clean.labels, step.predicted, labels)
         for metric in (self._model_passes, *self._update.metrics):
             logs[metric.name] = metric.result()
         return self.for_workers(logs)
@@ -258,9 +259,10 @@ class UniversalPerturbation(MeasuredPerturbation):
         With `validation_data`, the perturbation of the epoch that fooled most
         of it (or sent most of it to the target) is the one that is kept.
 
-        For arrays the clean predictions are computed once, before the first
-        epoch; for a `tf.data.Dataset`, which may change from epoch to epoch
-        (augmentation), with every batch, at one more forward pass an image.
+        For arrays the clean predictions (and the features, for a loss that
+        needs them) are computed once, before the first epoch; for a
+        `tf.data.Dataset`, which may change from epoch to epoch (augmentation),
+        with every batch, at one more forward pass an image.
 
         Steps that fall (`"decaying_lion"`, `"deepfool"`) begin anew with each
         fit. A data set of unknown length is read once more for that, to count
@@ -352,6 +354,8 @@ class UniversalPerturbation(MeasuredPerturbation):
                     self.labeller,
                     self.order if shuffle else None,
                     verbose,
+                    self._update.needs_features,
+                    self._update.layer,
                 ),
                 epochs=epochs,
                 verbose=verbose,

@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_uap import losses
-from keras_uap.batches import new_seed
+from keras_uap.batches import Clean, new_seed
 from keras_uap.deepfool import DeepFool
 from keras_uap.keras_private import averages
 from keras_uap.logits import features_function
@@ -86,11 +86,16 @@ class Update:
         name: String, what errors call it.
         metrics: List of `keras.metrics.Metric`, reported with each batch.
         on_several_devices, with_xla, with_target: Booleans, what it can.
+        needs_features: Boolean, whether it wants the features of the clean
+            images, too.
+        layer: String, the layer that gives them, or `None`.
     """
 
     on_several_devices = True
     with_xla = True
     with_target = True
+    needs_features = False
+    layer = None
 
     def __init__(self, optimizer=None, falling=None):
         if optimizer is None:
@@ -107,12 +112,21 @@ class Update:
             model: `UniversalPerturbation`, with `v`, `ball`, `value_range`,
                 `target` and `labeller`.
             images: Float32 tensor `(n, H, W, C)`, clean.
-            clean: Integer tensor `(n,)`, their clean predictions.
+            clean: `Clean`: their clean predictions as `labels`, an integer
+                tensor `(n,)`, and `features` if it needs them.
 
         Returns:
             A `Step`.
         """
         raise NotImplementedError
+
+    def look(self, model, images):
+        """What the classifier makes of clean images, `Clean`: one forward."""
+        if not self.needs_features:
+            return Clean(tf.argmax(model.labeller.logits(images), axis=-1))
+        look = model.labeller.features_function(self.layer)
+        features, logits = look(images)
+        return Clean(tf.argmax(logits, axis=-1), features)
 
     def build(self, model):
         """Called when the size of the images, or another mask, is known."""
@@ -210,14 +224,16 @@ class GradientUpdate(Update):
         if isinstance(loss, losses.BatchLoss):
             self.name = f"The loss {loss.name!r}"
             self.with_target = loss.with_target
+            self.needs_features = loss.needs_features
+            self.layer = loss.layer
         self._loss_mean = keras.metrics.Mean(name="loss")
         self._no_gradient = keras.metrics.Sum(name="no_gradient")
         self.metrics = [self._loss_mean, self._no_gradient]
 
     def build(self, model):
-        if getattr(self._loss, "needs_features", False):
+        if self.needs_features:
             # Here, and not after the clean predictions, it says if it cannot.
-            features_function(model.classifier, self._loss.layer)
+            features_function(model.classifier, self.layer)
         step = STEP * model.ball.pixel_step(model.v.shape)
         if self._falling is not None:
             self._falling.first.assign(2 * step)
@@ -238,10 +254,10 @@ class GradientUpdate(Update):
                 model.v.assign(model.ball.uniform(v.shape, rng))
 
     def __call__(self, model, images, clean):
-        goal = clean
+        goal = clean.labels
         if model.target is not None:
-            goal = tf.fill(tf.shape(clean), np.int64(model.target))
-        see = self._see(model, images)
+            goal = tf.fill(tf.shape(goal), np.int64(model.target))
+        see = self._see(model, clean.features)
         perturbed = images + model.v
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(perturbed)
@@ -262,17 +278,13 @@ class GradientUpdate(Update):
         finite = tf.reduce_all(tf.math.is_finite(gradients), axis=axes)
         silent = tf.reduce_all(tf.equal(gradients, 0.0), axis=axes)
         # An image whose loss is capped is fooled, and silent on purpose.
-        missing = ~finite | (silent & tf.equal(predicted, clean))
+        missing = ~finite | (silent & tf.equal(predicted, clean.labels))
         self._no_gradient.update_state(tf.cast(missing, "float32"))
         self._loss_mean.update_state(loss)
         self.apply(model, _sum_where(finite, gradients))
-        return Step(predicted, self._passes * tf.size(clean))
+        return Step(predicted, 2 * tf.size(predicted))
 
-    @property
-    def _passes(self):
-        return 3 if getattr(self._loss, "needs_features", False) else 2
-
-    def _see(self, model, images):
+    def _see(self, model, clean_features):
         """Returns a function from perturbed images to logits and losses."""
         loss = self._loss
         if not isinstance(loss, losses.BatchLoss):
@@ -282,11 +294,9 @@ class GradientUpdate(Update):
                 return scores, loss.call(goal, scores)
 
             return see
-        if loss.needs_features:
-            look = model.labeller.features_function(loss.layer)
-            clean_features, _ = look(images)
+        if self.needs_features:
+            look = model.labeller.features_function(self.layer)
         else:
-            clean_features = None
 
             def look(perturbed):
                 return None, model.labeller.logits(perturbed)
@@ -343,7 +353,9 @@ class WholeBatchDeepFool(_DeepFoolUpdate):
     """One step along the sum of the batch's DeepFool increments."""
 
     def __call__(self, model, images, clean):
-        batch = self._minimal_perturbations(model, images, model.v, clean)
+        batch = self._minimal_perturbations(
+            model, images, model.v, clean.labels
+        )
         self._not_converged.update_state(tf.cast(~batch.converged, "float32"))
         self.apply(
             model,
@@ -362,7 +374,7 @@ class OneByOneDeepFool(_DeepFoolUpdate):
     def __call__(self, model, images, clean):
         def add_increment(i, v, predicted, failed, passes):
             single = self._minimal_perturbations(
-                model, images[i : i + 1], v, clean[i : i + 1]
+                model, images[i : i + 1], v, clean.labels[i : i + 1]
             )
             increment = _sum_where(single.converged, single.increments)
             v = tf.where(

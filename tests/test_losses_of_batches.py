@@ -7,7 +7,7 @@ import tensorflow as tf
 from models import CLASSES, SHAPE
 
 import keras_uap
-from keras_uap import losses
+from keras_uap import batches, losses
 from keras_uap.lp_ball import LpBall, lp_norm
 
 RNG = np.random.default_rng(0)
@@ -166,7 +166,37 @@ def test_features_step_of_a_linear_classifier(linear, images, make_uap):
     expected = v - 0.5 * (gradient / np.abs(gradient).mean()).reshape(SHAPE)
     np.testing.assert_allclose(uap.perturbation, expected, atol=1e-3)
     assert history["loss"][0] == pytest.approx(cosine.mean(), abs=1e-5)
-    assert history["model_passes"] == [120]
+    assert history["model_passes"] == [80]
+
+
+@pytest.mark.parametrize("layer", [None, "convolution"])
+def test_features_of_clean_images_are_found_once(
+    layer, cnn, images, make_uap, monkeypatch
+):
+    """For arrays before the first epoch, if memory allows; else in a batch."""
+    model = cnn()
+    if layer is not None:
+        layer = model.layers[1].name
+
+    def fitted(data, **kwargs):
+        uap = make_uap(model, initial_perturbation=start)
+        uap.compile("lion", loss=losses.Features(layer))
+        history = uap.fit(
+            data, epochs=2, shuffle=False, verbose=0, **kwargs
+        ).history
+        return uap.perturbation, history["model_passes"]
+
+    start = RNG.uniform(-0.05, 0.05, SHAPE).astype("float32")
+    count = len(images)
+    v, passes = fitted(images, batch_size=8)
+    assert passes == [2 * count] * 2
+    batches_of_8 = tf.data.Dataset.from_tensor_slices(images).batch(8)
+    for data, kwargs in ((batches_of_8, {}), (images, {"batch_size": 8})):
+        monkeypatch.setattr(batches, "_MOST_FEATURES", 0)
+        other, passes = fitted(data, **kwargs)
+        np.testing.assert_allclose(other, v, atol=1e-5)
+        # One more forward gives the labels and the features of a batch.
+        assert passes == [3 * count] * 2
 
 
 @pytest.mark.parametrize("loss", NAMED)
