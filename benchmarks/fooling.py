@@ -44,6 +44,7 @@ def nearest(max_steps=3):
 
 
 LONG = {"count": 1600, "epochs": 4}
+THOUSAND = {"count": 1000, "epochs": 6}
 FREE = {"count": 512, "epochs": 2, "loss": "crossentropy"}
 FEW = {"count": 32, "epochs": 4, "loss": "crossentropy"}
 ROWS = [
@@ -64,13 +65,40 @@ ROWS = [
     ),
     Row("DeepFool, l2, long", "deepfool", norm="l2", **LONG),
     Row("DeepFool, nearest boundary", nearest(), count=256, epochs=4),
-    Row("32 photographs", source="photographs", count=32, epochs=94),
+    Row("1,000 crops, dominant", **THOUSAND),
     Row(
-        "32 photographs, varied",
-        source="photographs",
-        count=32,
-        epochs=63,
-        varied=True,
+        "1,000 crops, features and dominant",
+        loss="features+dominant",
+        **THOUSAND,
+    ),
+    Row(
+        "1,000 crops, DeepFool, momentum 0.9",
+        keras_uap.DeepFool(momentum=0.9),
+        **THOUSAND,
+    ),
+    # About 6,000 model passes; those of varied images have a third more.
+    *(
+        row
+        for source, counts in (
+            ("photographs", (26, 32, 100)),
+            ("crops", (125, 250, 500, 1000)),
+        )
+        for count in counts
+        for row in (
+            Row(
+                f"{count:,} {source}, for 6,000 passes",
+                source=source,
+                count=count,
+                epochs=-(-3000 // count),
+            ),
+            Row(
+                f"{count:,} {source}, varied, for 6,000 passes",
+                source=source,
+                count=count,
+                epochs=-(-2000 // count),
+                varied=True,
+            ),
+        )
     ),
     Row("data-free, jigsaw images", source="jigsaw", **FREE),
     Row("data-free, noise", source="noise", **FREE),
