@@ -212,7 +212,9 @@ class DeepFool:
     probability, other than each image's own, over the batch: the dominant
     one. (An image of that class goes to the best of its others.) They take one
     step, to where that class leads by `confidence`, and it is not looked at
-    where the step ends. `boundary="nearest"` is the paper's step here too.
+    where the step ends. Each counts as a direction alone, whatever its length,
+    or images far from the boundary would decide for all. `boundary="nearest"`
+    is the paper's step here too.
 
     Args:
         num_candidates: Integer of at least 2, the number of highest classes

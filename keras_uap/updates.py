@@ -350,16 +350,23 @@ class _DeepFoolUpdate(Update):
 
 
 class WholeBatchDeepFool(_DeepFoolUpdate):
-    """One step along the sum of the batch's DeepFool increments."""
+    """One step along the sum of the batch's DeepFool increments.
+
+    To the dominant class, every increment counts as a direction alone: an
+    image far from the boundary, with a flat gradient, would decide for all.
+    """
 
     def __call__(self, model, images, clean):
         batch = self._minimal_perturbations(
             model, images, model.v, clean.labels
         )
         self._not_converged.update_state(tf.cast(~batch.converged, "float32"))
+        increments = batch.increments
+        if self._rule.boundary == "dominant":
+            increments = _directions(increments)
         self.apply(
             model,
-            -_sum_where(batch.converged, batch.increments),
+            -_sum_where(batch.converged, increments),
             scale=model.ball.pixel_step(model.v.shape)
             * (1.0 - self._rule.momentum),
         )
@@ -508,6 +515,13 @@ def _over_devices(model, values):
         return values
     context = tf.distribute.get_replica_context()
     return context.all_reduce("sum", values)
+
+
+def _directions(increments):
+    """Increments at a length of 1 each; none stays none."""
+    axes = list(range(1, increments.shape.rank))
+    lengths = tf.sqrt(tf.reduce_sum(increments**2, axes, keepdims=True))
+    return tf.math.divide_no_nan(increments, lengths)
 
 
 def _sum_where(keep, values):
