@@ -51,6 +51,7 @@ RECIPES = {
     "gentle": {"robustness": 0.25},
     "hard": {"robustness": 0.75},
     "half the learning rate": {"learning_rate": 1e-4},
+    "twice the learning rate": {"learning_rate": 4e-4},
     PAPERS: {},
 }
 # What differs from its default recipe, in ways that it does not offer.
