@@ -41,7 +41,7 @@ class _JudgeAt(keras.callbacks.Callback):
 
 def quality(setup, budgets=None):
     images = setup.images
-    budgets = budgets or setup.size((500, 2000, 8000, 12800), (64, 128))
+    budgets = budgets or setup.size((500, 2000, 8000), (64, 128))
     seeds = range(setup.size(3, 1))
     labels = setup.labels(images.astype("float32"))
     results = {}  # (setting, budget): rates

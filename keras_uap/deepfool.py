@@ -237,7 +237,7 @@ class DeepFool:
             after another and for more than two candidates.
         confidence: Float of at least 0, by how many logits another class (the
             dominant one) must lead before an image counts as done. `None`
-            means 20 for the dominant boundary, 0 for the nearest.
+            means 10 for the dominant boundary, 0 for the nearest.
 
     Raises:
         ValueError: for arguments out of range, or a dominant boundary with
@@ -288,7 +288,7 @@ class DeepFool:
             momentum = 0.6 if dominant else 0.9
         check_number("momentum", momentum, least=0, below=1)
         if confidence is None:
-            confidence = 20.0 if dominant else 0.0
+            confidence = 10.0 if dominant else 0.0
         check_number("confidence", confidence, least=0, below=np.inf)
         self.num_candidates = num_candidates
         self.overshoot = overshoot

@@ -193,7 +193,7 @@ def test_dominant_boundary_within_a_fit(linear, images, make_uap):
     uap = make_uap(model, 100.0, value_range=None)
     uap.compile(keras_uap.DeepFool(step_size=0.04, momentum=0.0))
     history = uap.fit(images, batch_size=40, verbose=0).history
-    increments, _ = dominant_by_hand(model, images, labels, 20.0)
+    increments, _ = dominant_by_hand(model, images, labels, 10.0)
     # Each counts as a direction alone; some have a long way, some a short one.
     lengths = np.linalg.norm(increments.reshape(40, -1), axis=-1)
     assert lengths.max() > 1.2 * lengths.min() > 0
@@ -418,7 +418,7 @@ def test_what_a_rule_is_where_nothing_is_said():
         rule = keras_uap.DeepFool(**arguments)
         return rule.boundary, rule.confidence, rule.max_steps
 
-    assert settings() == ("dominant", 20.0, 1)
+    assert settings() == ("dominant", 10.0, 1)
     paper = ("nearest", 0.0, 50)
     assert settings(one_by_one=True) == paper
     assert settings(num_candidates=10) == paper
