@@ -111,7 +111,7 @@ def audit(
         value_range: Pair of floats, the pixel range that the classifier takes,
             or `None`. Pictures of a folder are brought to it.
         budget: `"quick"`, 4 runs of 2,000 model passes, or `"standard"`, 10
-            runs of 6,000 and one of 18,000.
+            runs of 6,000 and two of 18,000.
         seed: Integer; parts, orders and starts follow from it.
         from_logits: Boolean, whether the classifier returns logits. `None`
             finds out.
@@ -518,7 +518,8 @@ def _say_plan(say, judge, passes, notes, ball):
     least, most = min(passes), max(passes)
     each = f" of {least:,} model passes"
     if most > least:
-        each = f", {len(passes) - 1}{each} and one of {most:,},"
+        longer = passes.count(most)
+        each = f", {len(passes) - longer}{each} and {longer} of {most:,},"
     plan = (
         f"{len(passes)} attacks{each} on "
         f"{len(judge.images_to_fit)} images; {judge.num_select} others choose "

@@ -162,7 +162,9 @@ def test_a_perturbation_of_before_brings_one_longer_run(
 
 def test_the_longest_run_is_as_long_with_every_budget():
     longest = {
-        attacks.passes_of(attacks.LONGER, each) for each in BUDGETS.values()
+        attacks.passes_of(name, each)
+        for name in (attacks.LONGER, attacks.LONGER_FEATURES)
+        for each in BUDGETS.values()
     }
     assert longest == {18_000}
 
@@ -188,10 +190,13 @@ def test_a_run_that_fools_clearly_more_is_told(more, told):
         assert "30.0% of the one that the 20 others chose" in found[0]
 
 
-def test_standard_has_two_seeds_and_a_longer_run(cnn, many):
+def test_standard_has_two_seeds_and_longer_runs(cnn, many):
     audit = run(cnn(), many, budget="standard", norm="l2", epsilon=1, seed=3)
-    assert [r.seed for r in audit.runs] == [3] * 6 + [4] * 6 + [3]
-    assert audit.runs[-1].name == attacks.LONGER
+    assert [r.seed for r in audit.runs] == [3] * 6 + [4] * 6 + [3, 3]
+    longer = [attacks.LONGER, attacks.LONGER_FEATURES]
+    assert [r.name for r in audit.runs[-2:]] == longer
+    for each in audit.runs[-2:]:  # Of 300 passes.
+        assert 800 < each.passes <= 900
     assert {r.name for r in audit.runs} >= {"DeepFool", "data-free"}
     assert np.linalg.norm(audit.perturbation) <= 1.0
     assert "DeepFool" in str(audit)

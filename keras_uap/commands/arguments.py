@@ -39,7 +39,7 @@ def _audit(parser):
         choices=("quick", "standard"),
         default="standard",
         help="quick: 4 attacks of 2,000 model passes; standard: 10 of 6,000 "
-        "and one of 18,000, half an hour for a small model on two cores "
+        "and 2 of 18,000, half an hour for a small model on two cores "
         "(default: standard)",
     )
     add_class_names(parser)
