@@ -191,14 +191,14 @@ def _summary_rows(result, class_names):
 
 def _run_lines(result):
     lines = [
-        f"  {'run':<20}{'seed':>5}{'passes':>8}{'select':>9}"
+        f"  {'run':<26}{'seed':>5}{'passes':>8}{'select':>9}"
         f"{'held out':>10}{'95 % interval':>18}"
     ]
     for run in result.runs:
         low, high = run.fooling_interval
         mark = "*" if run == result.strongest else " "
         lines.append(
-            f"{mark} {run.name:<20}{run.seed:>5}{run.passes:>8}"
+            f"{mark} {run.name:<26}{run.seed:>5}{run.passes:>8}"
             f"{run.select_rate:>9.1%}{run.fooling_rate:>10.1%}"
             f"{f'{low:.1%} to {high:.1%}':>18}"
         )
