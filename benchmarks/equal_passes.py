@@ -20,6 +20,7 @@ import numpy as np
 import peers
 from common import BATCH, EPSILON, make_parser, say, tabulate
 
+import keras_uap
 from keras_uap.logits import features_function
 
 
@@ -46,7 +47,7 @@ def quality(setup, budgets=None):
     labels = setup.labels(images.astype("float32"))
     results = {}  # (setting, budget): rates
 
-    def ours(name, update, budgets, loss):
+    def ours(name, update, budgets, loss="crossentropy"):
         at = [budget // (2 * BATCH) for budget in budgets]
         for seed in seeds:
             keras.utils.set_random_seed(seed)
@@ -80,7 +81,6 @@ def quality(setup, budgets=None):
         'keras_uap, "lion", cross-entropy',
         lambda uap, batches: "lion",
         budgets,
-        "crossentropy",
     )
     for budget in budgets:  # Its steps depend on the length of the run.
         ours(
@@ -89,6 +89,7 @@ def quality(setup, budgets=None):
             [budget],
             "dominant",
         )
+        ours('keras_uap, "deepfool"', _deepfool, [budget])
     for name, steps in references(setup, labels):
         reference(name, steps)
     rows = []
@@ -112,6 +113,13 @@ def quality(setup, budgets=None):
         "these budgets. Cos-UAP has the rate of FG-UAP.",
         rows,
     )
+
+
+def _deepfool(uap, batches):
+    """As by its name, in steps that fall over so many batches."""
+    first = keras_uap.DeepFool.FIRST_STEP
+    falling = keras.optimizers.schedules.PolynomialDecay
+    return keras_uap.DeepFool(step_size=falling(first, batches, first / 100))
 
 
 def references(setup, labels):
