@@ -9,8 +9,8 @@ The embedded EfficientNet-Lite0, or the classifier in PATH, a `.keras` file
 that takes RGB images in 0 to 255 to logits; l-infinity norm, epsilon 10.
 FOLDER holds 224x224 crops named `<photograph>_<crop>.jpg`; without it the
 embedded photographs are used. Writes equal_passes.json and .md to DIR. Ours
-are the mean and range of --seeds (3) seeds, the references have one. `--quick` only
-checks that everything runs: its figures mean nothing.
+are the mean and range of --seeds (3) seeds, the references have one. `--quick`
+only checks that everything runs: its figures mean nothing.
 """
 
 import functools
