@@ -51,8 +51,8 @@ _TOGETHER = 32
 # What may be kept in memory: 3,500 colour pictures of 224x224.
 _MOST_BYTES = 2**29
 
-# Fewer pictures than this are varied: see `augmented`. With as many, varied ones
-# fool as often for the same work; with twice as many, less.
+# Fewer pictures than this are varied: see `augmented`. With as many, varied
+# ones fool as often for the same work; with twice as many, less.
 FEW = 500
 
 
