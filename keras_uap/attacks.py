@@ -13,7 +13,7 @@ import warnings
 import keras
 import numpy as np
 
-from keras_uap import datasets, progress
+from keras_uap import datasets, progress, updates
 from keras_uap.data_free import noise_images
 from keras_uap.deepfool import DeepFool
 from keras_uap.logits import features_function
@@ -154,8 +154,8 @@ class Attacker:
             pictures, passes, varied, seed, self._value_range
         )
         if loss is None:
-            falling = keras.optimizers.schedules.PolynomialDecay
-            uap.compile(DeepFool(step_size=falling(0.8, steps, 0.008)))
+            step_size = updates.falling(DeepFool.FIRST_STEP, steps)
+            uap.compile(DeepFool(step_size=step_size))
         else:
             step = {"step": _KNOWN_STEP} if name == KNOWN_START else {}
             uap.compile(uap.decaying_lion(steps, **step), loss=loss)

@@ -40,7 +40,8 @@ class Labeller:
     def __init__(self, classifier, image_shape, from_logits=None, images=None):
         self._classifier = classifier
         self._features_functions = {}
-        self._image_shape = tuple(image_shape)
+        self._compiled_features = {}
+        self._image_shape = image_shape
         # From a tensor of images to logits, to be differentiated or compiled.
         self.logits = logits_function(classifier, from_logits, images)
         self._compiled = compile_logits(self.logits, image_shape)
@@ -73,18 +74,21 @@ class Labeller:
 
     def num_features(self, layer=None):
         """How many features an image has; `None` if that is not known."""
-        return self._traced_features(layer).outputs[0].shape[-1]
+        traced = self._features(layer).get_concrete_function()
+        return traced.outputs[0].shape[-1]
 
-    def _traced_features(self, layer):
-        compiled = compile_logits(
-            self.features_function(layer), self._image_shape
-        )
-        return compiled.get_concrete_function()
+    def _features(self, layer):
+        """`features_function`, compiled; traced once, as the logits are."""
+        if layer not in self._compiled_features:
+            self._compiled_features[layer] = compile_logits(
+                self.features_function(layer), self._image_shape
+            )
+        return self._compiled_features[layer]
 
     def labels_and_features(self, images, layer=None, batch_size=32, verbose=0):
         """Integer labels `(n,)` and features `(n, d)` of an array."""
         features, logits = predict_logits(
-            self._traced_features(layer), images, None, batch_size, verbose
+            self._features(layer), images, None, batch_size, verbose
         )
         return logits.argmax(axis=-1), features
 

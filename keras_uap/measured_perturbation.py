@@ -72,7 +72,7 @@ class MeasuredPerturbation(PerturbationModel):
     def test_step(self, data):
         images, clean, labels = self._unpack(data)
         if clean is None:
-            clean = batches.Clean(self._predicted(images))
+            clean = self._look(images)
         predicted = self._predicted(self.perturbed(images))
         return self.for_workers(self._measure(clean.labels, predicted, labels))
 
@@ -96,6 +96,14 @@ class MeasuredPerturbation(PerturbationModel):
 
     def on_one_batch(self, x, y, sample_weight):
         self.build_for_source(batches.source(x, y))
+
+    def _look(self, images, with_features=False, layer=None):
+        """What the classifier makes of clean images, `Clean`: one forward."""
+        if not with_features:
+            return batches.Clean(self._predicted(images))
+        look = self.labeller.features_function(layer)
+        features, logits = look(images)
+        return batches.Clean(tf.argmax(logits, axis=-1), features)
 
     def _predicted(self, images):
         return tf.argmax(self.labeller.logits(images), axis=-1)

@@ -224,9 +224,9 @@ class UniversalPerturbation(MeasuredPerturbation):
     def train_step(self, data):
         images, clean, labels = self._unpack(data)
         passes = tf.constant(0)
-        wanting = self._update.needs_features
-        if clean is None or (wanting and clean.features is None):
-            clean = self._update.look(self, images)
+        wanted = self._update.needs_features
+        if clean is None or (wanted and clean.features is None):
+            clean = self._look(images, wanted, self._update.layer)
             passes += tf.size(clean.labels)
         step = self._update(self, images, clean)
         self._model_passes.update_state(passes + step.passes)

@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_uap import losses
-from keras_uap.batches import Clean, new_seed
+from keras_uap.batches import new_seed
 from keras_uap.deepfool import DeepFool
 from keras_uap.keras_private import averages
 from keras_uap.logits import features_function
@@ -112,21 +112,13 @@ class Update:
             model: `UniversalPerturbation`, with `v`, `ball`, `value_range`,
                 `target` and `labeller`.
             images: Float32 tensor `(n, H, W, C)`, clean.
-            clean: `Clean`: their clean predictions as `labels`, an integer
-                tensor `(n,)`, and `features` if it needs them.
+            clean: `batches.Clean`: their clean predictions as `labels`, an
+                integer tensor `(n,)`, and `features` if it needs them.
 
         Returns:
             A `Step`.
         """
         raise NotImplementedError
-
-    def look(self, model, images):
-        """What the classifier makes of clean images, `Clean`: one forward."""
-        if not self.needs_features:
-            return Clean(tf.argmax(model.labeller.logits(images), axis=-1))
-        look = model.labeller.features_function(self.layer)
-        features, logits = look(images)
-        return Clean(tf.argmax(logits, axis=-1), features)
 
     def build(self, model):
         """Called when the size of the images, or another mask, is known."""
@@ -363,7 +355,8 @@ class WholeBatchDeepFool(_DeepFoolUpdate):
         self._not_converged.update_state(tf.cast(~batch.converged, "float32"))
         increments = batch.increments
         if self._rule.boundary == "dominant":
-            increments = _directions(increments)
+            axes = list(range(1, increments.shape.rank))
+            increments = tf.math.l2_normalize(increments, axes)
         self.apply(
             model,
             -_sum_where(batch.converged, increments),
@@ -465,9 +458,12 @@ def strongest(ball, target=None, loss=None):
 
 def decaying_lion(step, batches):
     """Sign steps that begin at `step` and fall in a line to a hundredth."""
-    return keras.optimizers.Lion(
-        keras.optimizers.schedules.PolynomialDecay(step, batches, step / 100)
-    )
+    return keras.optimizers.Lion(falling(step, batches))
+
+
+def falling(step, batches):
+    """A schedule as of `FallingSteps`, where the number of batches is known."""
+    return keras.optimizers.schedules.PolynomialDecay(step, batches, step / 100)
 
 
 def get_optimizer(optimizer, falling=None):
@@ -515,13 +511,6 @@ def _over_devices(model, values):
         return values
     context = tf.distribute.get_replica_context()
     return context.all_reduce("sum", values)
-
-
-def _directions(increments):
-    """Increments at a length of 1 each; none stays none."""
-    axes = list(range(1, increments.shape.rank))
-    lengths = tf.sqrt(tf.reduce_sum(increments**2, axes, keepdims=True))
-    return tf.math.divide_no_nan(increments, lengths)
 
 
 def _sum_where(keep, values):
