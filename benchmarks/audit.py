@@ -31,7 +31,7 @@ import time
 
 import keras
 import numpy as np
-from common import fashion_mnist, say
+from common import fashion_mnist, load_classifier, say
 from PIL import Image
 
 import keras_uap
@@ -250,10 +250,7 @@ def main():
         images, groups = photographs(options)
         paths = options.classifier or [None]
         for path in paths:
-            if path is None:
-                classifier = samples.load_classifier()
-            else:
-                classifier = keras.models.load_model(path, compile=False)
+            classifier = load_classifier(path)
             rows.append(compare(classifier, images, groups, 10.0, options))
     if options.json:
         pathlib.Path(options.json).write_text(

@@ -142,6 +142,16 @@ def fashion_mnist(*splits):
     return parts
 
 
+def load_classifier(path=None):
+    """The embedded classifier, or that of a `.keras` file.
+
+    It takes 224x224 RGB images in 0 to 255 and returns logits.
+    """
+    if path is None:
+        return samples.load_classifier()
+    return keras.saving.load_model(path, compile=False)
+
+
 # Measuring --------------------------------------------------------------------
 
 
@@ -236,8 +246,7 @@ class Setup:
         photos: Path of a folder of crops, or None.
         repeats: Integer, timed runs of which the median counts.
         quick: Boolean, whether only to check that everything runs.
-        path: Path of a `.keras` file, a classifier that returns logits, or
-            None for the embedded one.
+        path: Path of a `.keras` file of a classifier, or None.
     """
 
     photos: str | None
@@ -246,10 +255,7 @@ class Setup:
     path: str | None = None
 
     def __post_init__(self):
-        if self.path is None:
-            self.classifier = samples.load_classifier()
-        else:
-            self.classifier = keras.saving.load_model(self.path, compile=False)
+        self.classifier = load_classifier(self.path)
         self.logits = keras_uap.logits_function(self.classifier, True)
         self.images, self.held_out, self.groups = load_split(
             self.photos, self.size(1000, 32), self.size(300, 16)
@@ -322,17 +328,17 @@ def make_parser(text):
     return parser
 
 
-def tabulate(options, *parts):
+def tabulate(options, *parts, path=None):
     """Makes tables, and writes them to files named as the script is.
 
     Args:
         options: What a parser of `make_parser` has parsed.
         *parts: Functions of the `Setup`. Each returns a title, the text above
             its table, and the table's rows, one dictionary each.
+        path: As for `Setup`.
     """
     options.output.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(0)
-    path = getattr(options, "classifier", None)
     setup = Setup(options.photos, options.repeats, options.quick, path)
     report = {"about": about(options, setup), "parts": []}
     for part in parts:

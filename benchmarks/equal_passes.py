@@ -21,6 +21,7 @@ import peers
 from common import BATCH, EPSILON, make_parser, say, tabulate
 
 import keras_uap
+from keras_uap import updates
 from keras_uap.logits import features_function
 
 
@@ -118,8 +119,7 @@ def quality(setup, budgets=None, seeds=3):
 def _deepfool(uap, batches):
     """As by its name, in steps that fall over so many batches."""
     first = keras_uap.DeepFool.FIRST_STEP
-    falling = keras.optimizers.schedules.PolynomialDecay
-    return keras_uap.DeepFool(step_size=falling(first, batches, first / 100))
+    return keras_uap.DeepFool(step_size=updates.falling(first, batches))
 
 
 def references(setup, labels):
@@ -173,14 +173,16 @@ def references(setup, labels):
 
 def main():
     parser = make_parser(__doc__)
-    parser.add_argument("--classifier", metavar="PATH")
-    parser.add_argument("--budgets", type=int, nargs="+")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--classifier", metavar="PATH", help="a .keras file")
+    parser.add_argument(
+        "--budgets", type=int, nargs="+", help="model passes to judge after"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="runs of ours")
     options = parser.parse_args()
     part = functools.partial(
         quality, budgets=options.budgets, seeds=options.seeds
     )
-    tabulate(options, part)
+    tabulate(options, part, path=options.classifier)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,8 @@ ROWS = [
         keras_uap.DeepFool(momentum=0.9),
         **THOUSAND,
     ),
-    # About 6,000 model passes; those of varied images have a third more.
+    # About 6,000 model passes. A varied image takes three, as its clean
+    # prediction is found each time.
     *(
         row
         for source, counts in (

@@ -41,7 +41,6 @@ from keras_uap import (
     datasets,
     hardening,
     progress,
-    samples,
 )
 
 PAPERS = "as in the paper"
@@ -211,10 +210,7 @@ def run(name, options):
     pictures, parts = common.load_three_parts(
         options.photos, options.images, options.held_out, options.seed
     )
-    if options.classifier is None:
-        classifier = samples.load_classifier()
-    else:
-        classifier = keras.saving.load_model(options.classifier, compile=False)
+    classifier = common.load_classifier(options.classifier)
     before = before_audit(classifier, pictures, parts, options)
     if name in RECIPES and name != PAPERS:
         result = hardening.harden_pictures(

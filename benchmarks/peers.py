@@ -13,6 +13,8 @@ import numpy as np
 import tensorflow as tf
 from common import HIGH, LOW
 
+from keras_uap.logits import predict_logits
+
 
 class RaceOver(Exception):
     """Raised inside a peer that has no way of its own to be stopped."""
@@ -363,12 +365,7 @@ def cosine_adam(outputs, images, epsilon, rng, rate, batch_size=32):
             loss = tf.reduce_mean(tf.reduce_sum(clean * perturbed, axis=-1))
         return tape.gradient(loss, v)
 
-    clean = np.concatenate(
-        [
-            directions(images[start : start + batch_size]).numpy()
-            for start in range(0, len(images), batch_size)
-        ]
-    )
+    clean = predict_logits(directions, images, batch_size=batch_size)
     passes = 0
     while True:
         order = rng.permutation(len(images))
