@@ -17,7 +17,8 @@ beside the hardened classifier. One that is there is not run again, unless
 --photos the embedded photographs are used.
 
 `--passes` attacks what is kept once more, by the dominant label and with so
-many model passes, and prints what that fools: would more work find more?
+many model passes, along the gradients as they are and smoothed, and prints what
+that fools: would more work find more?
 
 "fooled" is the rate of the strongest, chosen on other crops; "any" that of the
 run that fools most of the held-out ones, "anew" the same of those that neither
@@ -249,8 +250,8 @@ def run(name, options):
     ).to_dict()
 
 
-def attack_kept(name, options, before, pictures, parts):
-    """Reports of one longer attack: who is fooled, who agrees with before."""
+def attack_kept(name, attack, options, before, pictures, parts):
+    """A row of one longer attack: who is fooled, who agrees with before."""
     classifier = keras.saving.load_model(
         kept(name, options, ".keras"), compile=False
     )
@@ -265,10 +266,10 @@ def attack_kept(name, options, before, pictures, parts):
         progress.silent,
     )
     # Another order of the crops than those of the quick audit.
-    attack = attacker.run("dominant", options.seed + 1, options.passes)[0]
+    (found,) = attacker.run(attack, options.seed + 1, options.passes)
     report = analysis.fooling_report(
         classifier,
-        attack.v,
+        found.v,
         pictures.images[held_out],
         groups=pictures.groups[held_out],
         value_range=(common.LOW, common.HIGH),
@@ -279,6 +280,7 @@ def attack_kept(name, options, before, pictures, parts):
     low, high = report.fooling_interval
     return [
         name,
+        attack,
         f"{report.fooling_rate:.1%}",
         f"{low:.0%} to {high:.0%}",
         f"{robust.mean():.1%}",
@@ -293,12 +295,14 @@ def attack_all(names, options):
     )
     before = pickle.loads(kept("before", options, ".pickle").read_bytes())
     passes = f"fooled, {options.passes:,} passes"
-    columns = ["recipe", passes, "95 %", "robust agreement", "random signs"]
+    columns = ["recipe", "attack", passes, "95 %"]
+    columns += ["robust agreement", "random signs"]
     print(f"| {' | '.join(columns)} |")
     print("|---" * len(columns) + "|")
     for name in names:
-        cells = attack_kept(name, options, before, pictures, parts)
-        print(f"| {' | '.join(cells)} |", flush=True)
+        for attack in ("dominant", attacks.SMOOTH):
+            cells = attack_kept(name, attack, options, before, pictures, parts)
+            print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def row(name, values):

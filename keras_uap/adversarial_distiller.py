@@ -26,6 +26,7 @@ Reference:
 """
 
 import collections
+import functools
 
 import keras
 import numpy as np
@@ -50,6 +51,7 @@ from keras_uap.pixels import (
     same_shape,
 )
 from keras_uap.saving import WholeFiles, not_compiled, random_state_kept
+from keras_uap.smoothing import refuse_no_images, smoothed
 
 # What images are to be given: probabilities `(n, num_classes)` at a
 # temperature, and labels `(n,)`.
@@ -115,6 +117,10 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
             `None` starts from zero.
         pool_size: Integer, the number of perturbations. They take turns, a
             batch each: a classifier that sees but one learns that one.
+        smoothing: Float, or one for each perturbation of the pool: the standard
+            deviation in pixels of a Gaussian over height and width that
+            smooths what a step climbs; 0 for none. A classifier that sees none
+            but fine patterns stays open to coarse ones.
         class_wise: Boolean, one perturbation for each class instead: an image
             is shown with that of its label, and every batch moves those of
             the labels in it. It takes the memory of `num_classes` images.
@@ -153,6 +159,7 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         perturbation=None,
         pool_size=None,
         class_wise=False,
+        smoothing=0.0,
         **kwargs,
     ):
         if not isinstance(classifier, keras.Layer):
@@ -199,6 +206,7 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         # Of class-wise ones the number is known when the model is built.
         self.pool_size = pool_size or 1
         self.class_wise = bool(class_wise)
+        self.smoothing = _as_smoothing(smoothing, self.pool_size)
         self._initial = initial
         self.classifier = classifier
         self.teacher = _copy(classifier)
@@ -229,6 +237,8 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         if self.built:
             return
         shape = tuple(input_shape[1:])
+        if any(self.smoothing):
+            refuse_no_images(shape, max(self.smoothing))
         some = np.zeros((1, *shape), "float32")
         for model in (self.classifier, self.teacher):
             if not model.built:
@@ -369,7 +379,7 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
             *gradients, uphill = tape.gradient(scaled, [*variables, v])
         self.optimizer.apply(gradients, variables)
         # Those of labels that the batch lacks have no slope, and stay.
-        uphill = tf.convert_to_tensor(uphill)
+        uphill = self._smoothed(tf.convert_to_tensor(uphill), turns[0])
         v = climbed(v, uphill, self.ball, self.step_size)
         self.v.assign(
             tf.tensor_scatter_nd_update(
@@ -383,6 +393,12 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         if self.class_wise:
             return tf.range(self.pool_size)
         return (self._batch() % self.pool_size)[tf.newaxis]
+
+    def _smoothed(self, uphill, turn):
+        if len(set(self.smoothing)) == 1:
+            return smoothed(uphill, self.smoothing[0])
+        ways = [functools.partial(smoothed, uphill, s) for s in self.smoothing]
+        return tf.switch_case(turn, ways)
 
     def _shown(self, v, targets):
         """The perturbation that each image is shown with, or that of all."""
@@ -524,6 +540,7 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
                 "from_logits": self.from_logits,
                 "pool_size": None if self.class_wise else self.pool_size,
                 "class_wise": self.class_wise,
+                "smoothing": list(self.smoothing),
             }
         )
         return config
@@ -573,6 +590,20 @@ def _as_objective(objective):
             "'dominant', 'crossentropy', 'margin' or None."
         )
     return objective
+
+
+def _as_smoothing(smoothing, pool_size):
+    """A tuple of a float for each perturbation of a pool."""
+    several = isinstance(smoothing, (list, tuple, np.ndarray))
+    each = tuple(smoothing) if several else (smoothing,) * pool_size
+    for sigma in each:
+        check_number("smoothing", sigma, least=0, below=np.inf)
+    if len(each) != pool_size:
+        raise ValueError(
+            "smoothing must be a number, or one for each perturbation. "
+            f"Received: {len(each)} numbers. Expected: {pool_size}."
+        )
+    return tuple(map(float, each))
 
 
 def _copy(classifier):

@@ -1,6 +1,7 @@
 """The attacks of an audit: one perturbation each, for a number of passes.
 
-They differ in what they minimise, in where they start and in their seed. Few
+They differ in what they minimise, in where they start, in whether what they
+follow is smoothed, and in their seed. Few
 pictures are varied, of many only as many are shown as the passes allow. A
 data-free start spends a quarter of its passes on images without content, and
 goes on from what they gave.
@@ -17,6 +18,7 @@ from keras_uap import datasets, progress, updates
 from keras_uap.data_free import noise_images
 from keras_uap.deepfool import DeepFool
 from keras_uap.logits import features_function
+from keras_uap.smoothing import coarse
 from keras_uap.universal_perturbation import UniversalPerturbation
 
 BATCH = 16
@@ -31,6 +33,10 @@ KNOWN_START = "transferred start"
 LONGER = "dominant, longer"
 # With more work this objective leads, where features can be seen.
 LONGER_FEATURES = "features+dominant, longer"
+# Coarse patterns, which hardened classifiers are open to: of one, this fooled
+# 54 % with 6,000 passes, the same without smoothing 37, and 51 with 18,000.
+SMOOTH = "dominant, smooth"
+SMOOTH_LONGER = "dominant, smooth, longer"
 # The loss of each run; DeepFool has none.
 LOSSES = {
     "dominant": "dominant",
@@ -39,15 +45,20 @@ LOSSES = {
     "DeepFool": None,
     DATA_FREE_START: "dominant",
 }
-_LONGER = {LONGER: "dominant", LONGER_FEATURES: "features+dominant"}
+_LONGER = {
+    LONGER: "dominant",
+    LONGER_FEATURES: "features+dominant",
+    SMOOTH_LONGER: "dominant",
+}
+# What a hardened classifier is tried with, whatever the budget.
+FOR_HARDENED = (LONGER, SMOOTH_LONGER)
 # The first steps from a perturbation of before, as a share of epsilon: longer
 # ones lose it before they get anywhere.
 _KNOWN_STEP = 0.02
 # This share of a run's passes goes to images without content.
 _NOISE_SHARE = 0.25
 
-# The longer runs take so many times the passes. Where a budget lacks `LONGER`,
-# a hardened classifier has it all the same.
+# The longer runs take so many times the passes.
 Budget = collections.namedtuple(
     "Budget", ["passes", "runs", "longer"], defaults=[3]
 )
@@ -58,6 +69,7 @@ BUDGETS = {
             ("dominant", 0),
             ("features+dominant", 0),
             ("DeepFool", 0),
+            (SMOOTH, 0),
             (DATA_FREE_START, 0),
         ],
         longer=9,
@@ -66,7 +78,9 @@ BUDGETS = {
         6000,
         [
             *((name, i) for i in (0, 1) for name in LOSSES),
-            *((name, 0) for name in _LONGER),
+            (SMOOTH, 0),
+            (LONGER, 0),
+            (LONGER_FEATURES, 0),
         ],
     ),
 }
@@ -158,7 +172,14 @@ class Attacker:
             uap.compile(DeepFool(step_size=step_size))
         else:
             step = {"step": _KNOWN_STEP} if name == KNOWN_START else {}
-            uap.compile(uap.decaying_lion(steps, **step), loss=loss)
+            smoothing = 0.0
+            if name in (SMOOTH, SMOOTH_LONGER):
+                smoothing = coarse(self._images.shape[1:])
+            uap.compile(
+                uap.decaying_lion(steps, **step),
+                loss=loss,
+                smoothing=smoothing,
+            )
         spending = _Spending(passes - clean, self._say)
         with warnings.catch_warnings():
             # The audit has said it.
@@ -240,14 +261,29 @@ class _Spending(keras.callbacks.Callback):
             self.model.keep("all passes spent")
 
 
-def possible_runs(classifier, budget):
-    """The runs of a budget that the classifier allows; what was left out."""
+def possible_runs(classifier, budget, hardened, image_shape):
+    """The runs that a classifier and its images allow; what was left out.
+
+    Args:
+        classifier: Keras model.
+        budget: `Budget`.
+        hardened: Boolean, whether there is a perturbation of before.
+        image_shape: Tuple `(H, W, C)`; signals have no height.
+
+    Returns:
+        A list of pairs `(name, offset of the seed)`, and one of sentences.
+    """
+    runs, left_out = list(budget.runs), []
+    if hardened:
+        more = [(name, 0) for name in FOR_HARDENED]
+        runs = [(KNOWN_START, 0), *runs, *(r for r in more if r not in runs)]
+    if len(image_shape) != 3:
+        runs = [run for run in runs if "smooth" not in run[0]]
     try:
         features_function(classifier)
     except ValueError as error:
         # Without what `layer=` would mend: an audit has nothing to tune.
         why = str(error).split(". ")[0]
-        left_out = f"The runs on features were left out. {why}."
-        runs = [run for run in budget.runs if "features" not in run[0]]
-        return runs, [left_out]
-    return list(budget.runs), []
+        left_out = [f"The runs on features were left out. {why}."]
+        runs = [run for run in runs if "features" not in run[0]]
+    return runs, left_out

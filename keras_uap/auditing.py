@@ -37,8 +37,6 @@ from keras_uap import analysis, attacks, batches, datasets
 from keras_uap.analysis.report import TOO_FEW
 from keras_uap.attacks import (
     DATA_FREE,
-    KNOWN_START,
-    LONGER,
     Attacker,
     passes_of,
     possible_runs,
@@ -110,7 +108,7 @@ def audit(
         norm: `"linf"` or `"l2"`.
         value_range: Pair of floats, the pixel range that the classifier takes,
             or `None`. Pictures of a folder are brought to it.
-        budget: `"quick"`, 4 runs of 2,000 model passes, or `"standard"`, 10
+        budget: `"quick"`, 5 runs of 2,000 model passes, or `"standard"`, 11
             runs of 6,000 and two of 18,000.
         seed: Integer; parts, orders and starts follow from it.
         from_logits: Boolean, whether the classifier returns logits. `None`
@@ -190,8 +188,9 @@ def audit_pictures(
         parts: Three integer arrays, the indices of the pictures to fit, to
             select and to measure on. `None` splits them.
         known: Array `(H, W, C)`, a perturbation found before, of another
-            classifier, which is tried too, and started from; then the run of
-            18,000 passes belongs to every budget. Or `None`.
+            classifier, which is tried too, and started from; then the runs of
+            18,000 passes with which a hardened classifier is tried belong to
+            every budget. Or `None`.
         batch_size: Integer, of the forward passes that measure.
 
     Returns:
@@ -215,10 +214,8 @@ def audit_pictures(
         say,
     )
     allowed = attacks.BUDGETS[budget]
-    runs, notes = possible_runs(classifier, allowed)
-    if known is not None:
-        longer = [] if (LONGER, 0) in runs else [(LONGER, 0)]
-        runs = [(KNOWN_START, 0), *runs, *longer]
+    shape = pictures.images.shape[1:]
+    runs, notes = possible_runs(classifier, allowed, known is not None, shape)
     notes += attacker.notes
     passes = [passes_of(name, allowed) for name, _ in runs]
     _say_plan(say, judge, passes, notes, ball)

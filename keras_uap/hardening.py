@@ -409,8 +409,8 @@ def compared(before, after, pictures, held_out, **training):
     def accuracy(answers):
         return None if labels is None else float(np.mean(answers == labels))
 
-    def rate(name):
-        return max(run.fooling_rate for run in after.runs if run.name == name)
+    def rate(*names):
+        return max(run.fooling_rate for run in after.runs if run.name in names)
 
     # What comes from gradients of the hardened classifier alone. Compared on
     # the same pictures with those that do not, it is not chosen on others.
@@ -431,7 +431,7 @@ def compared(before, after, pictures, held_out, **training):
         transferred_rate=rate(attacks.KNOWN),
         data_free_rate=rate(attacks.DATA_FREE),
         fresh_rate=fresh,
-        longer_rate=rate(attacks.LONGER),
+        longer_rate=rate(*attacks.FOR_HARDENED),
         accuracy_before=accuracy(answers),
         accuracy=accuracy(after.report.clean_labels),
         robust_accuracy=accuracy(after.report.perturbed_labels),

@@ -35,7 +35,7 @@ class Hardening(Result):
         fresh_rate: The same for those found on pictures against the hardened
             classifier, with no start from the one of before: of them, the one
             that fools most.
-        longer_rate: The same for the one of most work.
+        longer_rate: The same for those of most work.
         accuracy_before, accuracy, robust_accuracy: Shares that get the label
             given: without attack before and after, and under the strongest
             attack after. `None` without labels.

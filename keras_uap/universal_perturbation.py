@@ -130,6 +130,7 @@ class UniversalPerturbation(MeasuredPerturbation):
         run_eagerly=False,
         steps_per_execution=1,
         jit_compile=False,
+        smoothing=0.0,
     ):
         """Chooses the update: what one batch does to the perturbation.
 
@@ -147,18 +148,25 @@ class UniversalPerturbation(MeasuredPerturbation):
             run_eagerly: Boolean, as in Keras.
             steps_per_execution: Integer, as in Keras.
             jit_compile: Boolean, as in Keras.
+            smoothing: Float, the standard deviation in pixels of a Gaussian
+                over height and width that smooths what each step follows; 0
+                for none. A hardened classifier is often open to coarse
+                patterns that steps along its bare gradients do not find; an
+                ordinary one is fooled less by them.
 
         Raises:
             TypeError: if `optimizer` or `loss` is of another kind.
-            ValueError: for an unknown name, or `jit_compile=True` with
-                DeepFool.
+            ValueError: for an unknown name, a negative `smoothing`, or
+                `jit_compile=True` with DeepFool.
         """
         check_flag("run_eagerly", run_eagerly)
         check_whole("steps_per_execution", steps_per_execution, 1)
         if jit_compile != "auto":
             check_flag("jit_compile", jit_compile)
         with self.distribute_strategy.scope():
-            update = updates.get(optimizer, loss, self.target is not None)
+            update = updates.get(
+                optimizer, loss, self.target is not None, smoothing
+            )
         update.refuse(self.target, jit_compile)
         if self.built:
             update.build(self)
@@ -175,6 +183,7 @@ class UniversalPerturbation(MeasuredPerturbation):
             "run_eagerly": run_eagerly,
             "steps_per_execution": steps_per_execution,
             "jit_compile": jit_compile if update.with_xla else False,
+            "smoothing": update.smoothing,
         }
         if self.built:
             self.build_optimizer()

@@ -24,10 +24,12 @@ import tensorflow as tf
 
 from keras_uap import losses
 from keras_uap.batches import new_seed
+from keras_uap.checks import check_number
 from keras_uap.deepfool import DeepFool
 from keras_uap.keras_private import averages
 from keras_uap.logits import features_function
 from keras_uap.pixels import apply_perturbation, clip_to_range
+from keras_uap.smoothing import refuse_no_images, smoothed
 
 # The labels `(n,)` of the perturbed images before the update, and the forwards
 # and backwards of one image that it took.
@@ -89,6 +91,8 @@ class Update:
         needs_features: Boolean, whether it wants the features of the clean
             images, too.
         layer: String, the layer that gives them, or `None`.
+        smoothing: Float, the standard deviation in pixels of the Gaussian that
+            smooths what a step follows; 0 for none.
     """
 
     on_several_devices = True
@@ -96,6 +100,7 @@ class Update:
     with_target = True
     needs_features = False
     layer = None
+    smoothing = 0.0
 
     def __init__(self, optimizer=None, falling=None):
         if optimizer is None:
@@ -122,6 +127,8 @@ class Update:
 
     def build(self, model):
         """Called when the size of the images, or another mask, is known."""
+        if self.smoothing:
+            refuse_no_images(model.v.shape, self.smoothing)
 
     def begin(self, model, epochs, count_batches):
         """Called when a fit begins.
@@ -173,6 +180,7 @@ class Update:
         A mean absolute value of 1 where `v` may live makes learning rates
         pixels, whatever the loss, the classifier and the batch size.
         """
+        gradient = smoothed(gradient, self.smoothing)
         if model.mask is not None:
             gradient = gradient * model.mask
         # On several devices the images of all of them make one batch. The
@@ -223,6 +231,7 @@ class GradientUpdate(Update):
         self.metrics = [self._loss_mean, self._no_gradient]
 
     def build(self, model):
+        super().build(model)
         if self.needs_features:
             # Here, and not after the clean predictions, it says if it cannot.
             features_function(model.classifier, self.layer)
@@ -409,7 +418,7 @@ class OneByOneDeepFool(_DeepFoolUpdate):
         return Step(predicted.stack(), passes)
 
 
-def get(optimizer, loss="crossentropy", targeted=False):
+def get(optimizer, loss="crossentropy", targeted=False, smoothing=0.0):
     """Returns the update for what `compile` got.
 
     Args:
@@ -417,12 +426,25 @@ def get(optimizer, loss="crossentropy", targeted=False):
             `"decaying_lion"`, or an `Update`.
         loss: What `keras_uap.losses.get` takes, for gradient updates.
         targeted: Boolean, whether the loss is to reach the class.
+        smoothing: Float, see `Update`.
 
     Raises:
         TypeError: if one of them is of another kind.
-        ValueError: for an unknown name.
+        ValueError: for an unknown name, or smoothing where no step follows
+            all images.
     """
-    loss = losses.get(loss, targeted)
+    check_number("smoothing", smoothing, least=0, below=np.inf)
+    update = _get(optimizer, losses.get(loss, targeted))
+    if smoothing and isinstance(update, OneByOneDeepFool):
+        raise ValueError(
+            f"{update.name} cannot smooth: every increment is added whole. "
+            f"Received: smoothing={smoothing}. Use whole batches, or 0."
+        )
+    update.smoothing = float(smoothing)
+    return update
+
+
+def _get(optimizer, loss):
     if isinstance(optimizer, Update):
         return optimizer
     falling = None

@@ -256,11 +256,12 @@ def test_each_class_has_a_first_step(norm, images):
 
 
 def test_a_pool_survives_saving(images, tmp_path):
-    defence = make(models.cnn(), pool_size=2)
+    defence = make(models.cnn(), pool_size=2, smoothing=[0, 1.5])
     fit(defence, images)
     defence.save(tmp_path / "defence.keras")
     loaded = keras.saving.load_model(tmp_path / "defence.keras")
     assert loaded.pool_size == 2
+    assert loaded.smoothing == (0.0, 1.5)
     np.testing.assert_array_equal(loaded.perturbation, defence.perturbation)
 
 
@@ -491,6 +492,9 @@ class Unsaved(keras.Model):
             "outside the ball",
         ),
         ({"objective": "features"}, ValueError, "needs features"),
+        ({"smoothing": -1}, ValueError, "smoothing"),
+        ({"smoothing": [1.0, 2.0]}, ValueError, "smoothing must be a number"),
+        ({"smoothing": [None]}, ValueError, "smoothing"),
     ],
 )
 def test_wrong_arguments(changes, error, says):

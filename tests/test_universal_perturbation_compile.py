@@ -15,6 +15,9 @@ import tensorflow as tf
         ("optimizer", keras.optimizers.Lion, TypeError),
         ("loss", "mse", ValueError),
         ("loss", keras.losses.mean_squared_error, TypeError),
+        ("smoothing", -1.0, ValueError),
+        ("smoothing", float("inf"), ValueError),
+        ("smoothing", "2", ValueError),
     ],
 )
 def test_bad_compile(argument, value, error, linear, make_uap):

@@ -38,7 +38,7 @@ def _audit(parser):
         "--budget",
         choices=("quick", "standard"),
         default="standard",
-        help="quick: 4 attacks of 2,000 model passes; standard: 10 of 6,000 "
+        help="quick: 5 attacks of 2,000 model passes; standard: 11 of 6,000 "
         "and 2 of 18,000, half an hour for a small model on two cores "
         "(default: standard)",
     )
