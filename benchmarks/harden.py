@@ -56,7 +56,8 @@ RECIPES = {
 }
 # What differs from its default recipe, in ways that it does not offer.
 CHANGES = {
-    "one perturbation": {"pool_size": 1},
+    "one perturbation": {"pool_size": 1, "smoothing": 0.0},
+    "fine patterns alone": {"smoothing": 0.0},
     "it climbs the dominant objective": {"objective": "dominant"},
     "random starts every 32 batches": {"restart_every": 32},
     "temperature 1": {"temperature": 1.0},
@@ -137,7 +138,8 @@ def changed_training(classifier, pictures, fit, seed, epochs, known, name):
             layer.trainable = False
     arguments = {
         "temperature": hardening.TEMPERATURE,
-        "pool_size": 2,
+        "pool_size": hardening.POOL_SIZE,
+        "smoothing": hardening.fine_and_coarse(pictures.images.shape[1:]),
         "seed": seed,
         **CHANGES[name],
     }
