@@ -116,8 +116,6 @@ def test_table_and_dictionary(hardened):
         for name in ("fooling_rate", "robust_agreement", "clean_accuracy"):
             assert f"{values[part][name]:.1%}" in text
     assert values["settings"]["epochs"] == 2
-    # One climbs fine patterns, the other coarse ones.
-    assert values["settings"]["smoothing"] == [0, 1]
     assert len(values["history"]["loss"]) == 2
     for name in ("fresh_rate", "longer_rate", "data_free_rate"):
         assert f"{values['after'][name]:.1%}" in text
