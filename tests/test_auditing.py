@@ -81,7 +81,7 @@ def test_one_perturbation_measured_on_what_nobody_saw(linear, many, all_runs):
         ("dominant", 0),
         ("features+dominant", 0),
         ("DeepFool", 0),
-        ("dominant, smooth", 0),
+        ("smooth", 0),
         ("data-free", 0),
         ("data-free start", 0),
     ]
