@@ -117,13 +117,12 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
             `None` starts from zero.
         pool_size: Integer, the number of perturbations. They take turns, a
             batch each: a classifier that sees but one learns that one.
-        smoothing: Float, or one for each perturbation of the pool: the standard
-            deviation in pixels of a Gaussian over height and width that
-            smooths what a step climbs; 0 for none. A classifier that sees none
-            but fine patterns stays open to coarse ones.
         class_wise: Boolean, one perturbation for each class instead: an image
             is shown with that of its label, and every batch moves those of
             the labels in it. It takes the memory of `num_classes` images.
+        smoothing: Float, or one for each perturbation of the pool: the standard
+            deviation in pixels of a Gaussian over height and width that
+            smooths what a step climbs; 0 for none.
         **kwargs: `name`, as for any Keras model.
 
     Attributes:
@@ -237,8 +236,7 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         if self.built:
             return
         shape = tuple(input_shape[1:])
-        if any(self.smoothing):
-            refuse_no_images(shape, max(self.smoothing))
+        refuse_no_images(shape, max(self.smoothing))
         some = np.zeros((1, *shape), "float32")
         for model in (self.classifier, self.teacher):
             if not model.built:

@@ -1,10 +1,9 @@
 """The attacks of an audit: one perturbation each, for a number of passes.
 
 They differ in what they minimise, in where they start, in whether what they
-follow is smoothed, and in their seed. Few
-pictures are varied, of many only as many are shown as the passes allow. A
-data-free start spends a quarter of its passes on images without content, and
-goes on from what they gave.
+follow is smoothed, and in their seed. Few pictures are varied, of many only as
+many are shown as the passes allow. A data-free start spends a quarter of its
+passes on images without content, and goes on from what they gave.
 """
 
 import collections

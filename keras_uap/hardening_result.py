@@ -35,7 +35,8 @@ class Hardening(Result):
         fresh_rate: The same for those found on pictures against the hardened
             classifier, with no start from the one of before: of them, the one
             that fools most.
-        longer_rate: The same for those of most work.
+        longer_rate: The same for those of most work: of them, the one that
+            fools most.
         accuracy_before, accuracy, robust_accuracy: Shares that get the label
             given: without attack before and after, and under the strongest
             attack after. `None` without labels.
@@ -166,7 +167,7 @@ class Hardening(Result):
         """A sentence on other attacks of the hardened classifier."""
         return (
             f"Of those found anew, the one that fools most fools "
-            f"{percent(self.fresh_rate)}, the one with most work "
+            f"{percent(self.fresh_rate)}, those with most work up to "
             f"{percent(self.longer_rate)}, one found without pictures "
             f"{percent(self.data_free_rate)}."
         )

@@ -1,11 +1,9 @@
 """Gradients that are smoothed before a perturbation follows them.
 
-From pixel to pixel the gradient of a few images is mostly noise, and the more
-so the more a classifier was hardened: sign steps along it cancel out. The mean
-over a neighbourhood has a direction, and so perturbations come out that the
-other way takes many times the work to find, or does not find. An ordinary
-classifier is open to fine patterns most of all: there smoothing costs (2,000
-passes on EfficientNet-Lite0 fooled 66 % instead of 86).
+Neighbouring pixels then move alike. Of hardened classifiers that finds
+perturbations that take several times the work along bare gradients. Of an
+ordinary one it costs: 2,000 passes on EfficientNet-Lite0 fooled 66 % instead of
+86. See `docs/harden.md`.
 
 Reference:
     - [Dong et al., 2019](https://arxiv.org/abs/1904.02884), who smooth the
@@ -42,13 +40,13 @@ def smoothed(gradients, sigma):
 
 
 def refuse_no_images(shape, sigma):
-    """Raises ValueError for perturbations without height and width.
+    """Raises ValueError for smoothing without height and width.
 
     Args:
         shape: Tuple, of one perturbation.
-        sigma: What was received.
+        sigma: Float, as for `smoothed`.
     """
-    if len(shape) != 3:
+    if sigma and len(shape) != 3:
         raise ValueError(
             "Smoothing is over height and width. Received: "
             f"smoothing={sigma:g}, for inputs of shape {tuple(shape)}. "

@@ -12,7 +12,8 @@ batch before:
   increment is added whole, and the next image starts from there.
 
 A new one is a subclass of `Update`, handed to `compile`. It owns its metrics
-and says what it can: run on several devices, with XLA, towards a target.
+and says what it can: run on several devices, with XLA, towards a target,
+with smoothed steps.
 """
 
 import collections
@@ -87,7 +88,8 @@ class Update:
     Attributes:
         name: String, what errors call it.
         metrics: List of `keras.metrics.Metric`, reported with each batch.
-        on_several_devices, with_xla, with_target: Booleans, what it can.
+        on_several_devices, with_xla, with_target, with_smoothing: Booleans,
+            what it can.
         needs_features: Boolean, whether it wants the features of the clean
             images, too.
         layer: String, the layer that gives them, or `None`.
@@ -98,6 +100,7 @@ class Update:
     on_several_devices = True
     with_xla = True
     with_target = True
+    with_smoothing = True
     needs_features = False
     layer = None
     smoothing = 0.0
@@ -127,8 +130,7 @@ class Update:
 
     def build(self, model):
         """Called when the size of the images, or another mask, is known."""
-        if self.smoothing:
-            refuse_no_images(model.v.shape, self.smoothing)
+        refuse_no_images(model.v.shape, self.smoothing)
 
     def begin(self, model, epochs, count_batches):
         """Called when a fit begins.
@@ -158,6 +160,11 @@ class Update:
             raise ValueError(
                 f"{self.name} cannot be compiled by XLA. Received: "
                 f"jit_compile=True. Pass False. {hint}"
+            )
+        if self.smoothing and not self.with_smoothing:
+            raise ValueError(
+                f"{self.name} has no steps of a whole batch to smooth. "
+                f"Received: smoothing={self.smoothing:g}. {hint}"
             )
         if replicas > 1 and not self.on_several_devices:
             raise ValueError(
@@ -379,6 +386,7 @@ class OneByOneDeepFool(_DeepFoolUpdate):
     """Algorithm 1 to the letter: every image starts from the last v."""
 
     on_several_devices = False
+    with_smoothing = False
 
     def __call__(self, model, images, clean):
         def add_increment(i, v, predicted, failed, passes):
@@ -430,16 +438,10 @@ def get(optimizer, loss="crossentropy", targeted=False, smoothing=0.0):
 
     Raises:
         TypeError: if one of them is of another kind.
-        ValueError: for an unknown name, or smoothing where no step follows
-            all images.
+        ValueError: for an unknown name, or a `smoothing` out of range.
     """
     check_number("smoothing", smoothing, least=0, below=np.inf)
     update = _get(optimizer, losses.get(loss, targeted))
-    if smoothing and isinstance(update, OneByOneDeepFool):
-        raise ValueError(
-            f"{update.name} cannot smooth: every increment is added whole. "
-            f"Received: smoothing={smoothing}. Use whole batches, or 0."
-        )
     update.smoothing = float(smoothing)
     return update
 
