@@ -16,9 +16,9 @@ beside the hardened classifier. One that is there is not run again, unless
 `--only` names it. So is the audit of before, which all recipes share. Without
 --photos the embedded photographs are used.
 
-`--passes` attacks what is kept once more, by the dominant label and with so
-many model passes, along the gradients as they are and smoothed, and prints what
-that fools: would more work find more?
+`--passes` attacks what is kept once more with so many model passes, by the
+dominant label and from coarse to fine, and prints what that fools: would more
+work find more?
 
 "fooled" is the rate of the strongest, chosen on other crops; "any" that of the
 run that fools most of the held-out ones, "anew" the same of those that neither
@@ -301,7 +301,7 @@ def attack_all(names, options):
     print(f"| {' | '.join(columns)} |")
     print("|---" * len(columns) + "|")
     for name in names:
-        for attack in ("dominant", attacks.SMOOTH):
+        for attack in ("dominant", attacks.COARSE):
             cells = attack_kept(name, attack, options, before, pictures, parts)
             print(f"| {' | '.join(cells)} |", flush=True)
 

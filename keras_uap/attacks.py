@@ -1,9 +1,10 @@
 """The attacks of an audit: one perturbation each, for a number of passes.
 
-They differ in what they minimise, in where they start, in whether what they
-follow is smoothed, and in their seed. Few pictures are varied, of many only as
-many are shown as the passes allow. A data-free start spends a quarter of its
-passes on images without content, and goes on from what they gave.
+They differ in what they minimise, in where they start, and in their seed. Few
+pictures are varied, of many only as many are shown as the passes allow. A
+data-free start spends a quarter of its passes on images without content, and
+goes on from what they gave. From coarse to fine, half of the passes follow
+smoothed gradients, and the rest go on from there along gradients as they are.
 """
 
 import collections
@@ -32,10 +33,9 @@ KNOWN_START = "transferred start"
 LONGER = "dominant, longer"
 # With more work this objective leads, where features can be seen.
 LONGER_FEATURES = "features+dominant, longer"
-# Coarse patterns, which hardened classifiers are open to: of one, this fooled
-# 54 % with 6,000 passes, the same without smoothing 37, and 51 with 18,000.
-SMOOTH = "smooth"
-SMOOTH_LONGER = "smooth, longer"
+# Hardened classifiers are open to coarse patterns, and from there to fine ones.
+COARSE = "coarse to fine"
+COARSE_LONGER = "coarse to fine, longer"
 # The loss of each run; DeepFool has none.
 LOSSES = {
     "dominant": "dominant",
@@ -47,15 +47,19 @@ LOSSES = {
 _LONGER = {
     LONGER: "dominant",
     LONGER_FEATURES: "features+dominant",
-    SMOOTH_LONGER: "dominant",
+    COARSE_LONGER: "dominant",
 }
 # What a hardened classifier is tried with, whatever the budget.
-FOR_HARDENED = (LONGER, SMOOTH_LONGER)
+FOR_HARDENED = (LONGER, COARSE_LONGER)
 # The first steps from a perturbation of before, as a share of epsilon: longer
 # ones lose it before they get anywhere.
 _KNOWN_STEP = 0.02
 # This share of a run's passes goes to images without content.
 _NOISE_SHARE = 0.25
+# This one to coarse patterns, by cross-entropy, which found more of them than
+# the dominant label. Then the steps are small enough to keep those.
+_COARSE_SHARE = 0.5
+_FINE_STEP = 0.1
 
 # The longer runs take so many times the passes.
 Budget = collections.namedtuple(
@@ -68,7 +72,7 @@ BUDGETS = {
             ("dominant", 0),
             ("features+dominant", 0),
             ("DeepFool", 0),
-            (SMOOTH, 0),
+            (COARSE, 0),
             (DATA_FREE_START, 0),
         ],
         longer=9,
@@ -77,7 +81,7 @@ BUDGETS = {
         6000,
         [
             *((name, i) for i in (0, 1) for name in LOSSES),
-            (SMOOTH, 0),
+            (COARSE, 0),
             (LONGER, 0),
             (LONGER_FEATURES, 0),
         ],
@@ -123,8 +127,16 @@ class Attacker:
             known = Attack(KNOWN, seed, 0, 0.0, 0.0, self._known)
             return [
                 known,
-                self._fit(name, seed, passes, initial_perturbation=known.v),
+                self._fit(
+                    name,
+                    seed,
+                    passes,
+                    initial_perturbation=known.v,
+                    step=_KNOWN_STEP,
+                ),
             ]
+        if name in (COARSE, COARSE_LONGER):
+            return [self._coarse_to_fine(name, seed, passes)]
         if name != DATA_FREE_START:
             return [self._fit(name, seed, passes)]
         low, high = self._value_range or _span(self._images)
@@ -139,11 +151,34 @@ class Attacker:
         second = self._fit(
             name, seed, passes - first.passes, initial_perturbation=first.v
         )
-        passes = first.passes + second.passes
-        seconds = first.seconds + second.seconds
-        return [first, second._replace(passes=passes, seconds=seconds)]
+        return [first, _both(first, second)]
 
-    def _fit(self, name, seed, passes, noise=None, initial_perturbation=None):
+    def _coarse_to_fine(self, name, seed, passes):
+        first = self._fit(
+            "cross-entropy",
+            seed,
+            int(_COARSE_SHARE * passes),
+            smoothing=coarse(self._images.shape[1:]),
+        )
+        second = self._fit(
+            name,
+            seed ^ 1,  # Another order.
+            passes - first.passes,
+            initial_perturbation=first.v,
+            step=_FINE_STEP,
+        )
+        return _both(first, second)._replace(seed=seed)
+
+    def _fit(
+        self,
+        name,
+        seed,
+        passes,
+        noise=None,
+        initial_perturbation=None,
+        smoothing=0.0,
+        step=2 * updates.STEP,
+    ):
         started = time.time()
         uap = UniversalPerturbation(
             self._classifier,
@@ -170,14 +205,8 @@ class Attacker:
             step_size = updates.falling(DeepFool.FIRST_STEP, steps)
             uap.compile(DeepFool(step_size=step_size))
         else:
-            step = {"step": _KNOWN_STEP} if name == KNOWN_START else {}
-            smoothing = 0.0
-            if name in (SMOOTH, SMOOTH_LONGER):
-                smoothing = coarse(self._images.shape[1:])
             uap.compile(
-                uap.decaying_lion(steps, **step),
-                loss=loss,
-                smoothing=smoothing,
+                uap.decaying_lion(steps, step), loss=loss, smoothing=smoothing
             )
         spending = _Spending(passes - clean, self._say)
         with warnings.catch_warnings():
@@ -192,6 +221,13 @@ class Attacker:
             spending.failures / max(1, spending.images),
             uap.perturbation,
         )
+
+
+def _both(first, second):
+    """The attack that the second one ended, with the work of both."""
+    passes = first.passes + second.passes
+    seconds = first.seconds + second.seconds
+    return second._replace(passes=passes, seconds=seconds)
 
 
 def _span(images):
@@ -277,7 +313,7 @@ def possible_runs(classifier, budget, hardened, image_shape):
         more = [(name, 0) for name in FOR_HARDENED]
         runs = [(KNOWN_START, 0), *runs, *(r for r in more if r not in runs)]
     if len(image_shape) != 3:
-        runs = [run for run in runs if "smooth" not in run[0]]
+        runs = [run for run in runs if "coarse" not in run[0]]
     try:
         features_function(classifier)
     except ValueError as error:

@@ -81,7 +81,7 @@ def test_one_perturbation_measured_on_what_nobody_saw(linear, many, all_runs):
         ("dominant", 0),
         ("features+dominant", 0),
         ("DeepFool", 0),
-        ("smooth", 0),
+        ("coarse to fine", 0),
         ("data-free", 0),
         ("data-free start", 0),
     ]
@@ -94,7 +94,7 @@ def test_one_perturbation_measured_on_what_nobody_saw(linear, many, all_runs):
     assert sum(r.passes for r in audit.runs) > 5 * 300 * 0.7
 
 
-def test_the_smooth_run_finds_coarse_patterns(many):
+def test_from_coarse_to_fine_keeps_coarse_patterns(many):
     """Neighbouring pixels go the same way more often than the slope does."""
     attacker = attacks.Attacker(
         models.linear(2, scale=0.1),
@@ -106,7 +106,7 @@ def test_the_smooth_run_finds_coarse_patterns(many):
         print,
     )
     alike = []
-    for name in ("dominant", attacks.SMOOTH):
+    for name in ("dominant", attacks.COARSE):
         (found,) = attacker.run(name, 0, 300)
         signs = np.sign(found.v)
         alike.append(np.mean(signs[1:] == signs[:-1]))
@@ -218,7 +218,7 @@ def test_standard_has_two_seeds_and_longer_runs(cnn, many):
     for each in audit.runs[-2:]:  # Of 300 passes.
         assert 800 < each.passes <= 900
     assert {r.name for r in audit.runs} >= {
-        *("DeepFool", "data-free", attacks.SMOOTH)
+        *("DeepFool", "data-free", attacks.COARSE)
     }
     assert np.linalg.norm(audit.perturbation) <= 1.0
     assert "DeepFool" in str(audit)
