@@ -16,9 +16,13 @@ beside the hardened classifier. One that is there is not run again, unless
 `--only` names it. So is the audit of before, which all recipes share. Without
 --photos the embedded photographs are used.
 
-`--passes` attacks what is kept once more with so many model passes, by the
-dominant label and from coarse to fine, and prints what that fools: would more
-work find more?
+`--train-only` leaves out the two audits, the longest part: the training starts
+from a perturbation of 2,000 passes instead of an audit's strongest, and what it
+made is kept for `--passes`.
+
+`--passes` attacks what is kept once more with so many model passes, from coarse
+to fine (or by `--attacks`), and prints what that fools: would more work find
+more?
 
 "fooled" is the rate of the strongest, chosen on other crops; "any" that of the
 run that fools most of the held-out ones, "anew" the same of those that neither
@@ -33,6 +37,7 @@ import time
 
 import common
 import keras
+import numpy as np
 
 import keras_uap
 from keras_uap import (
@@ -43,6 +48,7 @@ from keras_uap import (
     hardening,
     progress,
 )
+from keras_uap.interval import rate_interval
 
 PAPERS = "as in the paper"
 # What differs from the defaults of `keras_uap.harden`.
@@ -50,6 +56,7 @@ RECIPES = {
     "default": {},
     "gentle": {"robustness": 0.25},
     "hard": {"robustness": 0.75},
+    "very hard": {"robustness": 0.9},
     "half the learning rate": {"learning_rate": 1e-4},
     "twice the learning rate": {"learning_rate": 4e-4},
     PAPERS: {},
@@ -131,8 +138,14 @@ def papers_fine_tuning(classifier, pictures, fit, seed, epochs):
     }
 
 
-def changed_training(classifier, pictures, fit, seed, epochs, known, name):
-    """The default recipe of `harden` but for one thing; returns as above."""
+def train(classifier, pictures, fit, seed, epochs, known, name):
+    """Trains by a recipe, or by the default but for one thing.
+
+    Returns as above. `known` is the perturbation that the first one starts
+    from.
+    """
+    if name == PAPERS:
+        return papers_fine_tuning(classifier, pictures, fit, seed, epochs)
     if name == "the last half of the layers":
         for layer in classifier.layers[: len(classifier.layers) // 2]:
             layer.trainable = False
@@ -140,8 +153,10 @@ def changed_training(classifier, pictures, fit, seed, epochs, known, name):
         "temperature": hardening.TEMPERATURE,
         "pool_size": 2,
         "seed": seed,
-        **CHANGES[name],
+        "learning_rate": hardening.LEARNING_RATE,
+        **(RECIPES | CHANGES)[name],
     }
+    learning_rate = arguments.pop("learning_rate")
     if name == "its labels instead of soft answers":
         arguments["temperature"] = 1.0
         labels = classifier.predict(pictures.images, verbose=0).argmax(-1)
@@ -159,9 +174,7 @@ def changed_training(classifier, pictures, fit, seed, epochs, known, name):
     hardening.start_from(distiller, known)
     steps = epochs * -(-len(fit) // common.BATCH)
     averaged = {"use_ema": name == "average of weights", "ema_momentum": 0.98}
-    distiller.compile(
-        hardening.falling_adam(hardening.LEARNING_RATE, steps, **averaged)
-    )
+    distiller.compile(hardening.falling_adam(learning_rate, steps, **averaged))
     history = distiller.fit(data, epochs=epochs, shuffle=False, verbose=2)
     return {
         "history": history.history,
@@ -207,14 +220,20 @@ def audit(classifier, pictures, parts, options, known=None):
 
 
 def run(name, options):
-    """Hardens a classifier by a recipe; returns the result's dictionary."""
+    """Hardens a classifier by a recipe, and keeps it.
+
+    Returns:
+        The result's dictionary, or `None` without audits.
+    """
     begun = time.time()
-    pictures, parts = common.load_three_parts(
-        options.photos, options.images, options.held_out, options.seed
-    )
+    pictures, parts = load(options)
     classifier = common.load_classifier(options.classifier)
-    before = before_audit(classifier, pictures, parts, options)
-    if name in RECIPES and name != PAPERS:
+    if options.train_only:
+        known = quick_start(classifier, pictures, parts[0], options)
+    else:
+        before = before_audit(classifier, pictures, parts, options)
+        known = before.perturbation
+    if name in RECIPES and name != PAPERS and not options.train_only:
         result = hardening.harden_pictures(
             classifier,
             pictures,
@@ -231,17 +250,18 @@ def run(name, options):
         classifier.save(kept(name, options, ".keras"))
         return result.to_dict()
     epochs = options.epochs or -(-hardening.DRAWS // len(parts[0]))
-    shared = (classifier, pictures, parts[0], options.seed, epochs)
     started = time.time()
-    if name == PAPERS:
-        training = papers_fine_tuning(*shared)
-    else:
-        training = changed_training(*shared, before.perturbation, name)
+    training = train(
+        classifier, pictures, parts[0], options.seed, epochs, known, name
+    )
     seconds = time.time() - started
     classifier.save(kept(name, options, ".keras"))
+    if options.train_only:
+        common.say(f"{name}: {seconds / 60:.0f} minutes of training")
+        return None
     return hardening.compared(
         before,
-        audit(classifier, pictures, parts, options, before.perturbation),
+        audit(classifier, pictures, parts, options, known),
         pictures,
         parts[2],
         settings={"recipe": name, "seed": options.seed},
@@ -251,59 +271,104 @@ def run(name, options):
     ).to_dict()
 
 
-def attack_kept(name, attack, options, before, pictures, parts):
-    """A row of one longer attack: who is fooled, who agrees with before."""
-    classifier = keras.saving.load_model(
-        kept(name, options, ".keras"), compile=False
+def load(options):
+    return common.load_three_parts(
+        options.photos, options.images, options.held_out, options.seed
     )
-    first, _, held_out = parts
+
+
+def quick_start(classifier, pictures, fit, options):
+    """The perturbation of 2,000 passes that trainings start from."""
+    path = kept("before", options, ".npy")
+    if not path.exists():
+        np.save(
+            path,
+            attack(classifier, "dominant", pictures, fit, 2000, options.seed),
+        )
+    return np.load(path)
+
+
+def attack(classifier, name, pictures, fit, passes, seed):
+    """Returns what one attack of an audit finds with so many passes."""
     attacker = attacks.Attacker(
         classifier,
         keras_uap.LpBall(common.EPSILON),
         (common.LOW, common.HIGH),
         None,
-        datasets.Pictures(pictures.images[first]),
+        datasets.Pictures(pictures.images[fit]),
         None,
         progress.silent,
     )
+    (found,) = attacker.run(name, seed, passes)
+    return found.v
+
+
+def attack_kept(name, attack_name, options, original, pictures, parts):
+    """A row of one longer attack: who is fooled, who agrees with before."""
+    classifier = keras.saving.load_model(
+        kept(name, options, ".keras"), compile=False
+    )
     # Another order of the crops than those of the quick audit.
-    (found,) = attacker.run(attack, options.seed + 1, options.passes)
+    v = attack(
+        classifier,
+        attack_name,
+        pictures,
+        parts[0],
+        options.passes,
+        options.seed + 1,
+    )
+    groups = pictures.groups[parts[2]]
     report = analysis.fooling_report(
         classifier,
-        found.v,
-        pictures.images[held_out],
-        groups=pictures.groups[held_out],
+        v,
+        pictures.images[parts[2]],
+        groups=groups,
         value_range=(common.LOW, common.HIGH),
         num_random=1,
         verbose=0,
     )
-    robust = report.perturbed_labels == before.report.clean_labels
-    low, high = report.fooling_interval
+    robust = report.perturbed_labels == original
+    fooled = report.perturbed_labels != report.clean_labels
+    counts = np.bincount(report.perturbed_labels[fooled])
     return [
         name,
-        attack,
-        f"{report.fooling_rate:.1%}",
-        f"{low:.0%} to {high:.0%}",
-        f"{robust.mean():.1%}",
+        attack_name,
+        f"{np.mean(report.clean_labels == original):.1%}",
+        with_interval(report.fooling_rate, report.fooling_interval),
+        with_interval(robust.mean(), rate_interval(robust, groups)),
         f"{report.random_rate:.1%}",
+        f"{counts.max() / max(1, counts.sum()):.0%}",
     ]
 
 
 def attack_all(names, options):
     """Prints a table: would more work find more in what is kept?"""
-    pictures, parts = common.load_three_parts(
-        options.photos, options.images, options.held_out, options.seed
+    pictures, parts = load(options)
+    original = common.load_classifier(options.classifier).predict(
+        pictures.images[parts[2]], verbose=0
     )
-    before = pickle.loads(kept("before", options, ".pickle").read_bytes())
-    passes = f"fooled, {options.passes:,} passes"
-    columns = ["recipe", "attack", passes, "95 %"]
-    columns += ["robust agreement", "random signs"]
+    columns = [
+        "recipe",
+        "attack",
+        "clean answers kept",
+        f"fooled, {options.passes:,} passes (95 %)",
+        "robust agreement (95 %)",
+        "random signs",
+        "most of the fooled to one class",
+    ]
     print(f"| {' | '.join(columns)} |")
     print("|---" * len(columns) + "|")
     for name in names:
-        for attack in ("dominant", attacks.COARSE):
-            cells = attack_kept(name, attack, options, before, pictures, parts)
+        for attack_name in options.attacks:
+            cells = attack_kept(
+                name, attack_name, options, original.argmax(-1), pictures, parts
+            )
             print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def with_interval(rate, interval):
+    low, high = interval
+    return f"{rate:.1%} ({low:.0%} to {high:.0%})"
 
 
 def row(name, values):
@@ -321,7 +386,9 @@ def main():
     parser.add_argument("--held-out", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int)
+    parser.add_argument("--train-only", action="store_true")
     parser.add_argument("--passes", type=int, metavar="N")
+    parser.add_argument("--attacks", nargs="+", default=[attacks.COARSE])
     parser.add_argument("--classifier", type=pathlib.Path, help="a .keras file")
     parser.add_argument("--budget", default="quick")
     parser.add_argument(
@@ -330,19 +397,27 @@ def main():
     parser.add_argument("--output", type=pathlib.Path, default="harden")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
-    found = {}
-    for name in [*RECIPES, *CHANGES]:
-        path = kept(name, options, ".json")
-        wanted = name in options.only if options.only else not path.exists()
-        if wanted and options.passes is None:
+    recipes = [*RECIPES, *CHANGES]
+    suffix = ".keras" if options.train_only else ".json"
+    for name in options.only or recipes:
+        path = kept(name, options, suffix)
+        if options.passes is None and (options.only or not path.exists()):
             common.say(name)
-            text = json.dumps(run(name, options), indent=1)
-            path.write_text(text, encoding="utf-8")
+            result = run(name, options)
+            if result is not None:
+                text = json.dumps(result, indent=1)
+                path.write_text(text, encoding="utf-8")
+    if options.passes is not None:
+        there = [n for n in recipes if kept(n, options, ".keras").exists()]
+        attack_all(options.only or there, options)
+        return
+    if options.train_only:
+        return
+    found = {}
+    for name in recipes:
+        path = kept(name, options, ".json")
         if path.exists():
             found[name] = json.loads(path.read_text(encoding="utf-8"))
-    if options.passes is not None:
-        attack_all(options.only or found, options)
-        return
     names = ["recipe", *COLUMNS, "any", "minutes of training"]
     print(f"| {' | '.join(names)} |")
     print("|---" * len(names) + "|")

@@ -3,7 +3,7 @@
 They differ in what they minimise, in where they start, and in their seed. Few
 pictures are varied, of many only as many are shown as the passes allow. A
 data-free start spends a quarter of its passes on images without content, and
-goes on from what they gave. From coarse to fine, half of the passes follow
+goes on from what they gave. From coarse to fine, a third of the passes follow
 smoothed gradients, and the rest go on from there along gradients as they are.
 """
 
@@ -57,11 +57,11 @@ _KNOWN_STEP = 0.02
 # This share of a run's passes goes to images without content.
 _NOISE_SHARE = 0.25
 # This one to coarse patterns, by cross-entropy, which found more of them than
-# the dominant label. Then the steps are small enough to keep those.
-_COARSE_SHARE = 0.5
-_FINE_STEP = 0.1
+# the dominant label.
+_COARSE_SHARE = 1 / 3
 
-# The longer runs take so many times the passes.
+# The longer runs take so many times the passes, and that from coarse to fine
+# twice as many: with a half it had not ended.
 Budget = collections.namedtuple(
     "Budget", ["passes", "runs", "longer"], defaults=[3]
 )
@@ -95,7 +95,8 @@ Attack = collections.namedtuple(
 
 def passes_of(name, budget):
     """How many model passes a run takes."""
-    return budget.passes * (budget.longer if name in _LONGER else 1)
+    times = budget.longer if name in _LONGER else 1
+    return budget.passes * times * (2 if name == COARSE_LONGER else 1)
 
 
 class Attacker:
@@ -165,7 +166,6 @@ class Attacker:
             seed ^ 1,  # Another order.
             passes - first.passes,
             initial_perturbation=first.v,
-            step=_FINE_STEP,
         )
         return _both(first, second)._replace(seed=seed)
 

@@ -189,8 +189,8 @@ def audit_pictures(
             select and to measure on. `None` splits them.
         known: Array `(H, W, C)`, a perturbation found before, of another
             classifier, which is tried too, and started from; then the runs of
-            18,000 passes with which a hardened classifier is tried belong to
-            every budget. Or `None`.
+            18,000 and 36,000 passes with which a hardened classifier is tried
+            belong to every budget. Or `None`.
         batch_size: Integer, of the forward passes that measure.
 
     Returns:
