@@ -49,6 +49,7 @@ from keras_uap import (
     progress,
 )
 from keras_uap.interval import rate_interval
+from keras_uap.words import interval, percent
 
 PAPERS = "as in the paper"
 # What differs from the defaults of `keras_uap.harden`.
@@ -328,25 +329,25 @@ def attack_kept(name, attack_name, options, original, pictures, parts):
         verbose=0,
     )
     robust = report.perturbed_labels == original
-    fooled = report.perturbed_labels != report.clean_labels
-    counts = np.bincount(report.perturbed_labels[fooled])
+    # Where nothing is fooled there is none.
+    leading = [share for _, share in report.dominant_labels(1)] or [0.0]
     return [
         name,
         attack_name,
-        f"{np.mean(report.clean_labels == original):.1%}",
+        percent(np.mean(report.clean_labels == original)),
         with_interval(report.fooling_rate, report.fooling_interval),
         with_interval(robust.mean(), rate_interval(robust, groups)),
-        f"{report.random_rate:.1%}",
-        f"{counts.max() / max(1, counts.sum()):.0%}",
+        percent(report.random_rate),
+        percent(leading[0]),
     ]
 
 
 def attack_all(names, options):
     """Prints a table: would more work find more in what is kept?"""
     pictures, parts = load(options)
-    original = common.load_classifier(options.classifier).predict(
-        pictures.images[parts[2]], verbose=0
-    )
+    classifier = common.load_classifier(options.classifier)
+    original = classifier.predict(pictures.images[parts[2]], verbose=0)
+    original = original.argmax(-1)
     columns = [
         "recipe",
         "attack",
@@ -361,14 +362,13 @@ def attack_all(names, options):
     for name in names:
         for attack_name in options.attacks:
             cells = attack_kept(
-                name, attack_name, options, original.argmax(-1), pictures, parts
+                name, attack_name, options, original, pictures, parts
             )
             print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def with_interval(rate, interval):
-    low, high = interval
-    return f"{rate:.1%} ({low:.0%} to {high:.0%})"
+def with_interval(rate, bounds):
+    return f"{percent(rate)} ({interval(bounds)})"
 
 
 def row(name, values):
@@ -388,7 +388,12 @@ def main():
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--train-only", action="store_true")
     parser.add_argument("--passes", type=int, metavar="N")
-    parser.add_argument("--attacks", nargs="+", default=[attacks.COARSE])
+    parser.add_argument(
+        "--attacks",
+        nargs="+",
+        choices=["dominant", "cross-entropy", "DeepFool", attacks.COARSE],
+        default=[attacks.COARSE],
+    )
     parser.add_argument("--classifier", type=pathlib.Path, help="a .keras file")
     parser.add_argument("--budget", default="quick")
     parser.add_argument(
@@ -398,19 +403,19 @@ def main():
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     recipes = [*RECIPES, *CHANGES]
+    if options.passes is not None:
+        there = [n for n in recipes if kept(n, options, ".keras").exists()]
+        attack_all(options.only or there, options)
+        return
     suffix = ".keras" if options.train_only else ".json"
     for name in options.only or recipes:
         path = kept(name, options, suffix)
-        if options.passes is None and (options.only or not path.exists()):
+        if options.only or not path.exists():
             common.say(name)
             result = run(name, options)
             if result is not None:
                 text = json.dumps(result, indent=1)
                 path.write_text(text, encoding="utf-8")
-    if options.passes is not None:
-        there = [n for n in recipes if kept(n, options, ".keras").exists()]
-        attack_all(options.only or there, options)
-        return
     if options.train_only:
         return
     found = {}
