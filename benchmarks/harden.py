@@ -250,7 +250,7 @@ def run(name, options):
         )
         classifier.save(kept(name, options, ".keras"))
         return result.to_dict()
-    epochs = options.epochs or -(-hardening.DRAWS // len(parts[0]))
+    epochs = options.epochs or hardening.epochs_for(len(parts[0]))
     started = time.time()
     training = train(
         classifier, pictures, parts[0], options.seed, epochs, known, name

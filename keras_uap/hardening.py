@@ -40,7 +40,7 @@ from keras_uap.saving import atomic_path, random_state_kept
 __all__ = ["Hardening", "harden"]
 
 # How many views of the pictures the training draws, if nothing else is said.
-DRAWS = 24000
+DRAWS = 8000
 LEARNING_RATE = 2e-4
 ROBUSTNESS = 0.5
 TEMPERATURE = 4.0
@@ -90,7 +90,7 @@ def harden(
         robustness: Float between 0 and 1, how much robustness to buy with
             clean answers.
         epochs: Integer, the passes over the images trained on. `None` takes
-            as many as draw 24,000 images.
+            as many as draw 8,000 images.
         learning_rate: Float above 0, of Adam, falling to 0.
         budget: `"quick"` or `"standard"`, as for `keras_uap.audit`, of the
             two audits.
@@ -172,7 +172,7 @@ def harden_pictures(
     if parts is None:
         parts = pictures.split(seed=seed)
     if epochs is None:
-        epochs = -(-DRAWS // len(parts[0]))
+        epochs = epochs_for(len(parts[0]))
     distiller = AdversarialDistiller(
         classifier,
         ball.epsilon,
@@ -254,6 +254,11 @@ def harden_pictures(
         seconds=time.time() - started,
     )
     return result
+
+
+def epochs_for(count):
+    """How many epochs of so many pictures `harden` trains by itself."""
+    return -(-DRAWS // count)
 
 
 def delete_backup(backup_dir):

@@ -130,7 +130,7 @@ def _harden(parser):
         "--epochs",
         type=whole,
         metavar="N",
-        help="passes of the fine-tuning (default: as many as draw 24,000 "
+        help="passes of the fine-tuning (default: as many as draw 8,000 "
         "pictures)",
     )
     parser.add_argument(
