@@ -149,6 +149,7 @@ def measure(classifier, data, size, options, seed, known=None):
         seed,
         parts=np.split(np.arange(len(images)), [count, count + 500]),
         known=known,
+        more_work=True,
         batch_size=500,
     )
     rates = {

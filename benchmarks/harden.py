@@ -217,6 +217,7 @@ def audit(classifier, pictures, parts, options, known=None):
         1,
         parts,
         known=known,
+        more_work=True,
     )
 
 

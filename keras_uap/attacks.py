@@ -49,8 +49,8 @@ _LONGER = {
     LONGER_FEATURES: "features+dominant",
     COARSE_LONGER: "dominant",
 }
-# What a hardened classifier is tried with, whatever the budget.
-FOR_HARDENED = (LONGER, COARSE_LONGER)
+# What a hardening is measured with, before and after, whatever the budget.
+MORE_WORK = (LONGER, COARSE_LONGER)
 # The first steps from a perturbation of before, as a share of epsilon: longer
 # ones lose it before they get anywhere.
 _KNOWN_STEP = 0.02
@@ -296,22 +296,25 @@ class _Spending(keras.callbacks.Callback):
             self.model.keep("all passes spent")
 
 
-def possible_runs(classifier, budget, hardened, image_shape):
+def possible_runs(classifier, budget, known, more_work, image_shape):
     """The runs that a classifier and its images allow; what was left out.
 
     Args:
         classifier: Keras model.
         budget: `Budget`.
-        hardened: Boolean, whether there is a perturbation of before.
+        known: Boolean, whether there is a perturbation of before.
+        more_work: Boolean, whether those of `MORE_WORK` are among them.
         image_shape: Tuple `(H, W, C)`; signals have no height.
 
     Returns:
         A list of pairs `(name, offset of the seed)`, and one of sentences.
     """
     runs, left_out = list(budget.runs), []
-    if hardened:
-        more = [(name, 0) for name in FOR_HARDENED]
-        runs = [(KNOWN_START, 0), *runs, *(r for r in more if r not in runs)]
+    if known:
+        runs.insert(0, (KNOWN_START, 0))
+    if more_work:
+        more = [(name, 0) for name in MORE_WORK]
+        runs += [run for run in more if run not in runs]
     if len(image_shape) != 3:
         runs = [run for run in runs if "coarse" not in run[0]]
     try:

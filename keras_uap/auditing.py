@@ -177,6 +177,7 @@ def audit_pictures(
     verbose=0,
     parts=None,
     known=None,
+    more_work=False,
     batch_size=32,
 ):
     """`audit` of `datasets.Pictures` and an `LpBall`, already checked.
@@ -188,9 +189,9 @@ def audit_pictures(
         parts: Three integer arrays, the indices of the pictures to fit, to
             select and to measure on. `None` splits them.
         known: Array `(H, W, C)`, a perturbation found before, of another
-            classifier, which is tried too, and started from; then the runs of
-            18,000 and 36,000 passes with which a hardened classifier is tried
-            belong to every budget. Or `None`.
+            classifier, which is tried too, and started from. Or `None`.
+        more_work: Boolean, whether the runs of 18,000 and 36,000 passes that
+            judge a hardening belong to it, whatever the budget.
         batch_size: Integer, of the forward passes that measure.
 
     Returns:
@@ -215,7 +216,9 @@ def audit_pictures(
     )
     allowed = attacks.BUDGETS[budget]
     shape = pictures.images.shape[1:]
-    runs, notes = possible_runs(classifier, allowed, known is not None, shape)
+    runs, notes = possible_runs(
+        classifier, allowed, known is not None, more_work, shape
+    )
     notes += attacker.notes
     passes = [passes_of(name, allowed) for name, _ in runs]
     _say_plan(say, judge, passes, notes, ball)

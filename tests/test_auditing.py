@@ -160,21 +160,20 @@ def test_a_strong_start_is_not_lost(linear, many):
         "quick",
         0,
         known=v.astype("float32"),
+        more_work=True,
     )
     known, start = audit.runs[:2]
     assert (known.name, start.name) == ("transferred", "transferred start")
     assert (known.passes, known.fooling_rate > 0.2) == (0, True)
     assert start.fooling_rate >= known.fooling_rate
-    assert [r.name for r in audit.runs[-2:]] == list(attacks.FOR_HARDENED)
+    assert [r.name for r in audit.runs[-2:]] == list(attacks.MORE_WORK)
     # Of 300 passes.
     assert 800 < audit.runs[-2].passes <= 900
     assert 1700 < audit.runs[-1].passes <= 1800
 
 
 @pytest.mark.parametrize("own", [[], [(attacks.LONGER, 0)]])
-def test_a_perturbation_of_before_brings_each_longer_run_once(
-    own, linear, many, monkeypatch
-):
+def test_more_work_brings_each_longer_run_once(own, linear, many, monkeypatch):
     budget = attacks.Budget(100, [("dominant", 0), *own])
     monkeypatch.setattr(attacks, "BUDGETS", {"quick": budget})
     audit = auditing.audit_pictures(
@@ -185,11 +184,12 @@ def test_a_perturbation_of_before_brings_each_longer_run_once(
         "quick",
         0,
         known=np.zeros(many.shape[1:], "float32"),
+        more_work=True,
     )
     names = [run.name for run in audit.runs]
     assert names == [
         *("transferred", "transferred start", "dominant"),
-        *attacks.FOR_HARDENED,
+        *attacks.MORE_WORK,
     ]
 
 

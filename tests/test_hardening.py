@@ -56,6 +56,20 @@ def hardened(original):
     return classifier, harden(classifier, labels=labels), labels
 
 
+def test_before_is_measured_with_as_much_work_as_after(hardened):
+    _, result, _ = hardened
+    before, after = (
+        [(run.name, run.passes) for run in audit.runs]
+        for audit in (result.before, result.after)
+    )
+    assert [name for name, _ in after[:2]] == [
+        "transferred",
+        "transferred start",
+    ]
+    assert before == after[2:]
+    assert {name for name, _ in before} > set(attacks.MORE_WORK)
+
+
 def test_rates_are_a_recount(original, hardened):
     classifier, result, labels = hardened
     _, _, held_out = datasets.split(IMAGES, classes=labels, seed=0)
