@@ -26,7 +26,7 @@ IMAGES = models.images(80)
 @pytest.fixture(scope="module", autouse=True)
 def _small():
     quick = attacks.BUDGETS["quick"]
-    attacks.BUDGETS["quick"] = quick._replace(passes=150)
+    attacks.BUDGETS["quick"] = quick._replace(passes=150, longer=2)
     yield
     attacks.BUDGETS["quick"] = quick
 
@@ -272,7 +272,7 @@ def test_wrong_arguments(changes, error, says, monkeypatch):
 def test_embedded_classifier(monkeypatch):
     """Answers are kept, and the perturbation of before fools it less."""
     runs = [("dominant", 0), (attacks.DATA_FREE_START, 0)]
-    quick = attacks.Budget(400, runs)
+    quick = attacks.Budget(400, runs, longer=1)
     monkeypatch.setitem(attacks.BUDGETS, "quick", quick)
     classifier = samples.load_classifier()
     images = samples.load_photos("fit")
