@@ -8,6 +8,7 @@ smoothed gradients, and the rest go on from there along gradients as they are.
 """
 
 import collections
+import json
 import time
 import warnings
 
@@ -18,6 +19,7 @@ from keras_uap import datasets, progress, updates
 from keras_uap.data_free import noise_images
 from keras_uap.deepfool import DeepFool
 from keras_uap.logits import features_function
+from keras_uap.saving import atomic_path
 from keras_uap.smoothing import coarse
 from keras_uap.universal_perturbation import UniversalPerturbation
 
@@ -91,6 +93,23 @@ BUDGETS = {
 Attack = collections.namedtuple(
     "Attack", ["name", "seed", "passes", "seconds", "no_gradient", "v"]
 )
+
+
+def save(path, found):
+    """Keeps what a run found, a list of `Attack`s, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = [attack._replace(v=None)._asdict() for attack in found]
+    with atomic_path(path) as temporary:
+        np.savez(
+            temporary, v=[attack.v for attack in found], facts=json.dumps(facts)
+        )
+
+
+def load(path):
+    """Returns what `save` kept."""
+    with np.load(path) as kept:
+        facts = json.loads(str(kept["facts"]))
+        return [Attack(**(f | {"v": v})) for f, v in zip(facts, kept["v"])]
 
 
 def passes_of(name, budget):

@@ -25,6 +25,7 @@ Reference:
     - [Athalye et al., 2018](https://arxiv.org/abs/1802.00420), hidden gradients
 """
 
+import collections
 import dataclasses
 import os
 import textwrap
@@ -179,6 +180,7 @@ def audit_pictures(
     known=None,
     more_work=False,
     batch_size=32,
+    backup_dir=None,
 ):
     """`audit` of `datasets.Pictures` and an `LpBall`, already checked.
 
@@ -193,6 +195,8 @@ def audit_pictures(
         more_work: Boolean, whether the runs of 18,000 and 36,000 passes that
             judge a hardening belong to it, whatever the budget.
         batch_size: Integer, of the forward passes that measure.
+        backup_dir: Path of a folder that keeps what each run finds. What is
+            there is not looked for again: it must be of the same audit.
 
     Returns:
         An `Audit`.
@@ -222,17 +226,24 @@ def audit_pictures(
     notes += attacker.notes
     passes = [passes_of(name, allowed) for name, _ in runs]
     _say_plan(say, judge, passes, notes, ball)
-    tried, begun, finished = [], time.time(), 0
+    tried, begun, finished, spent = [], time.time(), 0, 0
     try:
         for i, (name, offset) in enumerate(runs):
-            found = attacker.run(name, seed + offset, passes[i])
+            backup = backup_dir and backup_dir / f"run_{i}.npz"
+            if backup and backup.exists():
+                found, left = attacks.load(backup), "kept from before"
+            else:
+                found = attacker.run(name, seed + offset, passes[i])
+                if backup:
+                    attacks.save(backup, found)
+                spent += passes[i]
+                each = (time.time() - begun) / spent
+                left = f"{in_words(each * sum(passes[i + 1 :]))} left"
             rate = judge.measure(found[-1])
             tried, finished = tried + found, i + 1
-            each = (time.time() - begun) / sum(passes[:finished])
-            left = each * sum(passes[finished:])
             say(
                 f"  {finished} of {len(runs)}: {name}, seed {seed + offset}: "
-                f"{rate:.1%} of those that choose; {in_words(left)} left",
+                f"{rate:.1%} of those that choose; {left}",
                 flush=True,
             )
     except KeyboardInterrupt as error:
@@ -515,11 +526,12 @@ def _say_plan(say, judge, passes, notes, ball):
     forward = (time.time() - begun) / len(judge.labelled.images)
     # Half of the passes are backwards, which take about twice as long.
     needed = sum(passes) * 1.5 * forward
-    least, most = min(passes), max(passes)
-    each = f" of {least:,} model passes"
-    if most > least:
-        longer = passes.count(most)
-        each = f", {len(passes) - longer}{each} and {longer} of {most:,},"
+    counts = sorted(collections.Counter(passes).items())
+    each = [f"{count} of {most:,}" for most, count in counts]
+    if len(counts) == 1:
+        each = f" of {passes[0]:,} model passes"
+    else:
+        each = f", {', '.join(each[:-1])} and {each[-1]} model passes,"
     plan = (
         f"{len(passes)} attacks{each} on "
         f"{len(judge.images_to_fit)} images; {judge.num_select} others choose "

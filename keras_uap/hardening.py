@@ -36,7 +36,7 @@ from keras_uap.hardening_result import Hardening, warnings_of
 from keras_uap.interval import rate_interval
 from keras_uap.lp_ball import LpBall
 from keras_uap.pixels import as_value_range
-from keras_uap.saving import atomic_path, random_state_kept
+from keras_uap.saving import TEMPORARY, atomic_path, random_state_kept
 
 __all__ = ["Hardening", "harden"]
 
@@ -100,9 +100,10 @@ def harden(
             finds out.
         verbose: `"auto"` or 1 for lines with the time left, 0 for none.
         backup_dir: String or path of a folder that keeps the training after
-            each epoch, or `None`. Where it was cut off, the same call on the
-            classifier of before measures that one again and goes on with the
-            training. What is kept is deleted once all is done.
+            each epoch, and what each attack of the two audits finds, or
+            `None`. Where it was cut off, the same call on the classifier of
+            before goes on from there, with other draws of the pictures. What
+            is kept is deleted once all is done.
 
     Returns:
         A `Hardening`.
@@ -212,14 +213,21 @@ def harden_pictures(
                 "epsilon": ball.epsilon,
                 "norm": ball.norm,
                 "value_range": value_range,
+                "from_logits": from_logits,
                 "images": _sum([pictures.images[parts[0]]]),
+                "labels": pictures.labels is not None
+                and _sum([pictures.labels[parts[0]]]),
                 "weights": _sum(classifier.get_weights()),
             }
         )
     if before is None:
         say("An audit of the classifier as it is.", flush=True)
         before = auditing.audit_pictures(
-            classifier, pictures, *shared, more_work=True
+            classifier,
+            pictures,
+            *shared,
+            more_work=True,
+            backup_dir=backup and backup.before,
         )
     say(
         f"Training, {epochs} epochs of {len(parts[0])} pictures, "
@@ -246,6 +254,7 @@ def harden_pictures(
         *shared,
         known=before.perturbation,
         more_work=True,
+        backup_dir=backup and backup.after,
     )
     result = compared(
         before,
@@ -323,11 +332,13 @@ def training_data(pictures, fit, value_range, seed, varied=True):
 
 
 class _Backup(BackupAndRestore):
-    """Keeps the training until it was measured, with its settings beside."""
+    """Keeps training and audits until all is done, with the settings beside."""
 
     def __init__(self, backup_dir):
         super().__init__(backup_dir, delete_checkpoint=False)
         self._settings = self.backup_dir / "settings.json"
+        self.before = self.backup_dir / "before"
+        self.after = self.backup_dir / "after"
 
     def claim(self, settings):
         """Writes the settings; ValueError where the folder has others."""
@@ -347,8 +358,12 @@ class _Backup(BackupAndRestore):
     def delete(self):
         super().delete()
         self._settings.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # There may be files of others.
-            self.backup_dir.rmdir()
+        for folder in (self.before, self.after, self.backup_dir):
+            for pattern in ("run_*.npz", TEMPORARY + "*"):
+                for path in folder.glob(pattern):
+                    path.unlink()
+            with contextlib.suppress(OSError):  # There may be files of others.
+                folder.rmdir()
 
 
 def _sum(arrays):

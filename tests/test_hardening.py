@@ -198,6 +198,8 @@ def test_it_says_how_far_it_is(capsys, monkeypatch):
     harden(models.linear(), verbose=1)
     text = capsys.readouterr().out
     assert "takes about" in text
+    plan = " ".join(text.split())
+    assert " of 150, 1 of 300 and 1 of 600 model passes, on" in plan
     assert "of 6; " in text
     assert " model passes\n" in text
     assert "epoch 2 of 2: loss" in text
@@ -209,41 +211,55 @@ class _Stopped(Exception):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["training", "audit of after"])
-def test_goes_on_where_it_was_cut_off(where, tmp_path, monkeypatch, capsys):
+def test_goes_on_where_it_was_cut_off(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "backup"
-    real = auditing.audit_pictures
+    real = attacks.Attacker.run
+    crash = models.CrashAt(1, _Stopped)
 
-    def stopped(*arguments, known=None, **kwargs):
-        if known is not None:
-            raise _Stopped
-        return real(*arguments, known=known, **kwargs)
-
-    def run():
+    def run(**changes):
         classifier = models.linear()
-        try:
-            result = harden(classifier, epochs=3, backup_dir=folder, verbose=1)
-        except _Stopped:
-            return capsys.readouterr().out
+        arguments = {"epochs": 3, "verbose": 1, "backup_dir": folder}
+        result = harden(classifier, **arguments | changes)
         return classifier, result, capsys.readouterr().out
 
-    with monkeypatch.context() as patch:
-        if where == "training":
-            crash = models.CrashAt(1, _Stopped)
-            patch.setattr(hardening, "_Progress", lambda *_: crash)
-        else:
-            patch.setattr(auditing, "audit_pictures", stopped)
-        run()
-    assert {path.suffix for path in folder.iterdir()} == {".h5", ".json"}
+    def cut_off_at(name):
+        def stopped(attacker, which, *arguments):
+            if which == name:
+                raise _Stopped
+            return real(attacker, which, *arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(attacks.Attacker, "run", stopped)
+            if name is None:
+                patch.setattr(hardening, "_Progress", lambda *_: crash)
+            with pytest.raises(_Stopped):
+                run()
+        return capsys.readouterr().out
+
+    _, expected, text = run(backup_dir=None)
+    runs = len(expected.before.runs) - 1  # One of them has two rows.
+    assert "kept from before" not in text
+    assert "kept from before" not in cut_off_at(attacks.LONGER)
     with pytest.raises(ValueError, match="a training with other settings"):
-        harden(models.linear(), epochs=3, backup_dir=folder, robustness=0.9)
-    classifier, result, text = run()
+        run(robustness=0.9)
+    capsys.readouterr()
+    assert cut_off_at(None).count("kept from before") == runs - 2
+    text = cut_off_at(attacks.KNOWN_START)
+    assert text.count("kept from before") == runs
     assert "epoch 1 of 3" not in text
-    assert ("epoch 3 of 3" in text) == (where == "training")
+    assert "epoch 3 of 3" in text
+    text = cut_off_at(attacks.COARSE_LONGER)
+    assert text.count("kept from before") == runs
+    assert "epoch" not in text.replace("3 epochs", "")
+    classifier, result, text = run()
+    assert text.count("kept from before") == runs + runs
     assert not folder.exists()
     start = models.linear().get_weights()
     assert any(np.any(a != b) for a, b in zip(classifier.get_weights(), start))
-    assert result.before.fooling_rate > 0
+    mine, its = result.before, expected.before
+    np.testing.assert_array_equal(mine.perturbation, its.perturbation)
+    for row, same in zip(mine.runs, its.runs, strict=True):
+        assert row == dataclasses.replace(same, seconds=row.seconds)
 
 
 @pytest.mark.parametrize(
