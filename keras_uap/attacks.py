@@ -288,8 +288,7 @@ class _Spending(keras.callbacks.Callback):
     def __init__(self, most, say):
         super().__init__()
         self._most = most
-        self._say = say
-        self._told = time.time()
+        self._lines = progress.Lines(say, "model passes", most)
         self._largest = 0
         self.passes = self.failures = self.images = 0
 
@@ -305,12 +304,7 @@ class _Spending(keras.callbacks.Callback):
         failed = logs.get("no_gradient", logs.get("not_converged", 0))
         self.failures = failures + int(failed)
         self.images += BATCH
-        if time.time() - self._told > progress.SECONDS:
-            self._told = time.time()
-            self._say(
-                f"    {self.passes:,} of {self._most:,} model passes",
-                flush=True,
-            )
+        self._lines.update(passes)
         if self.passes + self._largest > self._most:
             self.model.keep("all passes spent")
 

@@ -48,7 +48,7 @@ from keras_uap.interval import difference_interval, is_wide, rate_interval
 from keras_uap.labeller import LabelledImages, stated_shape
 from keras_uap.lp_ball import LpBall
 from keras_uap.pixels import as_value_range, warn_of_other_range
-from keras_uap.progress import in_words, silent
+from keras_uap.progress import Lines, in_words, silent
 from keras_uap.saving import random_state_kept
 from keras_uap.words import percent
 
@@ -205,10 +205,10 @@ def audit_pictures(
     warn_of_other_range(pictures.images, value_range, "images", 3)
     if parts is None:
         parts = pictures.split(seed=seed)
-    judge = _Judge(
-        classifier, pictures, value_range, from_logits, parts, batch_size
-    )
     say = print if verbose else silent
+    judge = _Judge(
+        classifier, pictures, value_range, from_logits, parts, batch_size, say
+    )
     attacker = Attacker(
         classifier,
         ball,
@@ -231,19 +231,20 @@ def audit_pictures(
         for i, (name, offset) in enumerate(runs):
             backup = backup_dir and backup_dir / f"run_{i}.npz"
             if backup and backup.exists():
-                found, left = attacks.load(backup), "kept from before"
+                found, left = attacks.load(backup), "; kept from before"
             else:
                 found = attacker.run(name, seed + offset, passes[i])
                 if backup:
                     attacks.save(backup, found)
                 spent += passes[i]
                 each = (time.time() - begun) / spent
-                left = f"{in_words(each * sum(passes[i + 1 :]))} left"
+                left = each * sum(passes[i + 1 :])
+                left = f"; {in_words(left)} left" if left else ""
             rate = judge.measure(found[-1])
             tried, finished = tried + found, i + 1
             say(
                 f"  {finished} of {len(runs)}: {name}, seed {seed + offset}: "
-                f"{rate:.1%} of those that choose; {left}",
+                f"{rate:.1%} of those that choose{left}",
                 flush=True,
             )
     except KeyboardInterrupt as error:
@@ -302,11 +303,19 @@ class _Judge:
     """The images in their parts, and the rates on those not fitted on."""
 
     def __init__(
-        self, classifier, pictures, value_range, from_logits, parts, batch_size
+        self,
+        classifier,
+        pictures,
+        value_range,
+        from_logits,
+        parts,
+        batch_size,
+        say,
     ):
         self.name = classifier.name
         self._classifier = classifier
         self._from_logits = from_logits
+        self._lines = Lines(say, "pictures classified, to measure")
         images, groups = pictures.images, pictures.groups
         fit, select, held_out = parts
         self.images_to_fit = images[fit]
@@ -326,13 +335,14 @@ class _Judge:
             None if groups is None else groups[others],
             batch_size,
             from_logits,
+            self._lines,
         )
         self.forwards = len(others)
         self.hits = {}
 
     def fooled(self, v):
         self.forwards += len(self.labelled.images)
-        return self.labelled.fooled(v)
+        return self.labelled.fooled(v, self._lines)
 
     def measure(self, attack):
         """Remembers whom an attack fools; returns the rate that chooses."""
@@ -374,7 +384,7 @@ class _Judge:
             seed=seed,
             batch_size=self.labelled.batch_size,
             from_logits=self._from_logits,
-            verbose=0,
+            verbose=self._lines,
         )
         # Clean, perturbed, rounded, unclipped, three draws of noise.
         self.forwards += 7 * len(self.held_out) + report.examples.labels.size
