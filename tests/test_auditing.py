@@ -444,10 +444,8 @@ def test_no_classifier(many):
 
 @pytest.mark.slow
 def test_embedded_classifier(monkeypatch):
-    runs = [("dominant", 0), ("cross-entropy", 0)]
-    monkeypatch.setattr(
-        attacks, "BUDGETS", {"quick": attacks.Budget(480, runs)}
-    )
+    quick = attacks.Budget(480, ALL["quick"])
+    monkeypatch.setattr(attacks, "BUDGETS", {"quick": quick})
     photos = np.concatenate([samples.load_photos(s) for s in samples.SPLITS])
     groups = np.concatenate([samples.photo_groups(s) for s in samples.SPLITS])
     audit = keras_uap.audit(

@@ -292,7 +292,7 @@ def test_wrong_arguments(changes, error, says, monkeypatch):
 def test_embedded_classifier(monkeypatch):
     """Answers are kept, and the perturbation of before fools it less."""
     runs = [("dominant", 0), (attacks.DATA_FREE_START, 0)]
-    quick = attacks.Budget(400, runs, longer=1)
+    quick = attacks.Budget(240, runs, longer=1)
     monkeypatch.setitem(attacks.BUDGETS, "quick", quick)
     classifier = samples.load_classifier()
     images = samples.load_photos("fit")

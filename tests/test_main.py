@@ -529,7 +529,7 @@ def test_transfer(run, tmp_path):
     ],
 )
 def test_harden(changes, run, tmp_path, workplace, monkeypatch):
-    quick = attacks.BUDGETS["quick"]._replace(passes=100)
+    quick = attacks.BUDGETS["quick"]._replace(passes=100, longer=2)
     monkeypatch.setitem(attacks.BUDGETS, "quick", quick)
     output = {"--output": tmp_path / "out", "--epsilon": 30}
     before = (workplace / "model.keras").read_bytes()
@@ -573,7 +573,7 @@ def test_harden(changes, run, tmp_path, workplace, monkeypatch):
 
 @pytest.mark.slow
 def test_harden_goes_on_where_it_was_cut_off(run, tmp_path, monkeypatch):
-    quick = attacks.BUDGETS["quick"]._replace(passes=100)
+    quick = attacks.BUDGETS["quick"]._replace(passes=100, longer=2)
     monkeypatch.setitem(attacks.BUDGETS, "quick", quick)
     output = tmp_path / "out"
     command = words("harden", FIT, {"--output": output, "--epsilon": 30})
