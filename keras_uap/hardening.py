@@ -33,7 +33,7 @@ from keras_uap.attacks import BATCH
 from keras_uap.callbacks import BackupAndRestore
 from keras_uap.checks import as_numbers, check_number, check_whole
 from keras_uap.hardening_result import Hardening, warnings_of
-from keras_uap.interval import rate_interval
+from keras_uap.interval import difference_interval, rate_interval
 from keras_uap.lp_ball import LpBall
 from keras_uap.pixels import as_value_range
 from keras_uap.saving import TEMPORARY, atomic_path, random_state_kept
@@ -431,6 +431,7 @@ def compared(before, after, pictures, held_out, **training):
     answers = before.report.clean_labels
     kept = after.report.clean_labels == answers
     robust = after.report.perturbed_labels == answers
+    gain = _fooled(before).astype(float) - _fooled(after)
     labels = None if pictures.labels is None else pictures.labels[held_out]
 
     def accuracy(answers):
@@ -448,6 +449,7 @@ def compared(before, after, pictures, held_out, **training):
     result = Hardening(
         before=before,
         after=after,
+        gain_interval=difference_interval(gain, groups),
         agreement=float(kept.mean()),
         agreement_interval=rate_interval(kept, groups),
         robust_agreement_before=float(
@@ -466,3 +468,8 @@ def compared(before, after, pictures, held_out, **training):
         warnings=(),
     )
     return dataclasses.replace(result, warnings=tuple(warnings_of(result)))
+
+
+def _fooled(audit):
+    """Of each held-out picture, whether the strongest attack fools."""
+    return audit.report.clean_labels != audit.report.perturbed_labels

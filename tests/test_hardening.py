@@ -82,6 +82,9 @@ def test_rates_are_a_recount(original, hardened):
     before, after = answers(original), answers(classifier)
     attacked = answers(classifier, result.after.perturbation)
     transferred = answers(classifier, result.before.perturbation)
+    fooled_before = answers(original, result.before.perturbation) != before
+    gain = fooled_before.mean() - (attacked != after).mean()
+    assert np.mean(result.gain_interval) == pytest.approx(gain)
     assert result.before.num_images == len(images)
     for rate, hits in (
         (result.agreement, after == before),
@@ -145,7 +148,18 @@ def test_table_and_dictionary(hardened):
     ("before", "after", "changes", "says"),
     [
         ((0.5, (0.4, 0.6)), (0.5, (0.4, 0.6)), {}, "Nothing was gained"),
-        ((0.5, (0.4, 0.6)), (0.4, (0.3, 0.5)), {}, "intervals before and"),
+        (
+            (0.5, (0.4, 0.6)),
+            (0.4, (0.3, 0.5)),
+            {"gain_interval": (-0.01, 0.21)},
+            "it is not shown",
+        ),
+        (
+            (0.5, (0.4, 0.6)),
+            (0.4, (0.3, 0.5)),
+            {"gain_interval": (0.05, 0.15)},
+            "fooled less often all the same, by 5.0% to 15.0%",
+        ),
         ((0.9, (0.8, 1.0)), (0.4, (0.3, 0.5)), {}, None),
         (
             (0.9, (0.8, 1.0)),
@@ -176,6 +190,7 @@ def test_words(before, after, changes, says, hardened):
 
     result = hardened[1]
     rates = {
+        "gain_interval": (0.3, 0.6),
         "agreement": 0.95,
         "fresh_rate": 0.4,
         "transferred_rate": 0.42,
