@@ -431,7 +431,7 @@ def compared(before, after, pictures, held_out, **training):
     answers = before.report.clean_labels
     kept = after.report.clean_labels == answers
     robust = after.report.perturbed_labels == answers
-    gain = _fooled(before).astype(float) - _fooled(after)
+    gain = before.report.fooled.astype(float) - after.report.fooled
     labels = None if pictures.labels is None else pictures.labels[held_out]
 
     def accuracy(answers):
@@ -468,8 +468,3 @@ def compared(before, after, pictures, held_out, **training):
         warnings=(),
     )
     return dataclasses.replace(result, warnings=tuple(warnings_of(result)))
-
-
-def _fooled(audit):
-    """Of each held-out picture, whether the strongest attack fools."""
-    return audit.report.clean_labels != audit.report.perturbed_labels

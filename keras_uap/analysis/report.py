@@ -101,6 +101,11 @@ class FoolingReport(Result):
         default=None, repr=False, metadata=PICTURES
     )
 
+    @property
+    def fooled(self):
+        """Boolean array `(n,)`, whether the perturbation changes the label."""
+        return self.clean_labels != self.perturbed_labels
+
     def per_class(self):
         """Fooling rate by clean prediction.
 
@@ -108,7 +113,7 @@ class FoolingReport(Result):
             Dictionary from class index to `(fooling rate, images)`, the class
             with the most images first.
         """
-        fooled = self.clean_labels != self.perturbed_labels
+        fooled = self.fooled
         classes, counts = np.unique(self.clean_labels, return_counts=True)
         order = np.argsort(-counts, kind="stable")
         return {
@@ -125,7 +130,7 @@ class FoolingReport(Result):
         Returns:
             List of `(class index, share of the fooled images)`, largest first.
         """
-        sent = self.perturbed_labels[self.clean_labels != self.perturbed_labels]
+        sent = self.perturbed_labels[self.fooled]
         classes, counts = np.unique(sent, return_counts=True)
         order = np.argsort(-counts, kind="stable")[:most]
         return [(int(classes[i]), counts[i] / len(sent)) for i in order]

@@ -49,7 +49,7 @@ def plot_report(report, class_names=None):
     labels_at.set_xlabel("share of the fooled images")
     labels_at.set_title("Labels that fooled images are sent to", fontsize=10)
 
-    fooled = report.clean_labels != report.perturbed_labels
+    fooled = report.fooled
     bins = np.linspace(0, 1, 21)
     sure_at.hist(
         report.clean_confidences,
