@@ -306,9 +306,7 @@ def test_wrong_arguments(changes, error, says, monkeypatch):
 @pytest.mark.slow
 def test_embedded_classifier(monkeypatch):
     """Answers are kept, and the perturbation of before fools it less."""
-    runs = [("dominant", 0), (attacks.DATA_FREE_START, 0)]
-    quick = attacks.Budget(240, runs, longer=1)
-    monkeypatch.setitem(attacks.BUDGETS, "quick", quick)
+    monkeypatch.setitem(attacks.BUDGETS, "quick", models.short_budget(240))
     classifier = samples.load_classifier()
     images = samples.load_photos("fit")
     result = keras_uap.harden(

@@ -4,6 +4,7 @@ import json
 import re
 
 import keras
+import models
 import numpy as np
 import pytest
 from PIL import Image
@@ -522,10 +523,7 @@ def test_transfer(run, tmp_path):
 
 @pytest.fixture
 def short_audits(monkeypatch):
-    """Few runs: each traces the classifier, which takes longer than it does."""
-    runs = [("dominant", 0), (attacks.DATA_FREE_START, 0)]
-    quick = attacks.Budget(100, runs, longer=1)
-    monkeypatch.setitem(attacks.BUDGETS, "quick", quick)
+    monkeypatch.setitem(attacks.BUDGETS, "quick", models.short_budget(100))
 
 
 @pytest.mark.parametrize(

@@ -90,11 +90,8 @@ def offline(monkeypatch):
 @pytest.fixture
 def less_work(monkeypatch):
     """Audits, trainings and the demo as on the pages, but shorter."""
-    # Each run traces the network, which takes longer than so few passes.
-    runs = [("dominant", 0), (attacks.DATA_FREE_START, 0)]
     for name in attacks.BUDGETS:
-        shorter = attacks.Budget(150, runs, longer=1)
-        monkeypatch.setitem(attacks.BUDGETS, name, shorter)
+        monkeypatch.setitem(attacks.BUDGETS, name, models.short_budget(150))
     monkeypatch.setattr(hardening, "DRAWS", 100)
     monkeypatch.setattr(demo, "DRAWS", 272)
 
