@@ -243,7 +243,7 @@ def warnings_of(result):
         found.append(
             "The intervals before and after overlap. Picture by picture the "
             f"classifier is fooled less often all the same, by {least} to "
-            f"{most}."
+            f"{most} of the pictures."
         )
     if 1 - result.agreement >= _LOST:
         found.append(
