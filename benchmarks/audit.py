@@ -36,8 +36,9 @@ from PIL import Image
 
 import keras_uap
 from keras_uap import __main__ as command_line
-from keras_uap import attacks, auditing, datasets, interchange, samples
-from keras_uap.labeller import LabelledImages
+from keras_uap import datasets, interchange, samples
+from keras_uap.evaluation import attack_suite, audit
+from keras_uap.evaluation.labelled_images import LabelledImages
 
 OBJECTIVES = ["dominant", "features+dominant", "crossentropy"]
 BATCH = 16
@@ -113,7 +114,7 @@ def compare(classifier, images, groups, epsilon, options):
     print(found, flush=True)
     fit, _, held_out = datasets.split(images, groups, seed=seed)
     judge = LabelledImages(classifier, images[held_out], (0, 255))
-    passes = options.times * attacks.BUDGETS[options.budget].passes
+    passes = options.times * attack_suite.BUDGETS[options.budget].passes
     longer = {}
     for objective in OBJECTIVES:
         begun = time.time()
@@ -170,7 +171,7 @@ def draw_again(classifier, x, y, options):
                     folder, classifier, x[chosen], y[chosen], number
                 )
         else:
-            found = auditing.audit_pictures(
+            found = audit.audit_pictures(
                 classifier,
                 datasets.Pictures(x[chosen], labels=y[chosen]),
                 keras_uap.LpBall(25.5, "linf"),
@@ -230,7 +231,7 @@ def main():
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--crops", type=int, default=1500)
     parser.add_argument(
-        "--budget", choices=sorted(attacks.BUDGETS), default="standard"
+        "--budget", choices=sorted(attack_suite.BUDGETS), default="standard"
     )
     parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)

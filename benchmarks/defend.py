@@ -41,7 +41,9 @@ import numpy as np
 from common import fashion_mnist
 
 import keras_uap
-from keras_uap import auditing, datasets, hardening
+from keras_uap import datasets
+from keras_uap.defenses import harden
+from keras_uap.evaluation import audit
 
 EPSILON = 25.5
 BATCH = 128
@@ -97,7 +99,7 @@ def make_classifier():
 
 def falling_adam(steps):
     """Adam whose learning rate falls from 1e-3 to 0, as is usual."""
-    return hardening.falling_adam(1e-3, steps)
+    return harden.falling_adam(1e-3, steps)
 
 
 def compile_for(model, steps):
@@ -140,7 +142,7 @@ def measure(classifier, data, size, options, seed, known=None):
     accuracy = classifier.evaluate(x_test, y_test, batch_size=500, verbose=0)
     count = size["attack_images"]
     images = np.concatenate([x[-(count + 500) :], x_test])
-    found = auditing.audit_pictures(
+    found = audit.audit_pictures(
         classifier,
         datasets.Pictures(images),
         keras_uap.LpBall(EPSILON),

@@ -21,8 +21,8 @@ import peers
 from common import BATCH, EPSILON, make_parser, say, tabulate
 
 import keras_uap
-from keras_uap import updates
-from keras_uap.logits import features_function
+from keras_uap.attacks import updates
+from keras_uap.classifiers.logits import features_function
 
 
 class _JudgeAt(keras.callbacks.Callback):

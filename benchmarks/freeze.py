@@ -227,13 +227,30 @@ def content(path):
         metadata = json.loads(parts.pop("metadata.json"))
         metadata.pop("date_saved")
         config = json.loads(parts.pop("config.json"))
-        found = {"metadata": metadata, "config": config}
+        found = {"metadata": metadata, "config": _portable(config)}
         for name, data in parts.items():
             found[name] = _arrays(io.BytesIO(data))
         return found
     if path.suffix == ".h5":
         return _arrays(path)
     return path.read_bytes()
+
+
+def _portable(config):
+    """A configuration without what Keras does not read when it loads a file.
+
+    Registered classes are found by name wherever they are; numbers of shared
+    objects are addresses.
+    """
+    if isinstance(config, dict):
+        return {
+            key: _portable(value)
+            for key, value in config.items()
+            if key not in ("module", "shared_object_id")
+        }
+    if isinstance(config, list):
+        return [_portable(value) for value in config]
+    return config
 
 
 def _arrays(file):

@@ -40,16 +40,13 @@ import keras
 import numpy as np
 
 import keras_uap
-from keras_uap import (
-    analysis,
-    attacks,
-    auditing,
-    datasets,
-    hardening,
-    progress,
-)
-from keras_uap.interval import rate_interval
-from keras_uap.words import interval, percent
+from keras_uap import analysis, datasets
+from keras_uap.defenses import harden
+from keras_uap.evaluation import attack_suite
+from keras_uap.evaluation import audit as auditing
+from keras_uap.evaluation.intervals import rate_interval
+from keras_uap.utils import progress
+from keras_uap.utils.formatting import interval, percent
 
 PAPERS = "as in the paper"
 # What differs from the defaults of `keras_uap.harden`.
@@ -112,7 +109,7 @@ def papers_fine_tuning(classifier, pictures, fit, seed, epochs):
     )
     steps = epochs * -(-len(images) // common.BATCH)
     training.compile(
-        hardening.falling_adam(hardening.LEARNING_RATE, steps),
+        harden.falling_adam(harden.LEARNING_RATE, steps),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     defence = keras_uap.UniversalAdversarialTraining(
@@ -151,10 +148,10 @@ def train(classifier, pictures, fit, seed, epochs, known, name):
         for layer in classifier.layers[: len(classifier.layers) // 2]:
             layer.trainable = False
     arguments = {
-        "temperature": hardening.TEMPERATURE,
+        "temperature": harden.TEMPERATURE,
         "pool_size": 2,
         "seed": seed,
-        "learning_rate": hardening.LEARNING_RATE,
+        "learning_rate": harden.LEARNING_RATE,
         **(RECIPES | CHANGES)[name],
     }
     learning_rate = arguments.pop("learning_rate")
@@ -162,7 +159,7 @@ def train(classifier, pictures, fit, seed, epochs, known, name):
         arguments["temperature"] = 1.0
         labels = classifier.predict(pictures.images, verbose=0).argmax(-1)
         pictures = pictures._replace(labels=labels)
-    data = hardening.training_data(
+    data = harden.training_data(
         pictures,
         fit,
         (common.LOW, common.HIGH),
@@ -172,10 +169,10 @@ def train(classifier, pictures, fit, seed, epochs, known, name):
     distiller = keras_uap.AdversarialDistiller(
         classifier, common.EPSILON, **arguments
     )
-    hardening.start_from(distiller, known)
+    harden.start_from(distiller, known)
     steps = epochs * -(-len(fit) // common.BATCH)
     averaged = {"use_ema": name == "average of weights", "ema_momentum": 0.98}
-    distiller.compile(hardening.falling_adam(learning_rate, steps, **averaged))
+    distiller.compile(harden.falling_adam(learning_rate, steps, **averaged))
     history = distiller.fit(data, epochs=epochs, shuffle=False, verbose=2)
     return {
         "history": history.history,
@@ -236,7 +233,7 @@ def run(name, options):
         before = before_audit(classifier, pictures, parts, options)
         known = before.perturbation
     if name in RECIPES and name != PAPERS and not options.train_only:
-        result = hardening.harden_pictures(
+        result = harden.harden_pictures(
             classifier,
             pictures,
             keras_uap.LpBall(common.EPSILON),
@@ -251,7 +248,7 @@ def run(name, options):
         )
         classifier.save(kept(name, options, ".keras"))
         return result.to_dict()
-    epochs = options.epochs or hardening.epochs_for(len(parts[0]))
+    epochs = options.epochs or harden.epochs_for(len(parts[0]))
     started = time.time()
     training = train(
         classifier, pictures, parts[0], options.seed, epochs, known, name
@@ -261,7 +258,7 @@ def run(name, options):
     if options.train_only:
         common.say(f"{name}: {seconds / 60:.0f} minutes of training")
         return None
-    return hardening.compared(
+    return harden.compared(
         before,
         audit(classifier, pictures, parts, options, known),
         pictures,
@@ -292,7 +289,7 @@ def quick_start(classifier, pictures, fit, options):
 
 def attack(classifier, name, pictures, fit, passes, seed):
     """Returns what one attack of an audit finds with so many passes."""
-    attacker = attacks.Attacker(
+    attacker = attack_suite.Attacker(
         classifier,
         keras_uap.LpBall(common.EPSILON),
         (common.LOW, common.HIGH),
@@ -392,8 +389,8 @@ def main():
     parser.add_argument(
         "--attacks",
         nargs="+",
-        choices=["dominant", "cross-entropy", "DeepFool", attacks.COARSE],
-        default=[attacks.COARSE],
+        choices=["dominant", "cross-entropy", "DeepFool", attack_suite.COARSE],
+        default=[attack_suite.COARSE],
     )
     parser.add_argument("--classifier", type=pathlib.Path, help="a .keras file")
     parser.add_argument("--budget", default="quick")

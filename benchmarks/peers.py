@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from common import HIGH, LOW
 
-from keras_uap.logits import predict_logits
+from keras_uap.classifiers.logits import predict_logits
 
 
 class RaceOver(Exception):

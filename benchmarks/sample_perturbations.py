@@ -19,7 +19,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 
 import keras_uap
-from keras_uap import analysis, datasets, interchange, samples, updates
+from keras_uap import analysis, datasets, interchange, samples
+from keras_uap.attacks import updates
 
 EPSILON = {"linf": 10.0, "l2": 2000.0}
 BATCH = 16

@@ -17,9 +17,7 @@ import griffe
 MODULES = (
     "keras_uap",
     "keras_uap.analysis",
-    "keras_uap.auditing",
     "keras_uap.datasets",
-    "keras_uap.hardening",
     "keras_uap.interchange",
     "keras_uap.losses",
     "keras_uap.samples",

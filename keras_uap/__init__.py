@@ -38,7 +38,14 @@ if typing.TYPE_CHECKING or not _FOR_COMMANDS:
 
 # Modules of their own names, imported on first use: pictures and measurements
 # need libraries that a fit does not.
-_MODULES = ("analysis", "datasets", "interchange", "samples", "visualization")
+_MODULES = (
+    "analysis",
+    "datasets",
+    "interchange",
+    "losses",
+    "samples",
+    "visualization",
+)
 
 __all__ = [
     "AdversarialDistiller",
@@ -67,9 +74,9 @@ __all__ = [
 
 def __getattr__(name):
     if name == "audit":  # It measures, too.
-        return importlib.import_module("keras_uap.auditing").audit
+        return importlib.import_module("keras_uap.evaluation.audit").audit
     if name == "harden":  # It audits.
-        return importlib.import_module("keras_uap.hardening").harden
+        return importlib.import_module("keras_uap.defenses.harden").harden
     if name in _MODULES:
         return importlib.import_module(f"keras_uap.{name}")
     if _FOR_COMMANDS and name in __all__:

@@ -1,6 +1,6 @@
 """The command line: `python -m keras_uap`, or `keras-uap` once installed.
 
-The commands themselves are in `keras_uap.commands`, one file each. Their
+The commands themselves are in `keras_uap.cli`, one file each. Their
 arguments are read and checked before TensorFlow is loaded.
 """
 
@@ -12,8 +12,8 @@ import os
 import sys
 import warnings
 
-from keras_uap.commands import console, options
-from keras_uap.commands.arguments import COMMANDS
+from keras_uap.cli import console, options
+from keras_uap.cli.arguments import COMMANDS
 from keras_uap.version import __version__
 
 DESCRIPTION = """\
@@ -40,9 +40,7 @@ def main(arguments=None):
         with contextlib.redirect_stdout(place):
             options.check(given)
             console.load_tensorflow()
-            command = importlib.import_module(
-                f"keras_uap.commands.{given.command}"
-            )
+            command = importlib.import_module(f"keras_uap.cli.{given.command}")
             table, values = command.run(given)
         print(json.dumps(values, indent=2) if given.json else f"\n{table}")
         sys.stdout.flush()

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_uap
-from keras_uap import attacks
+from keras_uap.evaluation import attack_suite
 
 SHAPE = (8, 8, 3)
 CLASSES = 4
@@ -18,8 +18,8 @@ CLASSES = 4
 
 def short_budget(passes):
     """A budget of few runs: each traces the network, which takes its time."""
-    runs = [("dominant", 0), (attacks.DATA_FREE_START, 0)]
-    return attacks.Budget(passes, runs, longer=1)
+    runs = [("dominant", 0), (attack_suite.DATA_FREE_START, 0)]
+    return attack_suite.Budget(passes, runs, longer=1)
 
 
 def images(count=40, seed=1):

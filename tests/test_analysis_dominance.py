@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_uap import analysis
-from keras_uap.lp_ball import LpBall
+from keras_uap.perturbations.lp_ball import LpBall
 
 SHAPE = (2, 3, 1)
 CLASSES = 6

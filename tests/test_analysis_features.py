@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from keras_uap import analysis
-from keras_uap.lp_ball import LpBall
+from keras_uap.perturbations.lp_ball import LpBall
 
 QUIET = {"value_range": (0, 1), "verbose": 0}
 

@@ -8,7 +8,7 @@ import pytest
 from models import SHAPE
 
 from keras_uap import analysis
-from keras_uap.lp_ball import lp_norm
+from keras_uap.perturbations.lp_ball import lp_norm
 
 SMALL = {"epsilon": 0.1, "value_range": (0, 1), "draws": 80, "verbose": 0}
 

@@ -5,7 +5,7 @@ import pytest
 from models import SHAPE
 
 from keras_uap import analysis
-from keras_uap.lp_ball import lp_norm
+from keras_uap.perturbations.lp_ball import lp_norm
 
 
 def plane(normal, offset=0.0):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_uap import analysis
-from keras_uap.lp_ball import LpBall, lp_norm
+from keras_uap.perturbations.lp_ball import LpBall, lp_norm
 
 SHAPE = (2, 2, 1)
 # The logits of the first and of the second pixel: perpendicular, of mean zero.

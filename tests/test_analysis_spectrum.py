@@ -8,7 +8,7 @@ import pytest
 
 from keras_uap import analysis
 from keras_uap.analysis import spectrum
-from keras_uap.lp_ball import lp_norm
+from keras_uap.perturbations.lp_ball import lp_norm
 
 SHAPE = (16, 16, 2)
 QUIET = {"norm": "linf", "value_range": (0, 1), "verbose": 0}

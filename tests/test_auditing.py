@@ -13,29 +13,31 @@ import tensorflow as tf
 from PIL import Image
 
 import keras_uap
-from keras_uap import attacks, auditing, datasets, interchange, samples
+from keras_uap import datasets, interchange, samples
+from keras_uap.evaluation import attack_suite
+from keras_uap.evaluation import audit as auditing
 
 RANGE = (0, 1)
 
 
 # Each run is traced anew, which takes most of the time: two where two do.
 TWO = [("dominant", 0), ("data-free start", 0)]
-BUDGETS = dict(attacks.BUDGETS)
+BUDGETS = dict(attack_suite.BUDGETS)
 ALL = {name: budget.runs for name, budget in BUDGETS.items()}
 
 
 @pytest.fixture(autouse=True)
 def tiny_budgets(monkeypatch):
-    budgets = {"quick": attacks.Budget(300, TWO)}
-    budgets["standard"] = attacks.Budget(300, ALL["standard"])
-    monkeypatch.setattr(attacks, "BUDGETS", budgets)
+    budgets = {"quick": attack_suite.Budget(300, TWO)}
+    budgets["standard"] = attack_suite.Budget(300, ALL["standard"])
+    monkeypatch.setattr(attack_suite, "BUDGETS", budgets)
     monkeypatch.setattr(datasets, "FEW", 0)
 
 
 @pytest.fixture
 def all_runs(tiny_budgets, monkeypatch):
-    budget = attacks.Budget(300, ALL["quick"])
-    monkeypatch.setattr(attacks, "BUDGETS", {"quick": budget})
+    budget = attack_suite.Budget(300, ALL["quick"])
+    monkeypatch.setattr(attack_suite, "BUDGETS", {"quick": budget})
 
 
 @pytest.fixture
@@ -96,14 +98,14 @@ def test_one_perturbation_measured_on_what_nobody_saw(linear, many, all_runs):
 
 def test_from_coarse_to_fine_begins_with_coarse_patterns(many, monkeypatch):
     """Neighbouring pixels go the same way more often than the slope does."""
-    fits, fit = [], attacks.Attacker._fit
+    fits, fit = [], attack_suite.Attacker._fit
 
     def spy(*args, **kwargs):
         fits.append((kwargs, fit(*args, **kwargs)))
         return fits[-1][1]
 
-    monkeypatch.setattr(attacks.Attacker, "_fit", spy)
-    attacker = attacks.Attacker(
+    monkeypatch.setattr(attack_suite.Attacker, "_fit", spy)
+    attacker = attack_suite.Attacker(
         models.linear(2, scale=0.1),
         keras_uap.LpBall(0.05),
         (0.0, 1.0),
@@ -113,7 +115,7 @@ def test_from_coarse_to_fine_begins_with_coarse_patterns(many, monkeypatch):
         print,
     )
     (bare,) = attacker.run("dominant", 0, 300)
-    (both,) = attacker.run(attacks.COARSE, 0, 900)
+    (both,) = attacker.run(attack_suite.COARSE, 0, 900)
     _, (_, coarse), (arguments, fine) = fits
     assert arguments["initial_perturbation"] is coarse.v
     assert (both.v == fine.v).all()
@@ -127,8 +129,8 @@ def test_from_coarse_to_fine_begins_with_coarse_patterns(many, monkeypatch):
 
 def test_near_the_best_there_is(linear, many, monkeypatch):
     """Of two classes the best perturbation is known: signs of the weights."""
-    budget = attacks.Budget(1200, ALL["quick"])
-    monkeypatch.setattr(attacks, "BUDGETS", {"quick": budget})
+    budget = attack_suite.Budget(1200, ALL["quick"])
+    monkeypatch.setattr(attack_suite, "BUDGETS", {"quick": budget})
     model = linear(classes=2)
     audit = run(model, many, epsilon=0.05)
     kernel = model.get_weights()[0]
@@ -166,16 +168,16 @@ def test_a_strong_start_is_not_lost(linear, many):
     assert (known.name, start.name) == ("transferred", "transferred start")
     assert (known.passes, known.fooling_rate > 0.2) == (0, True)
     assert start.fooling_rate >= known.fooling_rate
-    assert [r.name for r in audit.runs[-2:]] == list(attacks.MORE_WORK)
+    assert [r.name for r in audit.runs[-2:]] == list(attack_suite.MORE_WORK)
     # Of 300 passes.
     assert 800 < audit.runs[-2].passes <= 900
     assert 1700 < audit.runs[-1].passes <= 1800
 
 
-@pytest.mark.parametrize("own", [[], [(attacks.LONGER, 0)]])
+@pytest.mark.parametrize("own", [[], [(attack_suite.LONGER, 0)]])
 def test_more_work_brings_each_longer_run_once(own, linear, many, monkeypatch):
-    budget = attacks.Budget(100, [("dominant", 0), *own])
-    monkeypatch.setattr(attacks, "BUDGETS", {"quick": budget})
+    budget = attack_suite.Budget(100, [("dominant", 0), *own])
+    monkeypatch.setattr(attack_suite, "BUDGETS", {"quick": budget})
     audit = auditing.audit_pictures(
         linear(),
         datasets.Pictures(many),
@@ -189,15 +191,19 @@ def test_more_work_brings_each_longer_run_once(own, linear, many, monkeypatch):
     names = [run.name for run in audit.runs]
     assert names == [
         *("transferred", "transferred start", "dominant"),
-        *attacks.MORE_WORK,
+        *attack_suite.MORE_WORK,
     ]
 
 
 def test_the_longest_runs_are_as_long_with_every_budget():
     for each in BUDGETS.values():
-        assert attacks.passes_of(attacks.LONGER, each) == 18_000
-        assert attacks.passes_of(attacks.LONGER_FEATURES, each) == 18_000
-        assert attacks.passes_of(attacks.COARSE_LONGER, each) == 36_000
+        assert attack_suite.passes_of(attack_suite.LONGER, each) == 18_000
+        assert (
+            attack_suite.passes_of(attack_suite.LONGER_FEATURES, each) == 18_000
+        )
+        assert (
+            attack_suite.passes_of(attack_suite.COARSE_LONGER, each) == 36_000
+        )
 
 
 @pytest.mark.parametrize(("more", "told"), [(0, False), (2, False), (20, True)])
@@ -224,12 +230,12 @@ def test_a_run_that_fools_clearly_more_is_told(more, told):
 def test_standard_has_two_seeds_and_longer_runs(cnn, many):
     audit = run(cnn(), many, budget="standard", norm="l2", epsilon=1, seed=3)
     assert [r.seed for r in audit.runs] == [3] * 6 + [4] * 6 + [3] * 3
-    longer = [attacks.LONGER, attacks.LONGER_FEATURES]
+    longer = [attack_suite.LONGER, attack_suite.LONGER_FEATURES]
     assert [r.name for r in audit.runs[-2:]] == longer
     for each in audit.runs[-2:]:  # Of 300 passes.
         assert 800 < each.passes <= 900
     assert {r.name for r in audit.runs} >= {
-        *("DeepFool", "data-free", attacks.COARSE)
+        *("DeepFool", "data-free", attack_suite.COARSE)
     }
     assert np.linalg.norm(audit.perturbation) <= 1.0
     assert "DeepFool" in str(audit)
@@ -271,8 +277,10 @@ def test_sigmoid_and_data_set(cnn, many):
 
 
 def test_hidden_head_leaves_the_features_out(subclassed, many, monkeypatch):
-    budget = attacks.Budget(300, [("dominant", 0), ("features+dominant", 0)])
-    monkeypatch.setattr(attacks, "BUDGETS", {"quick": budget})
+    budget = attack_suite.Budget(
+        300, [("dominant", 0), ("features+dominant", 0)]
+    )
+    monkeypatch.setattr(attack_suite, "BUDGETS", {"quick": budget})
     audit = run(subclassed(), many)
     assert [r.name for r in audit.runs] == ["dominant"]
     assert "features were left out" in " ".join(audit.notes)
@@ -316,14 +324,14 @@ def test_result(linear, many, tmp_path):
 
 
 def test_interrupted_after_a_run(linear, many, monkeypatch):
-    fit = attacks.Attacker.run
+    fit = attack_suite.Attacker.run
 
     def interrupt(attacker, name, *arguments):
         if name != "dominant":
             raise KeyboardInterrupt
         return fit(attacker, name, *arguments)
 
-    monkeypatch.setattr(attacks.Attacker, "run", interrupt)
+    monkeypatch.setattr(attack_suite.Attacker, "run", interrupt)
     with pytest.raises(KeyboardInterrupt, match="after 1 of 2 runs") as caught:
         run(linear(), many)
     audit = caught.value.audit
@@ -331,8 +339,8 @@ def test_interrupted_after_a_run(linear, many, monkeypatch):
     assert audit.fooling_rate == recount(audit, linear(), many)
     assert "Interrupted after 1 of 2 runs" in str(audit)
     # Before the first run is finished, there is nothing to keep.
-    budget = attacks.Budget(300, TWO[1:])
-    monkeypatch.setattr(attacks, "BUDGETS", {"quick": budget})
+    budget = attack_suite.Budget(300, TWO[1:])
+    monkeypatch.setattr(attack_suite, "BUDGETS", {"quick": budget})
     with pytest.raises(KeyboardInterrupt) as caught:
         run(linear(), many)
     assert not isinstance(caught.value, auditing.AuditInterrupted)
@@ -431,7 +439,7 @@ def test_bad_input_is_refused_before_any_work(
     def no_work(*_, **__):
         raise AssertionError("It has begun.")
 
-    monkeypatch.setattr(attacks.UniversalPerturbation, "fit", no_work)
+    monkeypatch.setattr(attack_suite.UniversalPerturbation, "fit", no_work)
     arguments = {"images": many} | arguments
     with pytest.raises(ValueError, match=says):
         run(cnn(), **arguments)
@@ -444,8 +452,8 @@ def test_no_classifier(many):
 
 @pytest.mark.slow
 def test_embedded_classifier(monkeypatch):
-    quick = attacks.Budget(480, ALL["quick"])
-    monkeypatch.setattr(attacks, "BUDGETS", {"quick": quick})
+    quick = attack_suite.Budget(480, ALL["quick"])
+    monkeypatch.setattr(attack_suite, "BUDGETS", {"quick": quick})
     photos = np.concatenate([samples.load_photos(s) for s in samples.SPLITS])
     groups = np.concatenate([samples.photo_groups(s) for s in samples.SPLITS])
     audit = keras_uap.audit(

@@ -16,7 +16,7 @@ from models import Crash
 
 import keras_uap
 from keras_uap import UniversalAdversarialTraining
-from keras_uap.lp_ball import lp_norm
+from keras_uap.perturbations.lp_ball import lp_norm
 
 SHAPE = (6, 6, 1)
 CLASSES = 3

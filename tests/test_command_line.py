@@ -14,8 +14,9 @@ from PIL import Image
 
 import keras_uap
 from keras_uap import __main__ as command_line
-from keras_uap import attacks, datasets, interchange
-from keras_uap.commands import arguments, console, fit
+from keras_uap import datasets, interchange
+from keras_uap.cli import arguments, console, fit
+from keras_uap.evaluation import attack_suite
 
 HEAVY = {"tensorflow", "keras", "matplotlib", "scipy", "PIL"}
 
@@ -254,7 +255,7 @@ def test_help_says_what_the_code_does(capsys):
     with pytest.raises(SystemExit):
         command_line.main(["audit", "--help"])
     text = capsys.readouterr().out
-    assert f"{{{','.join(sorted(attacks.BUDGETS))}}}" in text
+    assert f"{{{','.join(sorted(attack_suite.BUDGETS))}}}" in text
 
 
 def test_every_command_has_its_file():

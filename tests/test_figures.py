@@ -7,7 +7,8 @@ import models
 import numpy as np
 import pytest
 
-from keras_uap import analysis, audit_result, visualization
+from keras_uap import analysis, visualization
+from keras_uap.evaluation import audit_result
 
 LONG = [f"a very long name of class {i}, of the Latin kind" for i in range(99)]
 WIDE = ["W" * 60] * 99

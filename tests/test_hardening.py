@@ -9,15 +9,12 @@ import numpy as np
 import pytest
 
 import keras_uap
-from keras_uap import (
-    attacks,
-    auditing,
-    datasets,
-    hardening,
-    hardening_result,
-    progress,
-    samples,
-)
+from keras_uap import datasets, samples
+from keras_uap.defenses import harden as hardening
+from keras_uap.defenses import hardening as hardening_result
+from keras_uap.evaluation import attack_suite
+from keras_uap.evaluation import audit as auditing
+from keras_uap.utils import progress
 
 EPSILON = 0.05
 IMAGES = models.images(80)
@@ -25,10 +22,10 @@ IMAGES = models.images(80)
 
 @pytest.fixture(scope="module", autouse=True)
 def _small():
-    quick = attacks.BUDGETS["quick"]
-    attacks.BUDGETS["quick"] = quick._replace(passes=150, longer=2)
+    quick = attack_suite.BUDGETS["quick"]
+    attack_suite.BUDGETS["quick"] = quick._replace(passes=150, longer=2)
     yield
-    attacks.BUDGETS["quick"] = quick
+    attack_suite.BUDGETS["quick"] = quick
 
 
 def harden(classifier, images=IMAGES, **changes):
@@ -67,7 +64,7 @@ def test_before_is_measured_with_as_much_work_as_after(hardened):
         "transferred start",
     ]
     assert before == after[2:]
-    assert {name for name, _ in before} > set(attacks.MORE_WORK)
+    assert {name for name, _ in before} > set(attack_suite.MORE_WORK)
 
 
 def test_rates_are_a_recount(original, hardened):
@@ -232,7 +229,7 @@ class _Stopped(Exception):
 @pytest.mark.slow
 def test_goes_on_where_it_was_cut_off(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "backup"
-    real = attacks.Attacker.run
+    real = attack_suite.Attacker.run
     crash = models.CrashAt(1, _Stopped)
 
     def run(**changes):
@@ -248,7 +245,7 @@ def test_goes_on_where_it_was_cut_off(tmp_path, monkeypatch, capsys):
             return real(attacker, which, *arguments)
 
         with monkeypatch.context() as patch:
-            patch.setattr(attacks.Attacker, "run", stopped)
+            patch.setattr(attack_suite.Attacker, "run", stopped)
             if name is None:
                 patch.setattr(hardening, "_Progress", lambda *_: crash)
             with pytest.raises(_Stopped):
@@ -258,16 +255,16 @@ def test_goes_on_where_it_was_cut_off(tmp_path, monkeypatch, capsys):
     _, expected, text = run(backup_dir=None)
     runs = len(expected.before.runs) - 1  # One of them has two rows.
     assert "kept from before" not in text
-    assert "kept from before" not in cut_off_at(attacks.LONGER)
+    assert "kept from before" not in cut_off_at(attack_suite.LONGER)
     with pytest.raises(ValueError, match="a training with other settings"):
         run(robustness=0.9)
     capsys.readouterr()
     assert cut_off_at(None).count("kept from before") == runs - 2
-    text = cut_off_at(attacks.KNOWN_START)
+    text = cut_off_at(attack_suite.KNOWN_START)
     assert text.count("kept from before") == runs
     assert "epoch 1 of 3" not in text
     assert "epoch 3 of 3" in text
-    text = cut_off_at(attacks.COARSE_LONGER)
+    text = cut_off_at(attack_suite.COARSE_LONGER)
     assert text.count("kept from before") == runs
     assert "epoch" not in text.replace("3 epochs", "")
     classifier, result, text = run()
@@ -306,7 +303,7 @@ def test_wrong_arguments(changes, error, says, monkeypatch):
 @pytest.mark.slow
 def test_embedded_classifier(monkeypatch):
     """Answers are kept, and the perturbation of before fools it less."""
-    monkeypatch.setitem(attacks.BUDGETS, "quick", models.short_budget(240))
+    monkeypatch.setitem(attack_suite.BUDGETS, "quick", models.short_budget(240))
     classifier = samples.load_classifier()
     images = samples.load_photos("fit")
     result = keras_uap.harden(

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_uap import analysis, audit_result, hardening_result
+from keras_uap import analysis
+from keras_uap.defenses import hardening
+from keras_uap.evaluation import audit_result
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -446,7 +448,7 @@ def test_without_scripts_all_but_the_slider_is_there(audit_page):
 
 def test_hardening_is_before_and_after(audit, tmp_path):
     interval = audit.fooling_interval
-    found = hardening_result.Hardening(
+    found = hardening.Hardening(
         before=dataclasses.replace(audit, fooling_rate=0.91),
         after=audit,
         agreement=0.733,

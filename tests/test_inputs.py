@@ -7,14 +7,9 @@ import pytest
 import tensorflow as tf
 
 import keras_uap
-from keras_uap import (
-    analysis,
-    auditing,
-    batches,
-    datasets,
-    interchange,
-    visualization,
-)
+from keras_uap import analysis, datasets, interchange, visualization
+from keras_uap.data.pictures import as_array
+from keras_uap.evaluation import audit
 
 QUIET = {"value_range": (0, 1), "verbose": 0}
 FIT = {**QUIET, "epsilon": 0.05, "draws": 16}
@@ -211,8 +206,8 @@ def test_all_public_functions_of_images_are_tried():
 @pytest.mark.parametrize("kind", ["data", "pairs", "sequence", "pictures"])
 def test_audit_takes_every_kind_of_images(kind):
     x = models.images(30)
-    expected = auditing.as_pictures(classifier(), x, None, (0, 1))
-    found = auditing.as_pictures(classifier(), IMAGES[kind](x), None, (0, 1))
+    expected = audit.as_pictures(classifier(), x, None, (0, 1))
+    found = audit.as_pictures(classifier(), IMAGES[kind](x), None, (0, 1))
     np.testing.assert_array_equal(expected.images, found.images)
     assert (found.labels is not None) == (kind in ("pairs", "sequence"))
 
@@ -396,7 +391,7 @@ def test_a_generator_that_begins_anew_is_read_in_every_epoch():
 def test_of_a_data_set_only_what_is_shown_is_read():
     x = models.images(4)
     data = tf.data.Dataset.from_tensors(x).repeat()
-    assert len(batches.as_array(data, most=6)) == 6
+    assert len(as_array(data, most=6)) == 6
 
 
 # Heads and averages ---------------------------------------------------------

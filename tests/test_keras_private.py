@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras.src.callbacks import backup_and_restore
 
 import keras_uap
-from keras_uap import keras_private
+from keras_uap.utils import keras_compat
 
 FOLDER = pathlib.Path(keras_uap.__file__).parent
 
@@ -24,13 +24,13 @@ FOLDER = pathlib.Path(keras_uap.__file__).parent
 )
 def test_keras_still_calls_the_override(name, linear, images, monkeypatch):
     calls = []
-    override = getattr(keras_private.TrainerHooks, name)
+    override = getattr(keras_compat.TrainerHooks, name)
 
     def counted(self, *args, **kwargs):
         calls.append(name)
         return override(self, *args, **kwargs)
 
-    monkeypatch.setattr(keras_private.TrainerHooks, name, counted)
+    monkeypatch.setattr(keras_compat.TrainerHooks, name, counted)
     uap = keras_uap.UniversalPerturbation(linear(), 0.05, value_range=(0, 1))
     uap.compile("lion", run_eagerly=True)
     uap.fit(images, verbose=0)
@@ -40,9 +40,9 @@ def test_keras_still_calls_the_override(name, linear, images, monkeypatch):
 
 def test_keras_still_marks_validation(linear, images, monkeypatch):
     asked = []
-    is_validation = keras_private.is_validation
+    is_validation = keras_compat.is_validation
     monkeypatch.setattr(
-        "keras_uap.measured_perturbation.is_validation",
+        "keras_uap.attacks.measured_perturbation.is_validation",
         lambda kwargs: asked.append(is_validation(kwargs)) or asked[-1],
     )
     uap = keras_uap.UniversalPerturbation(linear(), 0.05, value_range=(0, 1))
@@ -56,7 +56,7 @@ def test_keras_still_marks_validation(linear, images, monkeypatch):
 def test_fit_still_begins_at_the_initial_epoch(linear, images):
     class Later(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
-            keras_private.start_at(self.model, 2)
+            keras_compat.start_at(self.model, 2)
 
     model = linear()
     model.compile("sgd", "mse")
@@ -71,7 +71,7 @@ def test_fit_still_begins_at_the_initial_epoch(linear, images):
 def test_a_layer_still_knows_whether_a_model_calls_it():
     class Asks(keras.layers.Layer):
         def build(self, input_shape):
-            self.inside = keras_private.is_called_by_another(self)
+            self.inside = keras_compat.is_called_by_another(self)
 
         def call(self, inputs):
             return inputs
@@ -97,10 +97,10 @@ def test_a_layer_still_knows_whether_a_model_calls_it():
 
 
 def test_callbacks_still_look_for_the_direction_of_a_metric(linear):
-    up = keras_private.higher_is_better(keras.metrics.Mean(name="up"))
+    up = keras_compat.higher_is_better(keras.metrics.Mean(name="up"))
 
     class Holds(keras.Model):
-        metrics = [up, keras_private.monitored([up])]
+        metrics = [up, keras_compat.monitored([up])]
 
     stop = keras.callbacks.EarlyStopping("val_up")
     stop.set_model(Holds())
@@ -112,14 +112,14 @@ def test_callbacks_still_look_for_the_direction_of_a_metric(linear):
 def test_layers_are_still_found(linear):
     inner = linear()
     outer = keras.Sequential([keras.Input(inner.input_shape[1:]), inner])
-    found = list(keras_private.all_layers(outer))
+    found = list(keras_compat.all_layers(outer))
     assert inner in found, "_flatten_layers no longer gives nested models"
     assert inner.layers[-1] in found
 
 
 def test_the_maker_of_a_tensor_is_still_known(linear):
     model = linear()
-    operation, node, index = keras_private.last_operation(model.outputs[0])
+    operation, node, index = keras_compat.last_operation(model.outputs[0])
     assert operation is model.layers[-1], "_keras_history has changed"
     assert index == 0
     assert node.input_tensors[0] is model.layers[-1].input
@@ -165,11 +165,11 @@ def test_averages_are_those_of_the_optimizer():
     wrapped = keras.optimizers.LossScaleOptimizer(sgd)
     wrapped.build([variable])
     for optimizer in (sgd, wrapped):
-        (average,) = keras_private.averages(optimizer)
+        (average,) = keras_compat.averages(optimizer)
         average.assign([7.0])
         optimizer.finalize_variable_values([variable])
         assert float(variable[0]) == 7
-    assert keras_private.averages(keras.optimizers.Lion()) == []
+    assert keras_compat.averages(keras.optimizers.Lion()) == []
 
 
 def _generated():
@@ -192,7 +192,7 @@ def _generated():
 )
 def test_a_generator_is_found_behind_a_data_set(behind, generated):
     data = _generated() if generated else tf.data.Dataset.range(3)
-    assert keras_private.has_generator(behind(data)) == generated
+    assert keras_compat.has_generator(behind(data)) == generated
 
 
 def test_a_generator_is_looked_for_without_a_copy_of_the_data(monkeypatch):
@@ -201,4 +201,4 @@ def test_a_generator_is_looked_for_without_a_copy_of_the_data(monkeypatch):
 
     monkeypatch.setattr(tf.raw_ops, "DatasetToGraphV2", refuse)
     data = tf.data.Dataset.from_tensor_slices(tf.zeros((4, 2)))
-    assert not keras_private.has_generator(data.map(abs).batch(2))
+    assert not keras_compat.has_generator(data.map(abs).batch(2))

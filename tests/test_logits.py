@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 import keras_uap
-from keras_uap.labeller import Labeller
-from keras_uap.logits import compile_logits, predict_logits
+from keras_uap.classifiers.adapter import Labeller
+from keras_uap.classifiers.logits import compile_logits, predict_logits
 
 layers = keras.layers
 
@@ -431,7 +431,7 @@ def test_one_output_of_several_of_an_inner_model(linear, images):
 
 
 def test_gives_logits(linear, images):
-    from keras_uap.logits import gives_logits
+    from keras_uap.classifiers.logits import gives_logits
 
     assert gives_logits(linear(scale=1e-3), images)
     assert not gives_logits(linear(activation="softmax"), images)

@@ -7,8 +7,9 @@ import tensorflow as tf
 from models import CLASSES, SHAPE
 
 import keras_uap
-from keras_uap import batches, losses
-from keras_uap.lp_ball import LpBall, lp_norm
+from keras_uap import losses
+from keras_uap.data import sources
+from keras_uap.perturbations.lp_ball import LpBall, lp_norm
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(0, 3, (30, 5)).astype("float32")
@@ -192,7 +193,7 @@ def test_features_of_clean_images_are_found_once(
     assert passes == [2 * count] * 2
     batches_of_8 = tf.data.Dataset.from_tensor_slices(images).batch(8)
     for data, kwargs in ((batches_of_8, {}), (images, {"batch_size": 8})):
-        monkeypatch.setattr(batches, "_MOST_FEATURES", 0)
+        monkeypatch.setattr(sources, "_MOST_FEATURES", 0)
         other, passes = fitted(data, **kwargs)
         np.testing.assert_allclose(other, v, atol=1e-5)
         # One more forward gives the labels and the features of a batch.

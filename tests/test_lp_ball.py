@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import keras_uap
-from keras_uap.lp_ball import as_epsilon, as_norm, lp_norm
+from keras_uap.perturbations.lp_ball import as_epsilon, as_norm, lp_norm
 
 ARRAYS = hnp.arrays(
     "float32",

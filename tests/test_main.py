@@ -11,8 +11,9 @@ from PIL import Image
 
 import keras_uap
 from keras_uap import __main__ as command_line
-from keras_uap import analysis, attacks, interchange, samples
-from keras_uap.commands import console, demo, fit, inputs
+from keras_uap import analysis, interchange, samples
+from keras_uap.cli import console, demo, fit, inputs
+from keras_uap.evaluation import attack_suite
 
 SIZE = (8, 8, 3)
 
@@ -409,8 +410,8 @@ def test_report(run, tmp_path):
 
 
 def test_audit(run, tmp_path, monkeypatch):
-    budget = attacks.Budget(200, [("dominant", 0), ("cross-entropy", 0)])
-    monkeypatch.setattr(attacks, "BUDGETS", {"quick": budget})
+    budget = attack_suite.Budget(200, [("dominant", 0), ("cross-entropy", 0)])
+    monkeypatch.setattr(attack_suite, "BUDGETS", {"quick": budget})
     output = {"--output": tmp_path / "out", "--class-names": "names.txt"}
     status, out, err = run(*words("audit", AUDIT, output))
     assert (status, err) == (0, "")
@@ -440,16 +441,16 @@ def test_audit(run, tmp_path, monkeypatch):
 
 def test_interrupted_audit_leaves_what_is_finished(run, tmp_path, monkeypatch):
     names = ["dominant", "cross-entropy", "DeepFool"]
-    budget = attacks.Budget(200, [(name, 0) for name in names])
-    monkeypatch.setattr(attacks, "BUDGETS", {"quick": budget})
-    fit = attacks.Attacker.run
+    budget = attack_suite.Budget(200, [(name, 0) for name in names])
+    monkeypatch.setattr(attack_suite, "BUDGETS", {"quick": budget})
+    fit = attack_suite.Attacker.run
 
     def interrupt(attacker, name, *arguments):
         if name == "DeepFool":
             raise KeyboardInterrupt
         return fit(attacker, name, *arguments)
 
-    monkeypatch.setattr(attacks.Attacker, "run", interrupt)
+    monkeypatch.setattr(attack_suite.Attacker, "run", interrupt)
     status, _, err = run(*words("audit", AUDIT, {"--output": tmp_path}))
     assert status == 130
     assert "interrupted after 2 of 3 runs" in err
@@ -523,7 +524,7 @@ def test_transfer(run, tmp_path):
 
 @pytest.fixture
 def short_audits(monkeypatch):
-    monkeypatch.setitem(attacks.BUDGETS, "quick", models.short_budget(100))
+    monkeypatch.setitem(attack_suite.BUDGETS, "quick", models.short_budget(100))
 
 
 @pytest.mark.parametrize(

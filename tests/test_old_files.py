@@ -16,7 +16,7 @@ import pytest
 
 import keras_uap
 from keras_uap import interchange
-from keras_uap.lp_ball import lp_norm
+from keras_uap.perturbations.lp_ball import lp_norm
 
 OLD = pathlib.Path(__file__).parent / "files" / "old"
 NOTES = json.loads((OLD / "expected.json").read_text())

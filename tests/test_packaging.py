@@ -55,7 +55,7 @@ def test_one_version():
 
 
 def test_readme_names_every_command():
-    from keras_uap.commands.arguments import COMMANDS
+    from keras_uap.cli.arguments import COMMANDS
 
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(COMMANDS) == 7
@@ -64,7 +64,7 @@ def test_readme_names_every_command():
 
 
 def test_the_documentation_prints_the_help_of_every_command():
-    from keras_uap.commands.arguments import COMMANDS
+    from keras_uap.cli.arguments import COMMANDS
 
     page = (ROOT / "docs" / "command_line.md").read_text(encoding="utf-8")
     for name in COMMANDS:

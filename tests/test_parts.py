@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_uap import datasets
-from keras_uap.parts import photographs, split
+from keras_uap.data.splitting import photographs, split
 
 
 def test_parts_are_all_of_it_once():

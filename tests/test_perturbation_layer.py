@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import keras_uap
-from keras_uap.lp_ball import lp_norm
+from keras_uap.perturbations.lp_ball import lp_norm
 
 SHAPE = (6, 6, 1)
 CLASSES = 3

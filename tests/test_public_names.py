@@ -8,7 +8,14 @@ import pytest
 
 import keras_uap
 
-MODULES = {"analysis", "datasets", "interchange", "samples", "visualization"}
+MODULES = {
+    "analysis",
+    "datasets",
+    "interchange",
+    "losses",
+    "samples",
+    "visualization",
+}
 NAMES = {
     "AdversarialDistiller",
     "BackupAndRestore",

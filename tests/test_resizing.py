@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import keras_uap
 from keras_uap import analysis, interchange
-from keras_uap.lp_ball import lp_norm
+from keras_uap.perturbations.lp_ball import lp_norm
 
 CARD = {"epsilon": 10.0, "norm": "linf", "value_range": (0, 255), "seed": 3}
 

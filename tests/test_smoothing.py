@@ -7,7 +7,7 @@ import pytest
 import scipy.ndimage
 
 import keras_uap
-from keras_uap.smoothing import smoothed
+from keras_uap.attacks.smoothing import smoothed
 
 RNG = np.random.default_rng(0)
 

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import keras_uap
-from keras_uap.visualization import ink
+from keras_uap.visualization import style
 
 
 def events(folder):
@@ -49,7 +49,7 @@ def test_a_fit_of_a_perturbation(tmp_path):
         assert (int(width), int(height)) == (8, 8)
         picture = tf.io.decode_png(png).numpy()
         assert picture.shape == models.SHAPE
-    expected = np.clip(255 * ink.stretch(uap.perturbation), 0, 255)
+    expected = np.clip(255 * style.stretch(uap.perturbation), 0, 255)
     np.testing.assert_array_equal(picture, expected.astype("uint8"))
 
     plugin, buckets = found["perturbation_values", 1]

@@ -7,7 +7,7 @@ import tensorflow as tf
 from models import SHAPE, Crash, CrashAt
 
 import keras_uap
-from keras_uap import checks
+from keras_uap.utils import validation
 
 
 @pytest.fixture
@@ -280,26 +280,26 @@ def test_the_perturbation_that_reached_the_rate_is_kept(
 @pytest.mark.parametrize(
     ("check", "arguments"),
     [
-        (checks.check_whole, (True, 1)),
-        (checks.check_whole, (1.0, 1)),
-        (checks.check_whole, (0, 1)),
-        (checks.check_number, ("1", 0)),
-        (checks.check_number, (True, 0)),
-        (checks.check_number, (np.nan, None, 0)),
-        (checks.check_flag, (1,)),
-        (checks.as_numbers, ("abc",)),
-        (checks.as_numbers, (["1.0"],)),
-        (checks.as_numbers, (None,)),
-        (checks.as_numbers, ([1j],)),
-        (checks.as_numbers, ([[1], [1, 2]],)),
-        (checks.as_wholes, ("12", 0, 9)),
-        (checks.as_wholes, ({1: 2}, 0, 9)),
-        (checks.as_wholes, ([], 0, 9)),
-        (checks.as_wholes, ([1, 10], 0, 9)),
-        (checks.as_wholes, ([True], 0, 9)),
-        (checks.as_sizes, ([1.0, np.inf],)),
-        (checks.as_sizes, ([0.0],)),
-        (checks.as_sizes, (3.0,)),
+        (validation.check_whole, (True, 1)),
+        (validation.check_whole, (1.0, 1)),
+        (validation.check_whole, (0, 1)),
+        (validation.check_number, ("1", 0)),
+        (validation.check_number, (True, 0)),
+        (validation.check_number, (np.nan, None, 0)),
+        (validation.check_flag, (1,)),
+        (validation.as_numbers, ("abc",)),
+        (validation.as_numbers, (["1.0"],)),
+        (validation.as_numbers, (None,)),
+        (validation.as_numbers, ([1j],)),
+        (validation.as_numbers, ([[1], [1, 2]],)),
+        (validation.as_wholes, ("12", 0, 9)),
+        (validation.as_wholes, ({1: 2}, 0, 9)),
+        (validation.as_wholes, ([], 0, 9)),
+        (validation.as_wholes, ([1, 10], 0, 9)),
+        (validation.as_wholes, ([True], 0, 9)),
+        (validation.as_sizes, ([1.0, np.inf],)),
+        (validation.as_sizes, ([0.0],)),
+        (validation.as_sizes, (3.0,)),
     ],
 )
 def test_checks_name_the_argument(check, arguments):
@@ -308,14 +308,14 @@ def test_checks_name_the_argument(check, arguments):
 
 
 def test_checks_let_good_values_through():
-    checks.check_whole("n", np.int64(3), 3)
-    checks.check_number("n", np.float32(0.5), below=1)
-    checks.check_flag("n", False)
-    assert checks.as_wholes("n", np.array([1, 2]), 0, 2) == (1, 2)
-    assert checks.as_wholes("n", range(2), 0, 2) == (0, 1)
-    assert checks.as_sizes("n", [1, 2.5]) == (1.0, 2.5)
+    validation.check_whole("n", np.int64(3), 3)
+    validation.check_number("n", np.float32(0.5), below=1)
+    validation.check_flag("n", False)
+    assert validation.as_wholes("n", np.array([1, 2]), 0, 2) == (1, 2)
+    assert validation.as_wholes("n", range(2), 0, 2) == (0, 1)
+    assert validation.as_sizes("n", [1, 2.5]) == (1.0, 2.5)
     bfloat16 = tf.constant([1.5], "bfloat16")
-    assert checks.as_numbers("n", bfloat16).astype("float32") == 1.5
+    assert validation.as_numbers("n", bfloat16).astype("float32") == 1.5
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_uap
-from keras_uap.lp_ball import lp_norm
+from keras_uap.perturbations.lp_ball import lp_norm
 
 # Averaging --------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from models import SHAPE, UPDATES
 
 import keras_uap
-from keras_uap.lp_ball import lp_norm
+from keras_uap.perturbations.lp_ball import lp_norm
 
 
 def sequential(cnn, subclassed):

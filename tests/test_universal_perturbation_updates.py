@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from models import SHAPE, UPDATES
 
 import keras_uap
-from keras_uap.lp_ball import lp_norm
+from keras_uap.perturbations.lp_ball import lp_norm
 
 # Algorithm 1 ------------------------------------------------------------------
 

@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 import keras_uap
-from keras_uap import losses, updates
+from keras_uap import losses
+from keras_uap.attacks import updates
 
 
 class Halfway(updates.Update):
@@ -94,7 +95,7 @@ def test_toy_loss_of_features_is_a_class_and_nothing_else(
 
 
 def test_features_are_the_inputs_of_the_head(cnn, images):
-    from keras_uap.logits import features_function, logits_function
+    from keras_uap.classifiers.logits import features_function, logits_function
 
     for activation in ("softmax", None):
         model = cnn(activation)
@@ -111,7 +112,7 @@ def test_features_are_the_inputs_of_the_head(cnn, images):
 
 
 def test_features_of_what_cannot_be_seen(subclassed, images):
-    from keras_uap.logits import features_function
+    from keras_uap.classifiers.logits import features_function
 
     with pytest.raises(ValueError, match="layers cannot be seen"):
         features_function(subclassed())

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 import keras_uap
-from keras_uap import analysis, audit_result, auditing, words
-from keras_uap.analysis.result import Result
+from keras_uap import analysis
+from keras_uap.evaluation import audit as auditing
+from keras_uap.evaluation import audit_result
+from keras_uap.reporting.result import Result
+from keras_uap.utils import formatting
 
 HOSTILE = '<script>alert("&")</script>'
 
@@ -119,7 +122,7 @@ def test_names_of_classes_are_named_and_escaped(all_results):
             continue
         table = result.table(names)
         assert max(map(len, table.splitlines())) <= 80
-        html = words.html_table(*result.rows(names))
+        html = formatting.html_table(*result.rows(names))
         assert "<script>" not in html
 
 

@@ -21,7 +21,6 @@ from keras_uap.analysis.dominance import Dominance as Dominance
 from keras_uap.analysis.dominance import DominanceHistory as DominanceHistory
 from keras_uap.analysis.dominance import dominance_history as dominance_history
 from keras_uap.analysis.dominance import label_dominance as label_dominance
-from keras_uap.analysis.examples import Examples as Examples
 from keras_uap.analysis.features import FeatureCollapse as FeatureCollapse
 from keras_uap.analysis.features import feature_collapse as feature_collapse
 from keras_uap.analysis.fitting import fit_perturbation as fit_perturbation
@@ -40,8 +39,6 @@ from keras_uap.analysis.labels import LabelFlow as LabelFlow
 from keras_uap.analysis.labels import TargetRates as TargetRates
 from keras_uap.analysis.labels import label_flow as label_flow
 from keras_uap.analysis.labels import target_rates as target_rates
-from keras_uap.analysis.report import FoolingReport as FoolingReport
-from keras_uap.analysis.report import fooling_report as fooling_report
 from keras_uap.analysis.sample_size import EpsilonCurve as EpsilonCurve
 from keras_uap.analysis.sample_size import FoolingCurve as FoolingCurve
 from keras_uap.analysis.sample_size import epsilon_curve as epsilon_curve
@@ -59,7 +56,10 @@ from keras_uap.analysis.survival import Survival as Survival
 from keras_uap.analysis.survival import survival_rates as survival_rates
 from keras_uap.analysis.transfer import TransferMatrix as TransferMatrix
 from keras_uap.analysis.transfer import transfer_matrix as transfer_matrix
-from keras_uap.interval import (
+from keras_uap.evaluation.examples import Examples as Examples
+from keras_uap.evaluation.intervals import (
     difference_interval as difference_interval,
 )
-from keras_uap.interval import rate_interval as rate_interval
+from keras_uap.evaluation.intervals import rate_interval as rate_interval
+from keras_uap.evaluation.report import FoolingReport as FoolingReport
+from keras_uap.evaluation.report import fooling_report as fooling_report

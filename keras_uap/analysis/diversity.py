@@ -15,12 +15,12 @@ import numpy as np
 
 from keras_uap import visualization
 from keras_uap.analysis.fitting import check_alike, default_fit
-from keras_uap.analysis.result import PICTURES, Result, progress_bar
-from keras_uap.batches import as_array
-from keras_uap.checks import check_whole
-from keras_uap.interchange import read_perturbation
-from keras_uap.labeller import LabelledImages
-from keras_uap.words import percent
+from keras_uap.data.pictures import as_array
+from keras_uap.evaluation.labelled_images import LabelledImages
+from keras_uap.perturbations.interchange import read_perturbation
+from keras_uap.reporting.result import PICTURES, Result, progress_bar
+from keras_uap.utils.formatting import percent
+from keras_uap.utils.validation import check_whole
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

@@ -26,24 +26,29 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_uap import losses, visualization
+from keras_uap import visualization
 from keras_uap.analysis.fitting import check_alike, fit_perturbation
 from keras_uap.analysis.labels import captured_by
-from keras_uap.analysis.result import (
+from keras_uap.attacks import losses
+from keras_uap.data.pictures import as_array, as_pictures
+from keras_uap.evaluation.intervals import rate_interval
+from keras_uap.evaluation.labelled_images import LabelledImages
+from keras_uap.perturbations.interchange import read_perturbation
+from keras_uap.perturbations.lp_ball import LpBall, as_norm, lp_norm
+from keras_uap.perturbations.pixels import (
+    apply_perturbation,
+    mid_grey,
+    same_shape,
+)
+from keras_uap.reporting.result import (
     PICTURES,
     Result,
     progress_bar,
     random_noise,
 )
-from keras_uap.batches import as_array, as_pictures
-from keras_uap.checks import check_flag, check_whole
-from keras_uap.interchange import read_perturbation
-from keras_uap.interval import rate_interval
-from keras_uap.labeller import LabelledImages
-from keras_uap.lp_ball import LpBall, as_norm, lp_norm
-from keras_uap.pixels import apply_perturbation, mid_grey, same_shape
-from keras_uap.visualization.ink import class_name, sample
-from keras_uap.words import interval, percent
+from keras_uap.utils.formatting import interval, percent
+from keras_uap.utils.validation import check_flag, check_whole
+from keras_uap.visualization.style import class_name, sample
 
 # Of how many labels together the share is told.
 TOPS = (1, 3, 5)

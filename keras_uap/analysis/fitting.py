@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from keras_uap import updates
-from keras_uap.batches import as_array
-from keras_uap.checks import check_whole
-from keras_uap.saving import random_state_kept
-from keras_uap.universal_perturbation import UniversalPerturbation
+from keras_uap.attacks import updates
+from keras_uap.attacks.universal_perturbation import UniversalPerturbation
+from keras_uap.data.pictures import as_array
+from keras_uap.utils.saving import random_state_kept
+from keras_uap.utils.validation import check_whole
 
 
 @random_state_kept()

@@ -22,17 +22,18 @@ import scipy.linalg
 import tensorflow as tf
 
 from keras_uap import visualization
-from keras_uap.analysis.result import PICTURES, Result, progress_bar
-from keras_uap.batches import as_array, as_pictures
-from keras_uap.checks import as_images, as_wholes, check_whole
-from keras_uap.deepfool import deepfool
-from keras_uap.interval import difference_interval, rate_interval
-from keras_uap.labeller import LabelledImages, Labeller
-from keras_uap.losses import ClippedCrossentropy
-from keras_uap.lp_ball import LpBall
-from keras_uap.pixels import as_value_range, clip_to_range
-from keras_uap.visualization.ink import sample
-from keras_uap.words import interval, percent
+from keras_uap.attacks.deepfool import deepfool
+from keras_uap.attacks.losses import ClippedCrossentropy
+from keras_uap.classifiers.adapter import Labeller
+from keras_uap.data.pictures import as_array, as_pictures
+from keras_uap.evaluation.intervals import difference_interval, rate_interval
+from keras_uap.evaluation.labelled_images import LabelledImages
+from keras_uap.perturbations.lp_ball import LpBall
+from keras_uap.perturbations.pixels import as_value_range, clip_to_range
+from keras_uap.reporting.result import PICTURES, Result, progress_bar
+from keras_uap.utils.formatting import interval, percent
+from keras_uap.utils.validation import as_images, as_wholes, check_whole
+from keras_uap.visualization.style import sample
 
 # Columns of a random matrix that are held at a time.
 _BLOCK = 8192

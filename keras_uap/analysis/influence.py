@@ -29,17 +29,21 @@ import dataclasses
 import numpy as np
 
 from keras_uap import visualization
-from keras_uap.analysis.result import Result, random_noise
-from keras_uap.batches import as_pictures
-from keras_uap.checks import as_images, check_whole
-from keras_uap.deepfool import deepfool
-from keras_uap.interchange import read_perturbation
-from keras_uap.interval import difference_interval, rate_interval
-from keras_uap.labeller import LabelledImages
-from keras_uap.lp_ball import LpBall, as_norm, lp_norm
-from keras_uap.pixels import apply_perturbation, mid_grey, same_shape
-from keras_uap.visualization.ink import sample
-from keras_uap.words import percent
+from keras_uap.attacks.deepfool import deepfool
+from keras_uap.data.pictures import as_pictures
+from keras_uap.evaluation.intervals import difference_interval, rate_interval
+from keras_uap.evaluation.labelled_images import LabelledImages
+from keras_uap.perturbations.interchange import read_perturbation
+from keras_uap.perturbations.lp_ball import LpBall, as_norm, lp_norm
+from keras_uap.perturbations.pixels import (
+    apply_perturbation,
+    mid_grey,
+    same_shape,
+)
+from keras_uap.reporting.result import Result, random_noise
+from keras_uap.utils.formatting import percent
+from keras_uap.utils.validation import as_images, check_whole
+from keras_uap.visualization.style import sample
 
 # What the perturbations of single images are called.
 _OWN, _MINIMAL = "image's own", "image's own, minimal"

@@ -17,14 +17,14 @@ import numpy as np
 
 from keras_uap import visualization
 from keras_uap.analysis.fitting import check_alike, fit_perturbation
-from keras_uap.analysis.result import PICTURES, Result, progress_bar
-from keras_uap.batches import as_array, as_pictures
-from keras_uap.checks import as_wholes, check_number, check_whole
-from keras_uap.interval import interval_of_some
-from keras_uap.labeller import LabelledImages
-from keras_uap.lp_ball import LpBall
-from keras_uap.visualization.ink import class_name, sample
-from keras_uap.words import interval, percent
+from keras_uap.data.pictures import as_array, as_pictures
+from keras_uap.evaluation.intervals import interval_of_some
+from keras_uap.evaluation.labelled_images import LabelledImages
+from keras_uap.perturbations.lp_ball import LpBall
+from keras_uap.reporting.result import PICTURES, Result, progress_bar
+from keras_uap.utils.formatting import interval, percent
+from keras_uap.utils.validation import as_wholes, check_number, check_whole
+from keras_uap.visualization.style import class_name, sample
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

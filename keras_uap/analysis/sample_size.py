@@ -23,14 +23,14 @@ import numpy as np
 
 from keras_uap import visualization
 from keras_uap.analysis.fitting import check_alike, default_fit
-from keras_uap.analysis.result import Result, progress_bar
-from keras_uap.batches import as_array, as_pictures
-from keras_uap.checks import as_sizes, as_wholes, check_whole
-from keras_uap.interval import rate_interval
-from keras_uap.labeller import LabelledImages
-from keras_uap.lp_ball import LpBall, as_norm
-from keras_uap.visualization.ink import sample
-from keras_uap.words import interval, percent
+from keras_uap.data.pictures import as_array, as_pictures
+from keras_uap.evaluation.intervals import rate_interval
+from keras_uap.evaluation.labelled_images import LabelledImages
+from keras_uap.perturbations.lp_ball import LpBall, as_norm
+from keras_uap.reporting.result import Result, progress_bar
+from keras_uap.utils.formatting import interval, percent
+from keras_uap.utils.validation import as_sizes, as_wholes, check_whole
+from keras_uap.visualization.style import sample
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

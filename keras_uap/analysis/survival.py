@@ -35,17 +35,21 @@ import tensorflow as tf
 from scipy import ndimage
 
 from keras_uap import visualization
-from keras_uap.analysis.result import Result, progress_bar, random_noise
-from keras_uap.batches import as_pictures
-from keras_uap.checks import check_number, check_whole
-from keras_uap.interchange import read_perturbation
-from keras_uap.interval import rate_interval
-from keras_uap.labeller import LabelledImages
-from keras_uap.lp_ball import LpBall, as_norm, lp_norm
-from keras_uap.pixels import apply_perturbation, as_value_range, same_shape
-from keras_uap.resizing import resize_images
-from keras_uap.visualization.ink import sample
-from keras_uap.words import interval, percent
+from keras_uap.data.pictures import as_pictures
+from keras_uap.evaluation.intervals import rate_interval
+from keras_uap.evaluation.labelled_images import LabelledImages
+from keras_uap.perturbations.interchange import read_perturbation
+from keras_uap.perturbations.lp_ball import LpBall, as_norm, lp_norm
+from keras_uap.perturbations.pixels import (
+    apply_perturbation,
+    as_value_range,
+    same_shape,
+)
+from keras_uap.perturbations.resizing import resize_images
+from keras_uap.reporting.result import Result, progress_bar, random_noise
+from keras_uap.utils.formatting import interval, percent
+from keras_uap.utils.validation import check_number, check_whole
+from keras_uap.visualization.style import sample
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

@@ -19,16 +19,17 @@ import dataclasses
 import numpy as np
 
 from keras_uap import visualization
-from keras_uap.analysis.result import Result, random_noise
-from keras_uap.batches import as_pictures
-from keras_uap.checks import check_whole
-from keras_uap.interchange import read_perturbation
-from keras_uap.labeller import LabelledImages, stated_shape
-from keras_uap.lp_ball import as_norm, lp_norm
-from keras_uap.pixels import as_value_range
-from keras_uap.resizing import resize_images, resize_perturbation
-from keras_uap.visualization.ink import sample
-from keras_uap.words import interval, percent
+from keras_uap.classifiers.adapter import stated_shape
+from keras_uap.data.pictures import as_pictures
+from keras_uap.evaluation.labelled_images import LabelledImages
+from keras_uap.perturbations.interchange import read_perturbation
+from keras_uap.perturbations.lp_ball import as_norm, lp_norm
+from keras_uap.perturbations.pixels import as_value_range
+from keras_uap.perturbations.resizing import resize_images, resize_perturbation
+from keras_uap.reporting.result import Result, random_noise
+from keras_uap.utils.formatting import interval, percent
+from keras_uap.utils.validation import check_whole
+from keras_uap.visualization.style import sample
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

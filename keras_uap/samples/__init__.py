@@ -13,8 +13,8 @@ import keras
 import numpy as np
 from PIL import Image
 
-from keras_uap import interchange
-from keras_uap.lp_ball import as_norm
+from keras_uap.perturbations import interchange
+from keras_uap.perturbations.lp_ball import as_norm
 
 __all__ = [
     "SPLITS",

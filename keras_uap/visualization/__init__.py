@@ -17,9 +17,6 @@ from keras_uap.visualization.geometry import plot_spectrum as plot_spectrum
 from keras_uap.visualization.geometry import plot_subspace as plot_subspace
 from keras_uap.visualization.hardening import plot_hardening as plot_hardening
 from keras_uap.visualization.influence import plot_influence as plot_influence
-from keras_uap.visualization.ink import CLEAN as CLEAN
-from keras_uap.visualization.ink import FOOLED as FOOLED
-from keras_uap.visualization.ink import NEUTRAL as NEUTRAL
 from keras_uap.visualization.labels import plot_label_flow as plot_label_flow
 from keras_uap.visualization.labels import plot_label_graph as plot_label_graph
 from keras_uap.visualization.labels import plot_targets as plot_targets
@@ -31,5 +28,8 @@ from keras_uap.visualization.sample_size import plot_curve as plot_curve
 from keras_uap.visualization.spectrum import (
     plot_perturbation_spectrum as plot_perturbation_spectrum,
 )
+from keras_uap.visualization.style import CLEAN as CLEAN
+from keras_uap.visualization.style import FOOLED as FOOLED
+from keras_uap.visualization.style import NEUTRAL as NEUTRAL
 from keras_uap.visualization.survival import plot_survival as plot_survival
 from keras_uap.visualization.transfer import plot_transfer as plot_transfer

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_uap.visualization import ink
+from keras_uap.visualization import style
 
 
 def plot_diversity(result):
@@ -12,7 +12,7 @@ def plot_diversity(result):
         result: `keras_uap.analysis.Diversity`.
     """
     count = len(result.inner_products)
-    figure = ink.figure(max(7.5, 1.8 * count), 6.6)
+    figure = style.figure(max(7.5, 1.8 * count), 6.6)
     grid = figure.add_gridspec(2, count, height_ratios=[1, 2.2])
     for i, v in enumerate(result.perturbations):
         axes = figure.add_subplot(grid[0, i])
@@ -20,9 +20,9 @@ def plot_diversity(result):
         if result.fooling_rates is not None:
             title += f"\nfools {result.fooling_rates[i]:.0%}"
         axes.set_title(title, fontsize=9)
-        ink.show_perturbation(axes, v)
+        style.show_perturbation(axes, v)
     axes = figure.add_subplot(grid[1, :])
-    ink.heat_map(
+    style.heat_map(
         axes,
         np.abs(result.inner_products),
         [[f"{value:.2f}" for value in row] for row in result.inner_products],
@@ -37,7 +37,7 @@ def plot_diversity(result):
         if result.num_images
         else ""
     )
-    ink.suptitle(
+    style.suptitle(
         figure,
         f"{count} perturbations of one classifier, normalised inner products"
         f"{measured}",

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_uap.visualization import ink
+from keras_uap.visualization import style
 
 
 def plot_dominance(result, class_names=None):
@@ -15,23 +15,23 @@ def plot_dominance(result, class_names=None):
     Returns:
         A `matplotlib.figure.Figure`.
     """
-    figure = ink.figure(11, 4.8)
+    figure = style.figure(11, 4.8)
     shares, alone = figure.subplots(1, 2, width_ratios=[1.2, 1])
     places = np.arange(len(result.tops))
     for i, (name, colour) in enumerate(
-        zip(result.names, (ink.CLEAN, ink.FOOLED, ink.NEUTRAL))
+        zip(result.names, (style.CLEAN, style.FOOLED, style.NEUTRAL))
     ):
         at = places + 0.27 * (i - 1)
         shares.bar(at, result.shares[i], 0.25, color=colour, label=name)
         for place, share, (low, high) in zip(
             at, result.shares[i], result.intervals[i]
         ):
-            ink.whisker(shares, place, share, low, high)
+            style.whisker(shares, place, share, low, high)
     shares.set_xticks(
         places,
         ["first" if top == 1 else f"first {top}" for top in result.tops],
     )
-    ink.percent(shares.yaxis)
+    style.percent(shares.yaxis)
     shares.set_ylim(0, 1.02)
     shares.set_xlabel("most common labels of each kind")
     shares.set_ylabel("share of the images, lines: 95 %")
@@ -49,20 +49,20 @@ def plot_dominance(result, class_names=None):
         at + 0.2,
         result.alone_probabilities[1][::-1],
         0.4,
-        color=ink.SERIES[2],
+        color=style.SERIES[2],
         label="its probability for v on grey",
     )
     alone.barh(
         at - 0.2,
         [np.mean(result.labels[1] == label) for label in labels],
         0.4,
-        color=ink.FOOLED,
+        color=style.FOOLED,
         label="images that have it with v",
     )
     alone.set_yticks(
-        at, [ink.short_name(c, class_names, 22) for c in labels], fontsize=9
+        at, [style.short_name(c, class_names, 22) for c in labels], fontsize=9
     )
-    ink.percent(alone.xaxis)
+    style.percent(alone.xaxis)
     alone.set_xlim(0, 1.02)
     alone.set_title(
         "Top labels of v alone; the most common one of\nperturbed images is "
@@ -76,14 +76,14 @@ def plot_dominance(result, class_names=None):
         ncols=1,
         frameon=False,
     )
-    ink.suptitle(
+    style.suptitle(
         figure,
         f"Dominant labels, {result.norm} norm {result.epsilon:.4g}, "
-        f"{ink.sample(result)}: {result.fooling_rate:.0%} fooled, by random "
+        f"{style.sample(result)}: {result.fooling_rate:.0%} fooled, by random "
         f"noise {result.random_rate:.0%}",
         12,
     )
-    ink.tidy(shares, alone)
+    style.tidy(shares, alone)
     return figure
 
 
@@ -97,13 +97,13 @@ def plot_dominance_history(result, class_names=None):
     Returns:
         A `matplotlib.figure.Figure`.
     """
-    figure = ink.figure(9.5, 5)
+    figure = style.figure(9.5, 5)
     axes = figure.subplots()
     settled = result.settled
     for i, seed in enumerate(result.seeds):
-        colour = ink.SERIES[i % len(ink.SERIES)]
+        colour = style.SERIES[i % len(style.SERIES)]
         label = result.labels[i, -1]
-        name = "no label" if label < 0 else ink.short_name(label, class_names)
+        name = "no label" if label < 0 else style.short_name(label, class_names)
         axes.plot(
             result.batches,
             result.fooling_rates[i],
@@ -128,7 +128,7 @@ def plot_dominance_history(result, class_names=None):
             )
     axes.axhline(
         result.random_share,
-        color=ink.NEUTRAL,
+        color=style.NEUTRAL,
         linestyle=":",
         label="random noise, its most common",
     )
@@ -139,7 +139,7 @@ def plot_dominance_history(result, class_names=None):
     _, *middle = axes.get_xticklabels()
     if len(middle) > 1 and result.batches[-1] < 1.4 * result.batches[-2]:
         middle[-2].set_visible(False)
-    ink.percent(axes.yaxis)
+    style.percent(axes.yaxis)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel(f"batches of {result.batch_size} images")
     axes.set_ylabel("held-out images")
@@ -156,11 +156,11 @@ def plot_dominance_history(result, class_names=None):
         frameon=False,
     )
     start = "random points" if result.random_start else "zero"
-    ink.suptitle(
+    style.suptitle(
         figure,
         f"Dominant labels, {len(result.seeds)} fit(s) from {start}, loss "
         f"{result.loss}, {result.norm} ball of {result.epsilon:.4g}, "
-        f"{ink.sample(result)}",
+        f"{style.sample(result)}",
     )
-    ink.tidy(axes)
+    style.tidy(axes)
     return figure

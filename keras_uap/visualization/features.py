@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_uap.visualization import ink
+from keras_uap.visualization import style
 
 
 def plot_features(result):
@@ -14,11 +14,11 @@ def plot_features(result):
     Returns:
         A `matplotlib.figure.Figure`.
     """
-    figure = ink.figure(11, 4.8)
+    figure = style.figure(11, 4.8)
     distances, cosines = figure.subplots(1, 2)
     places = np.arange(len(result.pairs))
     for i, (name, colour) in enumerate(
-        zip(result.names, (ink.CLEAN, ink.FOOLED, ink.NEUTRAL))
+        zip(result.names, (style.CLEAN, style.FOOLED, style.NEUTRAL))
     ):
         at = places + 0.27 * (i - 1)
         for axes, values, intervals in (
@@ -31,16 +31,16 @@ def plot_features(result):
         ):
             axes.bar(at, values, 0.25, color=colour, label=name)
             for place, value, (low, high) in zip(at, values, intervals):
-                ink.whisker(axes, place, value, low, high)
+                style.whisker(axes, place, value, low, high)
     names = [
         f"{pair} ({count:,})"
         for pair, count in zip(result.pairs, result.num_pairs)
     ]
     for axes in (distances, cosines):
-        axes.set_xticks(places, ink.tick_names(names, 1.2), fontsize=9)
+        axes.set_xticks(places, style.tick_names(names, 1.2), fontsize=9)
         axes.axhline(0, color="black", linewidth=0.8)
         axes.set_xlabel("pairs of images (how many)")
-    ink.percent(distances.yaxis)
+    style.percent(distances.yaxis)
     distances.set_ylim(bottom=0)
     distances.set_ylabel("share of the clean distance, lines: 95 %")
     distances.set_title(
@@ -56,12 +56,12 @@ def plot_features(result):
         ncols=3,
         frameon=False,
     )
-    ink.suptitle(
+    style.suptitle(
         figure,
         f"Inputs of the head, {result.num_features} features, "
-        f"{ink.sample(result)}: {result.fooling_rate:.0%} fooled, by random "
+        f"{style.sample(result)}: {result.fooling_rate:.0%} fooled, by random "
         f"noise {result.random_rate:.0%}",
         12,
     )
-    ink.tidy(distances, cosines)
+    style.tidy(distances, cosines)
     return figure

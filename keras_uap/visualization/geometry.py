@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_uap.visualization import ink
+from keras_uap.visualization import style
 
 
 def plot_normals(result):
@@ -11,28 +11,28 @@ def plot_normals(result):
     Args:
         result: `keras_uap.analysis.BoundaryNormals`.
     """
-    shown = [v for v in result.normals[:4] if ink.is_drawn(v)]
-    figure = ink.figure(8 + 0.5 * len(shown), 4.6)
+    shown = [v for v in result.normals[:4] if style.is_drawn(v)]
+    figure = style.figure(8 + 0.5 * len(shown), 4.6)
     grid = figure.add_gridspec(
         2,
         1 + (len(shown) + 1) // 2,
         width_ratios=[2.4] + [1] * -(-len(shown) // 2),
     )
     axes = figure.add_subplot(grid[:, 0])
-    axes.hist(result.distances, bins=30, color=ink.CLEAN)
+    axes.hist(result.distances, bins=30, color=style.CLEAN)
     axes.set_xlabel("l2 distance to the boundary, pixel units")
     axes.set_ylabel("images")
     axes.set_title("Distances", fontsize=10)
     for i, normal in enumerate(shown):
         at = figure.add_subplot(grid[i % 2, 1 + i // 2])
-        ink.show_perturbation(at, normal)
+        style.show_perturbation(at, normal)
         at.set_title(f"normal at image {result.indices[i]}", fontsize=8)
     figure.suptitle(
         f"Nearest decision boundaries of {len(result.indices)} of "
         f"{result.num_images} images",
         fontsize=11,
     )
-    ink.tidy(axes)
+    style.tidy(axes)
     return figure
 
 
@@ -42,18 +42,18 @@ def plot_spectrum(result):
     Args:
         result: `keras_uap.analysis.NormalSpectrum`.
     """
-    axes = ink.axes(8, 4.8)
+    axes = style.axes(8, 4.8)
     index = np.arange(1, result.num_normals + 1)
     axes.plot(
         index,
         result.singular_values,
-        color=ink.FOOLED,
+        color=style.FOOLED,
         label="boundary normals",
     )
     axes.plot(
         index,
         result.random_singular_values,
-        color=ink.NEUTRAL,
+        color=style.NEUTRAL,
         linestyle="--",
         label="random unit vectors",
     )
@@ -70,8 +70,8 @@ def plot_spectrum(result):
         f"{random_share[:dim].sum() / random_share.sum():.0%}",
         fontsize=10,
     )
-    ink.legend(axes)
-    ink.tidy(axes)
+    style.legend(axes)
+    style.tidy(axes)
     return axes.figure
 
 
@@ -81,7 +81,7 @@ def plot_subspace(result):
     Args:
         result: `keras_uap.analysis.SubspaceFooling`.
     """
-    axes = ink.axes(max(8, 2 + 1.1 * len(result.dims)), 4.6)
+    axes = style.axes(max(8, 2 + 1.1 * len(result.dims)), 4.6)
     names = [f"span of the\nfirst {dim}" for dim in result.dims]
     names.append("whole space")
     rates = [*result.fooling_rates, result.random_rate]
@@ -90,21 +90,21 @@ def plot_subspace(result):
     axes.bar(
         places,
         rates,
-        color=[ink.FOOLED] * len(result.dims) + [ink.NEUTRAL],
+        color=[style.FOOLED] * len(result.dims) + [style.NEUTRAL],
         width=0.6,
     )
     for place, rate, (low, high) in zip(places, rates, intervals):
-        ink.whisker(axes, place, rate, low, high)
+        style.whisker(axes, place, rate, low, high)
         axes.text(place + 0.06, rate + 0.01, f"{rate:.0%}", fontsize=10)
     axes.plot(
         places[:-1],
         result.best_rates,
         "D",
-        color=ink.CLEAN,
+        color=style.CLEAN,
         label=f"best of {result.num_random}",
     )
     axes.set_xticks(places, names, fontsize=9)
-    ink.percent(axes.yaxis)
+    style.percent(axes.yaxis)
     axes.set_ylim(
         0,
         min(
@@ -117,12 +117,12 @@ def plot_subspace(result):
     low, high = result.difference_intervals[-1]
     axes.set_title(
         f"Random vectors of {result.norm} norm {result.epsilon:g}, in the span "
-        f"of singular vectors and anywhere\n{ink.sample(result)}, mean of "
+        f"of singular vectors and anywhere\n{style.sample(result)}, mean of "
         f"{result.num_random} vectors; bars: 95 %\nspan of "
         f"{result.dims[-1]} minus whole space, paired: {gain:+.0%} "
         f"(95 %: {low:+.0%} to {high:+.0%})",
         fontsize=10,
     )
-    ink.legend(axes)
-    ink.tidy(axes)
+    style.legend(axes)
+    style.tidy(axes)
     return axes.figure

@@ -1,6 +1,6 @@
 """A classifier before and after it was hardened."""
 
-from keras_uap.visualization import ink
+from keras_uap.visualization import style
 
 
 def plot_hardening(result, class_names=None):
@@ -13,14 +13,14 @@ def plot_hardening(result, class_names=None):
     Returns:
         A `matplotlib.figure.Figure`.
     """
-    figure = ink.figure(11, 5)
+    figure = style.figure(11, 5)
     rates_at, *shown_at = figure.subplots(1, 3, width_ratios=[2, 1, 1])
     before, after = result.before, result.after
     figure.suptitle(
         f"Hardening, {before.report.norm} norm at most "
         f"{before.card['epsilon']:.4g}: {before.fooling_rate:.0%} fooled "
         f"before, {after.fooling_rate:.0%} after, {result.agreement:.0%} of "
-        f"the answers kept, {ink.sample(before)}",
+        f"the answers kept, {style.sample(before)}",
         fontsize=11,
     )
     rows = [
@@ -52,25 +52,25 @@ def plot_hardening(result, class_names=None):
             places,
             [rate for rate, _ in cells],
             width=0.38,
-            color=(ink.NEUTRAL, ink.CLEAN)[i],
+            color=(style.NEUTRAL, style.CLEAN)[i],
             label=name,
         )
         for place, (rate, interval) in zip(places, cells):
             if interval is not None:
-                ink.whisker(rates_at, place, rate, *interval)
+                style.whisker(rates_at, place, rate, *interval)
     rates_at.set_xticks(range(len(rows)), [row[0] for row in rows], fontsize=9)
     rates_at.set_ylim(0, 1.02)
-    ink.percent(rates_at.yaxis)
+    style.percent(rates_at.yaxis)
     rates_at.set_ylabel("held-out images, lines: 95 % interval")
-    ink.legend(rates_at)
-    ink.tidy(rates_at)
+    style.legend(rates_at)
+    style.tidy(rates_at)
     for axes, name, audit in zip(
         shown_at, ("before", "after"), (before, after)
     ):
-        ink.show_perturbation(axes, audit.perturbation)
+        style.show_perturbation(axes, audit.perturbation)
         text = f"The strongest {name}"
         for label, share in audit.report.dominant_labels(1):
-            name = ink.short_name(label, class_names, 18)
+            name = style.short_name(label, class_names, 18)
             text += f"\n{share:.0%} of the fooled to\n{name}"
         axes.set_title(text, fontsize=10)
     return figure

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_uap.visualization import ink
+from keras_uap.visualization import style
 
 
 def plot_influence(result):
@@ -14,7 +14,7 @@ def plot_influence(result):
     Returns:
         A `matplotlib.figure.Figure`.
     """
-    figure = ink.figure(11, 5)
+    figure = style.figure(11, 5)
     points, bars = figure.subplots(1, 2, width_ratios=[1, 1.25])
     lowest = min(0.0, result.with_perturbation.min(), result.with_image.min())
     ends = (lowest - 0.05, 1.05)
@@ -24,7 +24,7 @@ def plot_influence(result):
             result.with_image[i],
             result.with_perturbation[i],
             "os^Dvx"[i % 6],
-            color=ink.SERIES[i % len(ink.SERIES)],
+            color=style.SERIES[i % len(style.SERIES)],
             alpha=0.6,
             markersize=5,
             label=name,
@@ -51,21 +51,21 @@ def plot_influence(result):
             result.with_perturbation,
             result.perturbation_intervals,
             -0.2,
-            ink.FOOLED,
+            style.FOOLED,
             "with z(v), v alone on grey",
         ),
         (
             result.with_image,
             result.image_intervals,
             0.2,
-            ink.CLEAN,
+            style.CLEAN,
             "with z(x)",
         ),
     ):
         means = values.mean(axis=1)
         bars.bar(places + aside, means, 0.38, color=colour, label=name)
         for place, mean, (low, high) in zip(places + aside, means, intervals):
-            ink.whisker(bars, place, mean, low, high)
+            style.whisker(bars, place, mean, low, high)
     for place, values in zip(places, result.unrelated):
         bars.plot(
             [place - 0.4, place + 0.4],
@@ -79,7 +79,7 @@ def plot_influence(result):
         f"{name} ({norms.mean():.3g})"
         for name, norms in zip(result.names, result.norms)
     ]
-    bars.set_xticks(places, ink.tick_names(names, 1.25), fontsize=9)
+    bars.set_xticks(places, style.tick_names(names, 1.25), fontsize=9)
     bars.set_ylim(min(0.0, ends[0]), 1.05)
     bars.axhline(0, color="black", linewidth=0.8)
     bars.set_ylabel("mean correlation, lines: 95 %")
@@ -93,10 +93,10 @@ def plot_influence(result):
         ncols=2,
         frameon=False,
     )
-    ink.suptitle(
+    style.suptitle(
         figure,
-        f"Logits z of images x with a perturbation v, {ink.sample(result)}",
+        f"Logits z of images x with a perturbation v, {style.sample(result)}",
         12,
     )
-    ink.tidy(points, bars)
+    style.tidy(points, bars)
     return figure

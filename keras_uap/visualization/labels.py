@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_uap.visualization import ink
+from keras_uap.visualization import style as ink
 
 
 def plot_label_flow(flow, class_names=None):

@@ -3,15 +3,15 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_uap.batches import as_array
-from keras_uap.interchange import read_perturbation
-from keras_uap.labeller import Labeller
-from keras_uap.pixels import (
+from keras_uap.classifiers.adapter import Labeller
+from keras_uap.data.pictures import as_array
+from keras_uap.perturbations.interchange import read_perturbation
+from keras_uap.perturbations.pixels import (
     apply_perturbation,
     as_value_range,
     same_shape,
 )
-from keras_uap.visualization import ink
+from keras_uap.visualization import style
 
 
 def plot_perturbation(
@@ -46,7 +46,7 @@ def plot_perturbation(
         ValueError: if the images do not have the perturbation's shape.
     """
     v = read_perturbation(perturbation, value_range)
-    if not ink.is_drawn(v):
+    if not style.is_drawn(v):
         raise ValueError(
             "A picture needs a perturbation of shape (height, width, 1 or 3), "
             f"or (time, channels) for signals. Received: {v.shape}."
@@ -69,18 +69,18 @@ def draw_perturbation(labeller, v, images, value_range, class_names, title):
 
     count = len(images)
     # Lines need room beside them for the places of their channels.
-    figure = ink.figure((3 if ink.is_signal(v) else 2.3) * (count + 1), 5.8)
+    figure = style.figure((3 if style.is_signal(v) else 2.3) * (count + 1), 5.8)
     if title is not None:
-        ink.suptitle(figure, title, 12)
+        style.suptitle(figure, title, 12)
     axes = figure.subplots(2, count + 1)
     largest = np.abs(v).max() or 1.0
-    ink.show_perturbation(axes[0, 0], v)
+    style.show_perturbation(axes[0, 0], v)
     axes[0, 0].set_title(
         f"perturbation\nlargest value {largest:.4g}\nstretched to full range",
         fontsize=9,
     )
     show_clean, show_perturbed = _show_functions(images, perturbed, value_range)
-    axes[1, 0].hist(v.ravel(), bins=41, color=ink.NEUTRAL)
+    axes[1, 0].hist(v.ravel(), bins=41, color=style.NEUTRAL)
     axes[1, 0].set_title("its values", fontsize=9)
     axes[1, 0].set_xlabel("change of a value", fontsize=8)
     axes[1, 0].set_yticks([])
@@ -89,7 +89,7 @@ def draw_perturbation(labeller, v, images, value_range, class_names, title):
         show_clean(axes[0, i + 1], i)
         show_perturbed(axes[1, i + 1], i)
     for name, at in zip(("clean", "with v"), axes[:, 1]):
-        if ink.is_signal(v):
+        if style.is_signal(v):
             # What names the channels, if there are several, stands here too.
             at.set_ylabel(f"{name}\n{at.get_ylabel()}".strip(), fontsize=8)
             continue
@@ -105,12 +105,12 @@ def draw_perturbation(labeller, v, images, value_range, class_names, title):
             fontsize=10,
         )
     for i in range(count):
-        axes[0, i + 1].set_title(clean_names[i], fontsize=9, color=ink.CLEAN)
+        axes[0, i + 1].set_title(clean_names[i], fontsize=9, color=style.CLEAN)
         fooled = labels[i] != clean_labels[i]
         axes[1, i + 1].set_title(
             names[i] + ("\nfooled" if fooled else "\nnot fooled"),
             fontsize=9,
-            color=ink.FOOLED if fooled else ink.NEUTRAL,
+            color=style.FOOLED if fooled else style.NEUTRAL,
         )
     return figure
 
@@ -118,16 +118,18 @@ def draw_perturbation(labeller, v, images, value_range, class_names, title):
 def _show_functions(images, perturbed, value_range):
     """Two functions of axes and a number: clean, and perturbed."""
     if images.ndim == 3:
-        lanes = ink.lanes(images, perturbed)
+        lanes = style.lanes(images, perturbed)
         return (
-            lambda axes, i: ink.show_signal(axes, images[i], lanes, ink.CLEAN),
-            lambda axes, i: ink.show_signal(
-                axes, perturbed[i], lanes, ink.FOOLED, images[i]
+            lambda axes, i: style.show_signal(
+                axes, images[i], lanes, style.CLEAN
+            ),
+            lambda axes, i: style.show_signal(
+                axes, perturbed[i], lanes, style.FOOLED, images[i]
             ),
         )
     low, high = value_range or (float(images.min()), float(images.max()))
     return tuple(
-        lambda axes, i, shown=shown: ink.show(
+        lambda axes, i, shown=shown: style.show(
             axes, (shown[i] - low) / (high - low)
         )
         for shown in (images, perturbed)
@@ -139,7 +141,7 @@ def _describe(labeller, images, class_names):
     probabilities = np.asarray(tf.nn.softmax(labeller.predict(images)))
     labels = probabilities.argmax(axis=-1)
     texts = [
-        f"{ink.short_name(label, class_names, 26)}\n{confidence:.0%} sure"
+        f"{style.short_name(label, class_names, 26)}\n{confidence:.0%} sure"
         for label, confidence in zip(labels, probabilities.max(axis=-1))
     ]
     return texts, labels

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_uap.visualization import ink
+from keras_uap.visualization import style
 
 
 def plot_report(report, class_names=None):
@@ -15,15 +15,16 @@ def plot_report(report, class_names=None):
     Returns:
         A `matplotlib.figure.Figure`.
     """
-    figure = ink.figure(11, 8)
+    figure = style.figure(11, 8)
     (rates_at, labels_at), (sure_at, classes_at) = figure.subplots(2, 2)
     figure.suptitle(
-        f"One perturbation, {_ball(report)}: {ink.sample(report)}", fontsize=12
+        f"One perturbation, {_ball(report)}: {style.sample(report)}",
+        fontsize=12,
     )
     bars = [
-        ("perturbation", report.fooling_rate, ink.FOOLED),
-        ("rounded to\ngrey levels", report.rounded_rate, ink.FOOLED),
-        ("random noise,\nsame norm", report.random_rate, ink.NEUTRAL),
+        ("perturbation", report.fooling_rate, style.FOOLED),
+        ("rounded to\ngrey levels", report.rounded_rate, style.FOOLED),
+        ("random noise,\nsame norm", report.random_rate, style.NEUTRAL),
     ]
     names, rates, colors = zip(*(bar for bar in bars if bar[1] is not None))
     rates_at.bar(names, rates, color=colors, width=0.6)
@@ -31,21 +32,21 @@ def plot_report(report, class_names=None):
         (0, report.fooling_interval),
         (len(rates) - 1, report.random_interval),
     ):
-        ink.whisker(rates_at, x, rates[x], low, high)
+        style.whisker(rates_at, x, rates[x], low, high)
     for x, rate in enumerate(rates):
         rates_at.text(x + 0.06, rate + 0.01, f"{rate:.0%}", fontsize=10)
-    ink.percent(rates_at.yaxis)
+    style.percent(rates_at.yaxis)
     rates_at.set_ylim(0, 1.05)
     rates_at.set_ylabel("images with another label than clean")
     rates_at.set_title("Fooling rate, bars: 95 % interval", fontsize=10)
 
     labels = report.dominant_labels(8)[::-1]
     labels_at.barh(
-        [ink.short_name(c, class_names) for c, _ in labels],
+        [style.short_name(c, class_names) for c, _ in labels],
         [share for _, share in labels],
-        color=ink.CLEAN,
+        color=style.CLEAN,
     )
-    ink.percent(labels_at.xaxis)
+    style.percent(labels_at.xaxis)
     labels_at.set_xlabel("share of the fooled images")
     labels_at.set_title("Labels that fooled images are sent to", fontsize=10)
 
@@ -54,7 +55,7 @@ def plot_report(report, class_names=None):
     sure_at.hist(
         report.clean_confidences,
         bins,
-        color=ink.CLEAN,
+        color=style.CLEAN,
         histtype="step",
         linewidth=2,
         label=f"clean, mean {report.clean_confidence:.2f}",
@@ -62,7 +63,7 @@ def plot_report(report, class_names=None):
     sure_at.hist(
         report.perturbed_confidences[fooled],
         bins,
-        color=ink.FOOLED,
+        color=style.FOOLED,
         alpha=0.6,
         label=f"fooled, mean {report.fooled_confidence:.2f}"
         if fooled.any()
@@ -70,23 +71,23 @@ def plot_report(report, class_names=None):
     )
     sure_at.set_xlabel("probability of the top label")
     sure_at.set_ylabel("images")
-    ink.legend(sure_at)
+    style.legend(sure_at)
     sure_at.set_title("How sure the classifier is", fontsize=10)
 
     classes = list(report.per_class().items())[:8][::-1]
     classes_at.barh(
-        [f"{ink.short_name(c, class_names)} ({n})" for c, (_, n) in classes],
+        [f"{style.short_name(c, class_names)} ({n})" for c, (_, n) in classes],
         [rate for _, (rate, _) in classes],
-        color=ink.FOOLED,
+        color=style.FOOLED,
     )
     classes_at.set_xlim(0, 1.02)
-    ink.percent(classes_at.xaxis)
+    style.percent(classes_at.xaxis)
     classes_at.set_xlabel("share of its images that are fooled")
     classes_at.set_title(
         "The most common clean labels (their images)",
         fontsize=10,
     )
-    ink.tidy(rates_at, labels_at, sure_at, classes_at)
+    style.tidy(rates_at, labels_at, sure_at, classes_at)
     return figure
 
 

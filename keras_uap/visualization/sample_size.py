@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_uap.visualization import ink
+from keras_uap.visualization import style
 
 
 def plot_curve(result):
@@ -13,36 +13,36 @@ def plot_curve(result):
     Args:
         result: `keras_uap.analysis.FoolingCurve` or `EpsilonCurve`.
     """
-    axes = ink.axes(8, 4.8)
+    axes = style.axes(8, 4.8)
     means = result.fooling_rates.mean(axis=1)
     seeds = result.fooling_rates.shape[1]
     named = isinstance(result.values[0], str)
     places = np.arange(len(means)) if named else np.asarray(result.values)
     if named:
         axes.bar(
-            places, means, color=ink.FOOLED, width=0.5, label="perturbation"
+            places, means, color=style.FOOLED, width=0.5, label="perturbation"
         )
         axes.bar(
             places + 0.33,
             result.random_rates,
-            color=ink.NEUTRAL,
+            color=style.NEUTRAL,
             width=0.16,
             label="random noise, same norm",
         )
-        names = ink.tick_names(result.values, 6.2 / len(places))
+        names = style.tick_names(result.values, 6.2 / len(places))
         axes.set_xticks(places, names, fontsize=9)
     else:
         axes.plot(
             places,
             means,
-            color=ink.FOOLED,
+            color=style.FOOLED,
             marker="o",
             label="perturbation, mean",
         )
         axes.plot(
             places,
             result.random_rates,
-            color=ink.NEUTRAL,
+            color=style.NEUTRAL,
             linestyle="--",
             label="random noise, same norm",
         )
@@ -54,7 +54,7 @@ def plot_curve(result):
     told = set(_apart(places, not named and axes.get_xscale() == "log"))
     for i, place in enumerate(places):
         low, high = result.intervals[i]
-        ink.whisker(axes, place, means[i], low, high)
+        style.whisker(axes, place, means[i], low, high)
         if seeds > 1:
             axes.plot(
                 [place] * seeds,
@@ -62,7 +62,7 @@ def plot_curve(result):
                 linestyle="none",
                 marker="_",
                 markersize=12,
-                color=ink.CLEAN,
+                color=style.CLEAN,
                 label="each seed" if i == 0 else None,
             )
         if place not in told:
@@ -76,17 +76,17 @@ def plot_curve(result):
         )
     if hasattr(result, "half_epsilon"):
         _mark_half(axes, result)
-    ink.percent(axes.yaxis)
+    style.percent(axes.yaxis)
     axes.set_ylim(0, 1.05)
     axes.set_xlabel(result.name)
     axes.set_ylabel("held-out fooling rate")
     axes.set_title(
         f"Held-out fooling rate against {result.name}\n{result.norm} ball, "
-        f"{ink.sample(result)}, {seeds} seed{'s'[: seeds > 1]}; bars: 95 %",
+        f"{style.sample(result)}, {seeds} seed{'s'[: seeds > 1]}; bars: 95 %",
         fontsize=10,
     )
-    ink.legend(axes)
-    ink.tidy(axes)
+    style.legend(axes)
+    style.tidy(axes)
     return axes.figure
 
 
@@ -98,12 +98,12 @@ def _mark_half(axes, result):
         max(low, min(result.values)),
         max(result.values) if high is None else high,
     ]
-    axes.plot(line, [0.5, 0.5], color=ink.CLEAN, linewidth=6, alpha=0.3)
+    axes.plot(line, [0.5, 0.5], color=style.CLEAN, linewidth=6, alpha=0.3)
     axes.plot(
         [] if result.half_epsilon is None else [result.half_epsilon],
         [] if result.half_epsilon is None else [0.5],
         "D",
-        color=ink.CLEAN,
+        color=style.CLEAN,
         label=f"half fooled: {result.half()}",
     )
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_uap.visualization import ink
+from keras_uap.visualization import style
 
 
 def plot_survival(result):
@@ -12,12 +12,12 @@ def plot_survival(result):
         result: `keras_uap.analysis.Survival`.
     """
     count = len(result.names)
-    axes = ink.axes(9.5, 2.4 + 0.32 * count)
+    axes = style.axes(9.5, 2.4 + 0.32 * count)
     places = np.arange(count)
     axes.barh(
         places,
         result.fooling_rates,
-        color=ink.FOOLED,
+        color=style.FOOLED,
         height=0.6,
         label="perturbation",
     )
@@ -37,7 +37,7 @@ def plot_survival(result):
         result.random_rates,
         places,
         "D",
-        color=ink.NEUTRAL,
+        color=style.NEUTRAL,
         markeredgecolor="white",
         clip_on=False,
         label="random noise, same norm",
@@ -48,7 +48,7 @@ def plot_survival(result):
             result.change_rates[changed],
             changed,
             "o",
-            color=ink.CLEAN,
+            color=style.CLEAN,
             markeredgecolor="white",
             clip_on=False,
             label="the change alone, on clean images",
@@ -61,21 +61,21 @@ def plot_survival(result):
             va="center",
             fontsize=9,
         )
-    names = [ink.cut(name, 30) for name in result.names]
+    names = [style.cut(name, 30) for name in result.names]
     axes.set_yticks(places, names, fontsize=9)
     axes.set_ylim(count - 0.4, -0.6)
     axes.set_xlim(0, 1.08)
-    ink.percent(axes.xaxis)
+    style.percent(axes.xaxis)
     axes.set_xlabel(
         "fooled: another label than the clean image under the same change"
     )
     axes.set_title(
         f"What a perturbation of {result.norm} norm {result.norms[0]:.4g} "
-        f"survives\n{ink.sample(result)}; lines: 95 %",
+        f"survives\n{style.sample(result)}; lines: 95 %",
         fontsize=10,
     )
     axes.figure.legend(
         loc="outside lower center", ncols=3, fontsize=9, frameon=False
     )
-    ink.tidy(axes)
+    style.tidy(axes)
     return axes.figure

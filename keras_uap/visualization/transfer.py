@@ -1,6 +1,6 @@
 """Perturbations found on some classifiers, measured on others."""
 
-from keras_uap.visualization import ink
+from keras_uap.visualization import style
 
 
 def plot_transfer(result):
@@ -10,7 +10,7 @@ def plot_transfer(result):
         result: `keras_uap.analysis.TransferMatrix`.
     """
     rows, columns = result.fooling_rates.shape
-    axes = ink.axes(max(6.5, 3.8 + 1.7 * columns), 3.0 + 0.9 * rows)
+    axes = style.axes(max(6.5, 3.8 + 1.7 * columns), 3.0 + 0.9 * rows)
 
     def text(i, j):
         low, high = result.intervals[i, j]
@@ -21,17 +21,17 @@ def plot_transfer(result):
         )
 
     texts = [[text(i, j) for j in range(columns)] for i in range(rows)]
-    ink.heat_map(axes, result.fooling_rates, texts, "fooling rate")
-    names = ink.tick_names(result.classifiers, 1.4)
+    style.heat_map(axes, result.fooling_rates, texts, "fooling rate")
+    names = style.tick_names(result.classifiers, 1.4)
     axes.set_xticks(range(columns), names, fontsize=9)
-    names = ink.tick_names(result.perturbations, 1.4)
+    names = style.tick_names(result.perturbations, 1.4)
     axes.set_yticks(range(rows), names, fontsize=9)
     axes.set_xlabel("measured on")
     axes.set_ylabel("found on")
     note = "\n* resized" if result.resized.any() else ""
     axes.set_title(
         f"Transfer, {result.norm} norm {result.epsilons.max():.4g}\n"
-        f"{ink.sample(result)}; rate, 95 % interval,\n"
+        f"{style.sample(result)}; rate, 95 % interval,\n"
         f"random noise of the same norm{note}",
         fontsize=10,
     )

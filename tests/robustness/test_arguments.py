@@ -18,7 +18,7 @@ from limits import Hang, time_limit
 
 import keras_uap
 from keras_uap import analysis, interchange, losses
-from keras_uap.lp_ball import lp_norm
+from keras_uap.perturbations.lp_ball import lp_norm
 
 V = np.full(models.SHAPE, 0.01, "float32")
 X = models.images(4)

@@ -23,7 +23,7 @@ from limits import forget_peak, memory, peak_memory, time_limit
 
 import keras_uap
 from keras_uap import interchange
-from keras_uap.lp_ball import lp_norm
+from keras_uap.perturbations.lp_ball import lp_norm
 
 # The most that reading one small file may add to the memory, in MiB.
 MOST_MEMORY = 700

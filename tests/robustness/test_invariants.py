@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import keras_uap
-from keras_uap.lp_ball import lp_norm
+from keras_uap.perturbations.lp_ball import lp_norm
 
 NORMS = st.sampled_from(["linf", "l2"])
 SEEDS = st.integers(0, 999)

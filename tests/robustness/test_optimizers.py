@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import keras_uap
-from keras_uap.lp_ball import lp_norm
+from keras_uap.perturbations.lp_ball import lp_norm
 
 KINDS = {
     "sgd": lambda rate, **kwargs: keras.optimizers.SGD(rate, 0.9, **kwargs),

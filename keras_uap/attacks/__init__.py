@@ -1,0 +1,1 @@
+"""Attacks: how a universal perturbation is found."""

@@ -1,0 +1,358 @@
+"""Callbacks for fitting a perturbation: when to stop, backups, TensorBoard."""
+
+import os
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_uap.classifiers.adapter import Labeller
+from keras_uap.data.pictures import as_array
+from keras_uap.perturbations.lp_ball import lp_norm
+from keras_uap.perturbations.pixels import same_shape
+from keras_uap.utils.keras_compat import all_layers, start_at
+from keras_uap.utils.saving import TEMPORARY, weights_path
+from keras_uap.utils.validation import check_number, check_whole
+
+
+class StopAtFoolingRate(keras.callbacks.Callback):
+    """Ends a fit once the perturbation fools a share of the images.
+
+    The rate is that of the perturbation at the end of an epoch, measured, not
+    the running one of the progress bar. It is measured on `images`, or else
+    on the validation data, or else on the images of the fit. In the last case
+    it costs an evaluation of them after each epoch, as in the paper's
+    Algorithm 1, and replaces the running rate in the logs. The perturbation
+    that reached the rate is the one that the fit keeps.
+
+    Args:
+        rate: Float in (0, 1], the share of images to fool: the paper's
+            `1 - delta`.
+        images: Images or a data set, as for `evaluate`, to measure on.
+        monitor: `"fooling_rate"`, or `"target_rate"` for a targeted
+            perturbation.
+
+    Raises:
+        ValueError: for a rate or monitor out of range.
+    """
+
+    def __init__(self, rate, images=None, monitor="fooling_rate"):
+        super().__init__()
+        check_number("rate", rate, above=0, most=1)
+        if monitor not in ("fooling_rate", "target_rate"):
+            raise ValueError(
+                "monitor must be 'fooling_rate' or 'target_rate'. Received: "
+                f"monitor={monitor!r}."
+            )
+        self.rate = rate
+        self.images = images
+        self.monitor = monitor
+
+    def on_epoch_end(self, epoch, logs):
+        value, where = self._measured(logs)
+        if value is not None and value >= self.rate:
+            self.model.keep(
+                f"{self.monitor} {value:.3f} reached {self.rate:g} on {where} "
+                f"after epoch {epoch + 1}"
+            )
+
+    def _measured(self, logs):
+        if self.images is not None:
+            return self._evaluate(self.images), "the images given"
+        if f"val_{self.monitor}" in logs:
+            return logs[f"val_{self.monitor}"], "the validation data"
+        rates = self.model.evaluate_on_fit()
+        if rates is None:
+            # An epoch without validation, by `validation_freq`.
+            return None, None
+        logs[self.monitor] = self._monitored(rates)
+        return logs[self.monitor], "the images of the fit"
+
+    def _evaluate(self, images):
+        return self._monitored(
+            self.model.evaluate(images, verbose=0, return_dict=True)
+        )
+
+    def _monitored(self, rates):
+        if self.monitor not in rates:
+            raise ValueError(
+                f"monitor={self.monitor!r} needs a perturbation with a target."
+            )
+        return rates[self.monitor]
+
+
+class BackupAndRestore(keras.callbacks.Callback):
+    """Backs a fit up after each epoch, and goes on where it was cut off.
+
+    It does what `keras.callbacks.BackupAndRestore` does, and holds out against
+    a kill at any moment, also in the middle of a backup: Keras' own writes the
+    weights and the number of the epoch to two files in place, so that a kill
+    can leave half a file, or weights of one epoch with the number of another.
+    Here both are one file, which is moved to its place when it is whole.
+
+    The resumed fit is given the same arguments; `initial_epoch` is found out.
+    It works for a `UniversalPerturbation`, which ends with the perturbation of
+    the uninterrupted fit, bit for bit, and for any other Keras model.
+
+    Args:
+        backup_dir: String or path of a folder for this fit alone.
+        delete_checkpoint: Boolean, whether to delete the backup once the fit
+            has ended.
+
+    Raises:
+        TypeError: if `backup_dir` is not a path.
+        ValueError: if it is empty; at the beginning of `fit`, if the model is
+            not built.
+    """
+
+    def __init__(self, backup_dir, delete_checkpoint=True):
+        super().__init__()
+        if not isinstance(backup_dir, (str, os.PathLike)):
+            raise TypeError(
+                "backup_dir must be the path of a folder. Received: "
+                f"backup_dir={backup_dir!r}."
+            )
+        if not str(backup_dir):
+            raise ValueError("backup_dir must not be empty.")
+        self.backup_dir = pathlib.Path(backup_dir)
+        self.delete_checkpoint = delete_checkpoint
+
+    def on_train_begin(self, logs=None):
+        if not self.model.built:
+            raise ValueError(
+                "A model must be built before it can be backed up. Call "
+                "`build`, or the model on a batch."
+            )
+        for half in self.backup_dir.glob(TEMPORARY + "*"):
+            half.unlink()
+        backups = self._backups()
+        if backups:
+            epoch = max(backups)
+            optimizer = self.model.optimizer
+            if not optimizer.built:
+                optimizer.build(self.model.trainable_variables)
+            self.model.load_weights(backups[epoch])
+            start_at(self.model, epoch)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        start_at(self.model, None)  # This fit is on its way; not the next.
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.backup_dir.mkdir(parents=True, exist_ok=True)
+        older = self._backups()
+        path = self.backup_dir / f"epoch_{epoch + 1}.weights.h5"
+        with weights_path(path, self.model) as temporary:
+            self.model.save_weights(temporary)
+        for number, old in older.items():
+            if number != epoch + 1:
+                old.unlink()
+
+    def on_train_end(self, logs=None):
+        start_at(self.model, None)  # Where no epoch was left.
+        if self.delete_checkpoint:
+            self.delete()
+
+    def delete(self):
+        """Deletes the backups of the folder."""
+        for backup in self._backups().values():
+            backup.unlink()
+
+    def _backups(self):
+        """The paths of the backups by the number of epochs done."""
+        return {
+            int(path.name.split(".")[0].removeprefix("epoch_")): path
+            for path in self.backup_dir.glob("epoch_*.weights.h5")
+        }
+
+
+class PerturbationTensorBoard(keras.callbacks.Callback):
+    """Shows a perturbation in TensorBoard while it is fitted.
+
+    After an epoch it writes the perturbation as an image (stretched to its
+    full range; a signal as lines), the histogram of its values, its norm and,
+    with `images`, a picture of some images without and with it, under the
+    labels that the classifier gives them. When the fit ends, it writes the
+    perturbation that is kept, where that is another one.
+
+    It stands beside `keras.callbacks.TensorBoard`, which draws the metrics, and
+    writes to a folder of its own below the same `log_dir`. It works in the fit
+    of a `UniversalPerturbation`, and in that of a model with a
+    `PerturbationLayer` that has an `epsilon` or a `rate`.
+
+    Example:
+
+    ```python
+    uap.fit(
+        images,
+        epochs=5,
+        validation_data=held_out,
+        callbacks=[
+            keras.callbacks.TensorBoard("logs"),
+            keras_uap.PerturbationTensorBoard("logs", images=held_out),
+        ],
+    )
+    ```
+
+    Args:
+        log_dir: String or path of a folder. It is written to
+            `log_dir/perturbation`.
+        images: Images `(n, H, W, C)`, as for `UniversalPerturbation.fit`, of
+            which the first `num_images` are shown. `None` shows none.
+        class_names: Sequence of strings, the names of the classes.
+        every: Integer, the epochs from one writing to the next.
+        num_images: Integer, from 1 to 8.
+
+    Raises:
+        TypeError: if `log_dir` is not a path.
+        ValueError: for arguments out of range; at the beginning of `fit`, if
+            the model has no perturbation, or several layers with one.
+    """
+
+    def __init__(
+        self, log_dir, images=None, class_names=None, every=1, num_images=4
+    ):
+        super().__init__()
+        if not isinstance(log_dir, (str, os.PathLike)):
+            raise TypeError(
+                "log_dir must be the path of a folder. Received: "
+                f"log_dir={log_dir!r}."
+            )
+        check_whole("every", every, 1)
+        check_whole("num_images", num_images, 1)
+        self.log_dir = str(log_dir)
+        self.class_names = class_names
+        self.every = every
+        self._images = None
+        if images is not None:
+            self._images = as_array(images, most=min(num_images, 8))
+            self._images = self._images.astype("float32")
+        self._writer = self._labeller = self._holder = None
+
+    def on_train_begin(self, logs=None):
+        self._holder = self._find_holder()
+        self._writer = tf.summary.create_file_writer(
+            os.path.join(self.log_dir, "perturbation")
+        )
+        self._labeller = self._written = None
+        self._next = 0
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._next = epoch + 1
+        if (epoch + 1) % self.every == 0:
+            self._write(epoch)
+
+    def on_train_end(self, logs=None):
+        # Not those of the last epoch, where an earlier one is kept.
+        if self._next and not np.array_equal(
+            self._written, self._holder.perturbation
+        ):
+            self._write(self._next)
+        self._writer.close()
+        # They hold the model, and functions that were traced of it.
+        self._writer = self._labeller = self._holder = None
+
+    def _find_holder(self):
+        """What has the perturbation: the model or a layer in it."""
+        if hasattr(self.model, "perturb"):
+            return self.model
+        layers = [
+            layer
+            for layer in all_layers(self.model)
+            if hasattr(layer, "pool_size") and hasattr(layer, "value_range")
+        ]
+        found = [layer for layer in layers if layer.rate is not None]
+        if len(found) != 1:
+            raise ValueError(
+                "PerturbationTensorBoard needs a UniversalPerturbation, or a "
+                "model with one PerturbationLayer that has an epsilon or a "
+                f"rate. Received: model {self.model.name!r} with {len(found)} "
+                f"of them, and {len(layers) - len(found)} without."
+            )
+        return found[0]
+
+    def _write(self, epoch):
+        # A library that a fit without this callback does not need.
+        from keras_uap.visualization import style as ink
+
+        perturbation = pool = self._holder.perturbation
+        if getattr(self._holder, "pool_size", 1) == 1:
+            pool = perturbation[np.newaxis]
+        with self._writer.as_default(step=epoch):
+            if ink.is_drawn(pool[0]):
+                size, shown = _draw(pool[:8], ink)
+                _write_images("perturbation", size, shown)
+                if self._images is not None:
+                    self._write_examples(pool[0], ink)
+            _write_histogram("perturbation_values", pool)
+            for norm in ("linf", "l2"):
+                size = max(lp_norm(v, norm) for v in pool)
+                _write_scalar(f"perturbation_{norm}_norm", size)
+        self._writer.flush()
+        self._written = perturbation
+
+    def _write_examples(self, v, ink):
+        from keras_uap.visualization.perturbation import draw_perturbation
+
+        same_shape(self._images.shape, v.shape)
+        if self._labeller is None:
+            # The model sees them as they are: at inference the layer in it
+            # is the identity. Traced once, it follows the weights.
+            self._labeller = getattr(
+                self._holder, "labeller", None
+            ) or Labeller(self.model, v.shape, images=self._images)
+        figure = draw_perturbation(
+            self._labeller,
+            v,
+            self._images,
+            self._holder.value_range,
+            self.class_names,
+            None,
+        )
+        size = (figure.bbox.size[::-1]).astype(int)
+        _write_images("examples", size, [ink.as_png(figure)])
+
+
+def _draw(pool, ink):
+    """Returns `(height, width)` and PNG pictures of perturbations."""
+    if ink.is_picture(pool[0]):
+        shown = [
+            tf.io.encode_png(
+                np.clip(255 * ink.stretch(v), 0, 255).astype("uint8")
+            )
+            for v in pool
+        ]
+        return pool.shape[1:3], shown
+    shown = []
+    for v in pool:
+        axes = ink.axes(6, 3)
+        ink.show_perturbation(axes, v)
+        shown.append(ink.as_png(axes.figure))
+    return axes.figure.bbox.size[::-1], shown
+
+
+# What TensorBoard shows of a tensor, a plugin of its own decides. Written like
+# this, the package of TensorBoard is not needed, which TensorFlow does not
+# bring.
+
+
+def _write(tag, plugin, tensor):
+    metadata = tf.compat.v1.SummaryMetadata()
+    metadata.plugin_data.plugin_name = plugin
+    tf.summary.write(tag, tensor, metadata=metadata)
+
+
+def _write_images(tag, size, pictures):
+    """Writes PNG pictures of a size `(height, width)`."""
+    height, width = (str(int(side)) for side in size)
+    _write(tag, "images", tf.stack([width, height, *pictures]))
+
+
+def _write_histogram(tag, values):
+    counts, edges = np.histogram(values, bins=30)
+    buckets = np.stack([edges[:-1], edges[1:], counts], axis=1)
+    _write(tag, "histograms", tf.constant(buckets, "float64"))
+
+
+def _write_scalar(tag, value):
+    _write(tag, "scalars", tf.constant(value, "float32"))

@@ -1,0 +1,414 @@
+"""What a gradient update minimises so that images get fooled.
+
+Each loss takes `y_true`, the class to leave (or to reach, if `targeted`), as
+integers `(n,)`, and `y_pred`, the logits `(n, num_classes)`, and returns one
+value per image. Small is fooled. Those of the logits are capped: an image that
+is already fooled well no longer pulls on the perturbation that all images
+share. (Caps on the cross-entropy are due to Shafahi et al., who show that one
+image can otherwise dominate a batch without bound.)
+
+- `"crossentropy"`, `"margin"`: away from each image's own class, wherever to.
+- `"dominant"`: all images of a batch go to one class, the dominant one.
+- `"features"`: away from what the classifier's head saw of the clean image.
+- `"features+dominant"`: both.
+
+Reference:
+    - [Shafahi et al., 2018](https://arxiv.org/abs/1811.11304)
+    - [FG-UAP, Ye, Cheng and Huang, 2022](https://arxiv.org/abs/2209.13113)
+"""
+
+import collections
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_uap.utils.validation import check_number
+
+__all__ = [
+    "BatchLoss",
+    "ClippedCrossentropy",
+    "Dominant",
+    "Features",
+    "Margin",
+    "Seen",
+    "WeightedSum",
+    "class_masses",
+    "dominant_goals",
+    "get",
+]
+
+Seen = collections.namedtuple("Seen", ["features", "clean_features", "summary"])
+Seen.__doc__ = """What a `BatchLoss` sees beside labels and logits.
+
+Attributes:
+    features: Float tensor `(n, d)`, of the perturbed images, or `None`.
+    clean_features: Float tensor `(n, d)`, of the clean images, or `None`.
+    summary: What the loss' own `summary` returned.
+"""
+
+
+class BatchLoss(keras.losses.Loss):
+    """Base of losses that see more than the labels and logits of an image.
+
+    Subclasses implement `call(y_true, y_pred, seen)`, with a `Seen`, and
+    return one value per image.
+
+    Attributes:
+        needs_features: Boolean, whether features are wanted: the inputs of
+            the classifier's head. The clean ones come with the clean
+            predictions, from one forward.
+        layer: String, the layer whose output is taken for the features, or
+            `None` for the head's inputs.
+        with_target: Boolean, whether it can reach a class, or only leave one.
+        starts_at_random: Boolean, whether a perturbation of zero is replaced
+            by a random one of the ball when a fit begins.
+    """
+
+    needs_features = False
+    layer = None
+    with_target = True
+    starts_at_random = False
+
+    def summary(self, y_true, y_pred):
+        """What the loss must know of the whole batch, or None.
+
+        Args:
+            y_true, y_pred: As in `call`, of the images of one device.
+
+        Returns:
+            A tensor, or tuple of tensors, that is added up over the devices.
+            It is given back in `seen` and has no gradient.
+        """
+        return None
+
+
+class _Capped:
+    """Mixin for losses that no longer count past a cap."""
+
+    def __init__(self, cap, targeted, **kwargs):
+        super().__init__(**kwargs)
+        check_number("cap", cap, above=0)
+        self.cap = float(cap)
+        self.targeted = bool(targeted)
+
+    def get_config(self):
+        config = super().get_config()
+        config.update({"cap": self.cap, "targeted": self.targeted})
+        return config
+
+
+@keras.saving.register_keras_serializable(package="keras_uap")
+class ClippedCrossentropy(_Capped, keras.losses.Loss):
+    """The negative cross-entropy of the clean prediction, capped.
+
+    With `targeted=True`, the cross-entropy of the target class, whose floor
+    of 0 is its own cap.
+
+    Args:
+        cap: Float above 0, in nats: cross-entropy above it no longer counts.
+        targeted: Boolean, whether `y_true` is the class to reach.
+    """
+
+    def __init__(
+        self, cap=9.0, targeted=False, name="clipped_crossentropy", **kwargs
+    ):
+        super().__init__(cap, targeted, name=name, **kwargs)
+
+    def call(self, y_true, y_pred):
+        crossentropy = tf.nn.sparse_softmax_cross_entropy_with_logits(
+            tf.cast(y_true, "int64"), tf.cast(y_pred, "float32")
+        )
+        if self.targeted:
+            return crossentropy
+        return -tf.minimum(crossentropy, self.cap)
+
+
+@keras.saving.register_keras_serializable(package="keras_uap")
+class Margin(_Capped, keras.losses.Loss):
+    """The lead of the clean prediction's logit over the best other logit.
+
+    Below zero the image is fooled; past `-cap` it no longer counts. With
+    `targeted=True`, the lead of the best other logit over the target's.
+
+    Args:
+        cap: Float above 0, in logits.
+        targeted: Boolean, whether `y_true` is the class to reach.
+    """
+
+    def __init__(self, cap=5.0, targeted=False, name="margin", **kwargs):
+        super().__init__(cap, targeted, name=name, **kwargs)
+
+    def call(self, y_true, y_pred):
+        y_pred = tf.cast(y_pred, "float32")
+        chosen = tf.one_hot(tf.cast(y_true, "int64"), y_pred.shape[-1])
+        own = tf.reduce_sum(y_pred * chosen, axis=-1)
+        other = tf.reduce_max(
+            tf.where(chosen > 0, y_pred.dtype.min, y_pred), axis=-1
+        )
+        lead = other - own if self.targeted else own - other
+        return tf.maximum(lead, -self.cap)
+
+
+def dominant_goals(y_true, y_pred, summary):
+    """The class that each image of a batch is to be sent to.
+
+    Args:
+        y_true: Integer tensor `(n,)`, the classes to leave.
+        y_pred: Float tensor `(n, num_classes)`, the logits.
+        summary: Float tensor `(num_classes,)`, `class_masses` of the whole
+            batch.
+
+    Returns:
+        Integer tensor `(n,)`: the class of most mass, and for the images
+        whose own class it is, the best of the others.
+    """
+    dominant = tf.argmax(summary, axis=-1)
+    own = tf.one_hot(y_true, y_pred.shape[-1]) > 0
+    other = tf.argmax(tf.where(own, y_pred.dtype.min, y_pred), axis=-1)
+    return tf.where(tf.equal(y_true, dominant), other, dominant)
+
+
+def class_masses(y_true, y_pred):
+    """Softmax probability by class, without that of each image's own class.
+
+    Args:
+        y_true: Integer tensor `(n,)`, the images' own classes.
+        y_pred: Float tensor `(n, num_classes)`, the logits.
+
+    Returns:
+        Float tensor `(num_classes,)`, the sum over the images.
+    """
+    others = tf.nn.softmax(y_pred) * (
+        1.0 - tf.one_hot(y_true, y_pred.shape[-1])
+    )
+    # One image that is not finite must not decide for all.
+    return tf.reduce_sum(
+        tf.where(tf.math.is_finite(others), others, 0.0), axis=0
+    )
+
+
+@keras.saving.register_keras_serializable(package="keras_uap")
+class Dominant(_Capped, BatchLoss):
+    """The lead of the clean prediction's logit over the dominant class's.
+
+    The dominant class J is the one that has most probability, other than each
+    image's own, over the batch. Most images can be sent there by one
+    perturbation, so all are: they no longer pull in different directions. An
+    image whose own class is J takes the best of its other classes. Past
+    `-cap` an image no longer counts.
+
+    With `targeted=True` the target stands in for J, and the loss is that of
+    `Margin`: the lead of the best other logit over the target's.
+
+    Args:
+        cap: Float above 0, in logits.
+        targeted: Boolean, whether `y_true` is the class to reach.
+    """
+
+    def __init__(self, cap=10.0, targeted=False, name="dominant", **kwargs):
+        super().__init__(cap, targeted, name=name, **kwargs)
+
+    def summary(self, y_true, y_pred):
+        if self.targeted:
+            return None
+        return class_masses(
+            tf.cast(y_true, "int64"), tf.cast(y_pred, "float32")
+        )
+
+    def call(self, y_true, y_pred, seen):
+        if self.targeted:
+            return Margin(self.cap, targeted=True).call(y_true, y_pred)
+        y_true = tf.cast(y_true, "int64")
+        y_pred = tf.cast(y_pred, "float32")
+        goal = dominant_goals(y_true, y_pred, seen.summary)
+        own = tf.gather(y_pred, y_true, batch_dims=1)
+        return tf.maximum(
+            own - tf.gather(y_pred, goal, batch_dims=1), -self.cap
+        )
+
+
+@keras.saving.register_keras_serializable(package="keras_uap")
+class Features(BatchLoss):
+    """The cosine between the features of a clean and of its perturbed image.
+
+    The features are the inputs of the classifier's head: what is left of an
+    image when only its class is still to be told. At v = 0 the cosine is 1
+    and has no gradient, so a fit that starts there starts at random.
+
+    Args:
+        layer: String, the layer whose output is taken instead. `None` takes
+            the head's inputs.
+
+    Reference:
+        - [Ye, Cheng and Huang, 2022](https://arxiv.org/abs/2209.13113)
+    """
+
+    needs_features = True
+    with_target = False
+    starts_at_random = True
+
+    def __init__(self, layer=None, name="features", **kwargs):
+        super().__init__(name=name, **kwargs)
+        if not (layer is None or isinstance(layer, str)):
+            raise TypeError(
+                "layer must be the name of a layer, or None. Received: "
+                f"layer={layer!r}."
+            )
+        self.layer = layer
+
+    def call(self, y_true, y_pred, seen):
+        return tf.reduce_sum(
+            tf.math.l2_normalize(seen.features, axis=-1)
+            * tf.math.l2_normalize(seen.clean_features, axis=-1),
+            axis=-1,
+        )
+
+    def get_config(self):
+        config = super().get_config()
+        config.update({"layer": self.layer})
+        return config
+
+
+@keras.saving.register_keras_serializable(package="keras_uap")
+class WeightedSum(BatchLoss):
+    """A sum of losses: `"features+dominant"` is one.
+
+    Example:
+
+    ```python
+    loss = WeightedSum([Features(), Dominant()], [10.0, 1.0])
+    ```
+
+    Args:
+        losses: List of `keras.losses.Loss`, or names.
+        weights: List of as many finite floats. `None` means 1 each.
+
+    Raises:
+        ValueError: for another number of weights, or for losses that want the
+            features of two layers.
+    """
+
+    def __init__(self, losses, weights=None, name="weighted_sum", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.losses = [get(loss) for loss in losses]
+        weights = [1.0] * len(self.losses) if weights is None else weights
+        if not self.losses or len(weights) != len(self.losses):
+            raise ValueError(
+                "There must be one weight for each of one or more losses. "
+                f"Received: {len(self.losses)} losses and weights={weights!r}."
+            )
+        for weight in weights:
+            check_number("weights", weight, above=0, below=np.inf)
+        self.weights = [float(weight) for weight in weights]
+        parts = [each for each in self.losses if isinstance(each, BatchLoss)]
+        layers = {each.layer for each in parts if each.needs_features}
+        if len(layers) > 1:
+            raise ValueError(
+                "The losses of a sum must take the features of one layer. "
+                f"Received: layer={sorted(layers, key=str)}."
+            )
+        self.needs_features = bool(layers)
+        self.layer = next(iter(layers), None)
+        self.with_target = all(each.with_target for each in parts)
+        self.starts_at_random = any(each.starts_at_random for each in parts)
+
+    def summary(self, y_true, y_pred):
+        summaries = []
+        for loss in self.losses:
+            own = None
+            if isinstance(loss, BatchLoss):
+                own = loss.summary(y_true, y_pred)
+            summaries.append(tf.zeros(()) if own is None else own)
+        return tuple(summaries)
+
+    def call(self, y_true, y_pred, seen):
+        total = 0.0
+        for loss, weight, summary in zip(
+            self.losses, self.weights, seen.summary
+        ):
+            arguments = (y_true, y_pred)
+            if isinstance(loss, BatchLoss):
+                arguments += (seen._replace(summary=summary),)
+            total += weight * loss.call(*arguments)
+        return total
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            {
+                "losses": [
+                    keras.saving.serialize_keras_object(loss)
+                    for loss in self.losses
+                ],
+                "weights": self.weights,
+            }
+        )
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        config["losses"] = [
+            keras.saving.deserialize_keras_object(loss)
+            for loss in config["losses"]
+        ]
+        return cls(**config)
+
+
+_LOSSES = {
+    "crossentropy": ClippedCrossentropy,
+    "dominant": Dominant,
+    "features": lambda targeted: Features(),
+    "features+dominant": lambda targeted: WeightedSum(
+        [Features(), Dominant()], [10.0, 1.0], name="features_and_dominant"
+    ),
+    "margin": Margin,
+}
+
+
+def get(loss, targeted=False):
+    """Returns the loss for a name; a `keras.losses.Loss` passes through.
+
+    Args:
+        loss: `"crossentropy"`, `"dominant"`, `"features"`,
+            `"features+dominant"`, `"margin"` or a `keras.losses.Loss` whose
+            `call` returns one value per image, small where fooled.
+        targeted: Boolean, whether a named loss is to reach the class.
+
+    Raises:
+        ValueError: for an unknown name, or one of Keras' own losses, which
+            are small where the classifier is right.
+        TypeError: if `loss` is neither a name nor a `keras.losses.Loss`.
+    """
+    if isinstance(loss, keras.losses.Loss):
+        _refuse_other_aim(loss, targeted)
+        return loss
+    if not isinstance(loss, str):
+        raise TypeError(
+            "loss must be a name or a keras.losses.Loss. "
+            f"Received: loss={loss!r} of type {type(loss).__name__}."
+        )
+    if loss not in _LOSSES:
+        raise ValueError(
+            f"Unknown loss. Received: loss={loss!r}. Expected one of "
+            f"{sorted(_LOSSES)} or a keras.losses.Loss."
+        )
+    return _LOSSES[loss](targeted=targeted)
+
+
+def _refuse_other_aim(loss, targeted):
+    """Refuses Keras' own losses, but for one that reaches a target."""
+    if not type(loss).__module__.startswith("keras."):
+        return
+    # With a target in the place of the label, this one is right.
+    reaches = isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
+    if targeted and reaches and loss.get_config()["from_logits"]:
+        return
+    raise ValueError(
+        "Keras' own losses are small where the classifier is right, and a "
+        "perturbation is to make it wrong. Received: "
+        f"loss={type(loss).__name__}. Pass 'crossentropy', which is the "
+        "cross-entropy turned round, 'margin', or a loss of your own that is "
+        "small where an image is fooled."
+    )

@@ -1,0 +1,1 @@
+"""The classifier under attack: its logits, labels and features."""

@@ -1,0 +1,431 @@
+"""Attaching to a classifier, whatever images it takes.
+
+A perturbation has one unit here: grey levels of RGB images in 0 to 255. Many
+classifiers want other numbers: -1 to 1, BGR minus a mean, channels first, a
+dictionary of inputs. `attach` puts what lies between in front of such a
+classifier and gives back a plain Keras model that takes the images as they
+are, so that `epsilon=10` means ten grey levels for all of them.
+
+What it adds are standard Keras layers and operations, without weights: the
+attached model saves, loads and exports as any other, and loads without
+keras_uap. The classifier inside is the caller's own, with its own weights.
+"""
+
+import collections.abc
+import os
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_uap.classifiers.logits import check_scores, has_layer_graph
+from keras_uap.perturbations.pixels import as_value_range
+
+# The pixel ranges of `preprocess_input` in keras.applications, by its modes,
+# and the order of channels, which is also that of the ranges.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_CAFFE_MEAN = (103.939, 116.779, 123.68)
+_MODES = {
+    "caffe": ([(-mean, 255 - mean) for mean in _CAFFE_MEAN], "bgr"),
+    "tf": ((-1, 1), "rgb"),
+    "torch": ([(-m / s, (1 - m) / s) for m, s in zip(_MEAN, _STD)], "rgb"),
+}
+
+_FOREIGN = {
+    "torch": "PyTorch models have no gradient in TensorFlow. Rebuild the "
+    "network in Keras and copy its weights.",
+    "sklearn": "Models of scikit-learn have no gradient.",
+    "tf_keras": "That is Keras 2. Write it with tf.saved_model.save(model, "
+    "folder) and pass the folder.",
+    "tensorflow": "Write it with tf.saved_model.save(module, folder, "
+    "signatures=module.call.get_concrete_function(...)) and pass the folder.",
+}
+
+
+def attach(
+    classifier,
+    value_range=(0, 255),
+    channel_order=None,
+    image_shape=None,
+    data_format=None,
+    input=None,
+    other_inputs=None,
+    output=None,
+):
+    """Makes a classifier take RGB images in 0 to 255.
+
+    Example:
+
+    ```python
+    network = keras.applications.ResNet50()  # BGR minus a mean
+    classifier = keras_uap.attach(network, "caffe")
+    uap = keras_uap.UniversalPerturbation(classifier, epsilon=10.0)
+    ```
+
+    Of `keras.applications`, the families that take `"caffe"` are ResNet and
+    VGG; `"tf"`: MobileNet and MobileNetV2, ResNetV2, Inception, NASNet and
+    Xception; `"torch"`: DenseNet. EfficientNet, EfficientNetV2, MobileNetV3
+    and ConvNeXt take 0 to 255 and need no `value_range`.
+
+    Args:
+        classifier: Keras model, built or not, or any layer, such as
+            `keras.layers.TFSMLayer`; or the path of a `.keras` file or of the
+            folder of a SavedModel. It is shared, not copied. One that is not
+            built yet gets built.
+        value_range: What the classifier takes where the images have 0 and
+            255: a pair of floats `(low, high)`; a pair for each channel, in
+            the classifier's order of channels; or a mode of
+            `keras.applications`: `"caffe"`, `"tf"` or `"torch"`.
+        channel_order: `"rgb"` or `"bgr"`, the classifier's order. `None`
+            means `"bgr"` for the mode `"caffe"` and `"rgb"` otherwise.
+        image_shape: Tuple `(H, W, C)`, or `(T, C)` for signals, of the images
+            to come. Needed where the classifier does not state it. Where the
+            classifier states another height or width, images are resized to
+            it, bilinearly. `None` for C means what the classifier states, or
+            else 3.
+        data_format: `"channels_last"` or `"channels_first"`, what the
+            classifier takes; images have their channels last in any case.
+            `None` means channels first where the classifier's images begin
+            with 1 or 3 and end with more than 4.
+        input: String, the name of the image among several inputs.
+        other_inputs: Dictionary from the names of the other inputs to their
+            values, without a batch axis: all images get the same.
+        output: String or integer, the name or the index of the class scores
+            among several outputs.
+
+    Returns:
+        A Keras model from images `(n, H, W, C)` to class scores
+        `(n, num_classes)`, as the classifier gives them. A model around a
+        SavedModel refers to its folder, and loads with `safe_mode=False`.
+
+    Raises:
+        TypeError: if `classifier` is not a Keras model, or takes text or
+            integers.
+        ValueError: for arguments that do not fit the classifier, or one
+            without class scores.
+    """
+    stated = None
+    if isinstance(classifier, (str, os.PathLike)):
+        classifier, stated = _load(classifier)
+    if not isinstance(classifier, keras.Layer):
+        # The caller's own classes stand before those of the library.
+        roots = [c.__module__.partition(".")[0] for c in type(classifier).mro()]
+        known = [_FOREIGN[root] for root in roots if root in _FOREIGN]
+        hint = (known or ["Wrap what is differentiable in a layer."])[0]
+        raise TypeError(
+            "classifier must be a Keras model, a layer, or the path of a "
+            f"saved one. Received: {classifier!r} of type "
+            f"{type(classifier).__name__}. {hint}"
+        )
+    channel_order, ranges = _standardize(value_range, channel_order)
+    classifier = _with_one_output(classifier, output)
+    inputs = _inputs(classifier)
+    input = _choose_input(inputs, input, other_inputs)
+    stated = inputs[input].shape[1:] if inputs else stated
+    stated, first = _channels_last(stated, image_shape, data_format)
+    if image_shape is None:
+        image_shape = stated
+    image_shape = tuple(image_shape)
+    if image_shape[-1:] == (None,):
+        image_shape = (*image_shape[:-1], (stated and stated[-1]) or 3)
+    if len(image_shape) < 2 or (stated and len(stated) != len(image_shape)):
+        raise ValueError(
+            "Expected images of shape (height, width, channels) or signals "
+            f"of shape (time, channels). Received: {image_shape}, for a "
+            f"classifier of {stated or 'unknown shape'}."
+        )
+    image = keras.Input(image_shape, dtype="float32", name="image")
+    x = _resized(image, stated)
+    x = _in_range(x, ranges, channel_order)
+    if first:
+        rank = len(image_shape)
+        x = keras.layers.Permute((rank, *range(1, rank)), dtype="float32")(x)
+    if inputs is not None:
+        others = {
+            name: _constant(image, other_inputs[name], tensor)
+            for name, tensor in inputs.items()
+            if name != input
+        }
+        x = _arranged(classifier, {input: x, **others})
+    elif input is not None:
+        others = other_inputs or {}
+        others = {name: _constant(image, v) for name, v in others.items()}
+        x = {input: x, **others}
+    if inputs is not None:
+        # A shell around the same layers: what is built here leaves no trace
+        # in the caller's model, and is not kept alive by it.
+        if isinstance(classifier, keras.Sequential):
+            ends = classifier.inputs[0], classifier.outputs[0]
+        else:
+            ends = classifier.input, classifier.output
+        classifier = keras.Model(*ends, name=classifier.name)
+    # Of a model with a layer graph, it has been chosen above.
+    scores = _choose_output(classifier(x), None if inputs else output)
+    check_scores(scores)
+    return keras.Model(image, scores, name=f"attached_{classifier.name}")
+
+
+def _load(path):
+    """Loads a classifier; returns it and what a SavedModel states it takes."""
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        return keras.saving.load_model(path, compile=False), None
+    if not (path / "saved_model.pb").is_file():
+        raise ValueError(
+            f"{path} is not a SavedModel: it holds no saved_model.pb. Write "
+            "one with model.export(folder)."
+        )
+    signatures = tf.saved_model.load(path).signatures
+    names = list(signatures)
+    endpoint = names[0] if len(names) == 1 else "serving_default"
+    if endpoint not in names:
+        raise ValueError(
+            f"The SavedModel {path} has no signature to call. Received: "
+            f"signatures {names}. Expected: 'serving_default', or just one. "
+            "Write it with model.export(folder), or pass a "
+            "keras.layers.TFSMLayer with the endpoint of your choice."
+        )
+    _, arguments = signatures[endpoint].structured_input_signature
+    if len(arguments) != 1:
+        raise ValueError(
+            f"The SavedModel {path} must take one tensor of images. Received: "
+            f"the signature {endpoint!r} with inputs {sorted(arguments)}."
+        )
+    spec = next(iter(arguments.values()))
+    _check_dtype(spec.name, spec.dtype.name)
+    stated = tuple(spec.shape.as_list()[1:]) if spec.shape.rank else None
+    return keras.layers.TFSMLayer(str(path), endpoint), stated
+
+
+def _standardize(value_range, channel_order):
+    """Returns the order of channels, and one pair or a list of pairs."""
+    order = "rgb"
+    if isinstance(value_range, str):
+        if value_range not in _MODES:
+            raise ValueError(
+                f"Unknown mode. Received: value_range={value_range!r}. "
+                f"Expected one of {sorted(_MODES)}, a pair (low, high) or a "
+                "pair for each channel."
+            )
+        value_range, order = _MODES[value_range]
+    channel_order = order if channel_order is None else channel_order
+    if channel_order not in ("rgb", "bgr"):
+        raise ValueError(
+            "channel_order must be 'rgb' or 'bgr'. Received: "
+            f"channel_order={channel_order!r}."
+        )
+    if value_range is None:
+        raise ValueError(
+            "value_range must say which numbers the classifier takes where "
+            "the images have 0 and 255. Received: value_range=None. Leave it "
+            "away where it takes them as they are, as with signals."
+        )
+    if np.ndim(value_range) == 2:
+        ranges = [as_value_range(pair) for pair in value_range]
+    else:
+        ranges = [as_value_range(value_range)]
+    return channel_order, ranges
+
+
+def _with_one_output(classifier, output):
+    """The part of a model with a layer graph that gives the class scores."""
+    if not has_layer_graph(classifier):
+        return classifier
+    outputs = _by_name(classifier, "output")
+    if outputs is None:
+        if len(classifier.outputs) == 1:
+            names = getattr(classifier, "output_names", [])
+            _choose_output(classifier.outputs[0], output, names)
+            return classifier
+        outputs = classifier.outputs
+    # Names of a list of outputs are those of their layers.
+    names = classifier.output_names
+    if isinstance(output, str) and isinstance(outputs, list):
+        output = names.index(output) if names.count(output) == 1 else output
+    scores = _choose_output(outputs, output, names)
+    return keras.Model(classifier.input, scores, name=classifier.name)
+
+
+def _choose_output(outputs, output, names=None):
+    """The class scores among a dictionary or a list of outputs."""
+    if not isinstance(outputs, (dict, list, tuple)):
+        if output not in (None, 0, *(names or ())):
+            raise ValueError(
+                "The classifier has a single output. Received: "
+                f"output={output!r}. Leave output away."
+            )
+        return outputs
+    if isinstance(outputs, dict):
+        names = list(outputs)
+        outputs = dict(outputs)
+    else:
+        names = names or list(range(len(outputs)))
+        outputs = dict(enumerate(outputs))
+    if output is None and len(outputs) == 1:
+        return next(iter(outputs.values()))
+    # Equal by name; True is not the index 1.
+    if isinstance(output, bool) or output not in outputs:
+        raise ValueError(
+            "The classifier has several outputs: say which one holds the "
+            f"class scores, output=... Received: output={output!r}. "
+            f"Expected: one of {names}."
+        )
+    return outputs[output]
+
+
+def _inputs(classifier):
+    """The inputs of a model with a layer graph by their names, or None."""
+    if not has_layer_graph(classifier):
+        return None
+    named = _by_name(classifier, "input")
+    return named or {tensor.name: tensor for tensor in classifier.inputs}
+
+
+def _by_name(classifier, what):
+    """The `input` or `output` of a model if it is a dictionary, or None."""
+    if isinstance(classifier, keras.Sequential):
+        return None
+    structure = getattr(classifier, what)
+    return dict(structure) if isinstance(structure, dict) else None
+
+
+def _arranged(classifier, tensors):
+    """Gives the named tensors the structure that the classifier takes."""
+    named = _by_name(classifier, "input")
+    if named:
+        return {name: tensors[name] for name in named}
+    tensors = [tensors[tensor.name] for tensor in classifier.inputs]
+    return tensors[0] if len(tensors) == 1 else tensors
+
+
+def _choose_input(inputs, input, other_inputs):
+    """The name of the image, or None for a classifier of a single tensor."""
+    if not isinstance(other_inputs, (collections.abc.Mapping, type(None))):
+        raise TypeError(
+            "other_inputs must be a dictionary from names of inputs to "
+            f"values. Received: {other_inputs!r}."
+        )
+    others = set(other_inputs or ())
+    if inputs is None:
+        if others and input is None:
+            raise ValueError(
+                "other_inputs needs the name of the image: input=... "
+                f"Received: other_inputs for {sorted(others)}."
+            )
+        return input
+    left = [name for name in inputs if name not in others]
+    if input is None and len(left) == 1:
+        input = left[0]
+    if others - set(inputs) or input not in left or len(left) > 1:
+        raise ValueError(
+            "The classifier's inputs must be told apart: input= names the "
+            "image, other_inputs= gives each other one a value. Received: "
+            f"input={input!r} and other_inputs for {sorted(others)}. "
+            f"Expected, together: {list(inputs)}."
+        )
+    _check_dtype(input, inputs[input].dtype)
+    return input
+
+
+def _check_dtype(name, dtype):
+    if not dtype.startswith(("float", "bfloat")):
+        raise TypeError(
+            "The classifier must take images as floats: text and integers "
+            f"have no gradient. Received: the input {name!r} of dtype "
+            f"{dtype}. Rebuild it on keras.Input(shape, dtype='float32')."
+        )
+
+
+def _channels_last(stated, image_shape, data_format):
+    """Returns what the classifier takes, channels last, and if they are not."""
+    if data_format not in (None, "channels_last", "channels_first"):
+        raise ValueError(
+            "data_format must be 'channels_last' or 'channels_first'. "
+            f"Received: data_format={data_format!r}."
+        )
+    first = data_format == "channels_first"
+    if stated is not None and data_format is None and len(stated) == 3:
+        first = stated[0] in (1, 3) and (stated[-1] or 0) > 4
+    if stated is not None and first:
+        stated = (*stated[1:], stated[0])
+    if image_shape is None and (stated is None or None in stated):
+        raise ValueError(
+            "The classifier does not state the size of its images. Received: "
+            f"{stated or 'a model without a stated shape'}. Pass "
+            "image_shape=(height, width, channels), or (time, channels) for "
+            "signals."
+        )
+    return stated, first
+
+
+def _resized(image, stated):
+    """Resizes images to what the classifier states, where that differs."""
+    if stated is None:
+        return image
+    shape = image.shape[1:]
+    if all(want in (None, size) for size, want in zip(shape, stated)):
+        return image
+    if len(stated) != 3 or None in stated or stated[-1] != shape[-1]:
+        raise ValueError(
+            "image_shape does not fit the classifier, and only height and "
+            f"width can be resized. Received: image_shape={shape}. Expected: "
+            f"{stated}."
+        )
+    return keras.layers.Resizing(
+        *stated[:2],
+        antialias=True,
+        data_format="channels_last",
+        dtype="float32",
+    )(image)
+
+
+def _in_range(x, ranges, channel_order):
+    """Puts the channels in order and 0 to 255 in the classifier's range."""
+    channels = x.shape[-1]
+    if len(ranges) not in (1, channels):
+        raise ValueError(
+            "value_range must be a pair, or a pair for each channel. "
+            f"Received: {len(ranges)} pairs for {channels} channels."
+        )
+    if channel_order == "bgr":
+        if channels != 3:
+            raise ValueError(
+                "channel_order='bgr' is for images of 3 channels. Received: "
+                f"{channels}."
+            )
+        x = keras.ops.flip(x, axis=-1)
+    if set(ranges) == {(0.0, 255.0)}:
+        return x
+    low, high = np.transpose(ranges)
+    scale, offset = (high - low) / 255, low
+    if len(ranges) == 1:
+        scale, offset = scale.item(), offset.item()
+    else:
+        # With all axes spelt out, as Keras reads a bare list by the global
+        # image_data_format.
+        shape = (1,) * (len(x.shape) - 2) + (channels,)
+        scale = scale.reshape(shape).tolist()
+        offset = offset.reshape(shape).tolist()
+    return keras.layers.Rescaling(scale, offset, dtype="float32")(x)
+
+
+def _constant(image, value, tensor=None):
+    """A batch of one value, as long as the batch of images."""
+    value = np.asarray(value)
+    if tensor is not None:
+        shape = tensor.shape[1:]
+        if not tf.TensorShape(shape).is_compatible_with(value.shape):
+            raise ValueError(
+                "A value in other_inputs does not fit its input. Received: "
+                f"shape {value.shape} for {tensor.name!r}. Expected: {shape}."
+            )
+        if tensor.dtype == "string":
+            _check_dtype(tensor.name, tensor.dtype)
+        value = value.astype(tensor.dtype)
+    elif value.dtype.kind == "f":
+        value = value.astype("float32")
+    rows = keras.ops.reshape(image, (-1, int(np.prod(image.shape[1:]))))
+    zeros = keras.ops.zeros_like(keras.ops.cast(rows[:, :1], value.dtype.name))
+    zeros = keras.ops.reshape(zeros, (-1, *[1] * value.ndim))
+    return keras.ops.add(zeros, value)

@@ -1,0 +1,136 @@
+"""Several classifiers as one, to fit a perturbation against all of them.
+
+A perturbation that fools several networks at once has less of any one of them
+in it, and transfers better to those it has not seen. The scores of the
+ensemble are the mean of the log-probabilities of its members, so that all of
+them speak in one unit, whatever the scale of their logits.
+"""
+
+import keras
+import tensorflow as tf
+
+from keras_uap.classifiers.logits import (
+    UndecidedError,
+    compile_logits,
+    logits_function,
+)
+
+
+@keras.saving.register_keras_serializable(package="keras_uap")
+class Ensemble(keras.Model):
+    """The mean of the log-probabilities of several classifiers.
+
+    Example:
+
+    ```python
+    both = keras_uap.Ensemble(
+        [keras_uap.attach(mobilenet, "tf"), keras_uap.attach(resnet, "caffe")]
+    )
+    uap = keras_uap.UniversalPerturbation(both, epsilon=10.0)
+    ```
+
+    Args:
+        classifiers: Sequence of Keras models that take the same images and
+            know the same classes. They are shared, not copied, and called
+            with `training=False`. Those that take images of another size or
+            range: see `keras_uap.attach`.
+        from_logits: Boolean, whether the classifiers return logits, or a list
+            with one for each, or `None` to find out from their last layers.
+        **kwargs: `name` and the like, as for any Keras model.
+
+    Input shape:
+        `(batch, H, W, C)`.
+
+    Output shape:
+        `(batch, num_classes)`, float32.
+
+    Raises:
+        TypeError: if a classifier is not a Keras model.
+        ValueError: without classifiers, or if they do not take the same
+            images or know the same number of classes, or if it cannot be told
+            whether one returns logits.
+    """
+
+    def __init__(self, classifiers, from_logits=None, **kwargs):
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        self.classifiers = list(classifiers)
+        if not self.classifiers:
+            raise ValueError("classifiers must hold at least one. Received: []")
+        if not isinstance(from_logits, (list, tuple)):
+            from_logits = [from_logits] * len(self.classifiers)
+        if len(from_logits) != len(self.classifiers):
+            raise ValueError(
+                "from_logits must be one value, or one for each classifier. "
+                f"Received: {len(from_logits)} for {len(self.classifiers)} "
+                "classifiers."
+            )
+        self.from_logits = list(from_logits)
+        self._functions = [
+            self._logits_of(i) for i in range(len(self.classifiers))
+        ]
+        shapes = {
+            classifier.input_shape
+            for classifier in self.classifiers
+            if isinstance(getattr(classifier, "input_shape", None), tuple)
+        }
+        if len(shapes) > 1:
+            raise ValueError(
+                "The classifiers must take images of one shape. Received: "
+                f"{sorted(shapes, key=str)}. keras_uap.attach(classifier, "
+                "image_shape=...) resizes the images for one of them."
+            )
+        # What it takes, as a Functional model has it; None if unknown.
+        self.input_shape = next(iter(shapes), None)
+        if self.input_shape is not None:
+            self.build(self.input_shape)
+
+    def _logits_of(self, i):
+        classifier, from_logits = self.classifiers[i], self.from_logits[i]
+        try:
+            return logits_function(classifier, from_logits)
+        except UndecidedError as error:
+            raise ValueError(
+                f"Cannot tell whether classifiers[{i}], {classifier.name!r}, "
+                "returns logits. Pass from_logits=[...] with True, False or "
+                "None for each classifier."
+            ) from error
+
+    def build(self, input_shape):
+        # Traced once, so that members that do not agree are found at once.
+        if not self.built:
+            compile_logits(self.call, input_shape[1:]).get_concrete_function()
+            self.built = True
+
+    def call(self, inputs, training=False):
+        # `training` is not for the members: they are measured, not trained.
+        scores = [logits(inputs) for logits in self._functions]
+        classes = [score.shape[-1] for score in scores]
+        if len(set(classes)) > 1:
+            raise ValueError(
+                "The classifiers must know the same classes. Received: "
+                f"{classes} classes."
+            )
+        return tf.add_n([tf.nn.log_softmax(s) for s in scores]) / len(scores)
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            {
+                "classifiers": [
+                    keras.saving.serialize_keras_object(classifier)
+                    for classifier in self.classifiers
+                ],
+                "from_logits": self.from_logits,
+            }
+        )
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        config["classifiers"] = [
+            keras.saving.deserialize_keras_object(classifier)
+            for classifier in config["classifiers"]
+        ]
+        return cls(**config)

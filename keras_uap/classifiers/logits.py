@@ -1,0 +1,452 @@
+"""Any classifier as a function from images to logits.
+
+DeepFool and the losses need the scores *before* the softmax: a saturated
+softmax has no gradient. Where the classifier's head can be read (Functional
+and Sequential models), it is rebuilt without its activation on the same
+weights, and the result is exact. Only a head of Keras' own is rebuilt: a
+subclass of `Dense`, or an activation of one's own, may do anything. Elsewhere
+the logarithm of the probabilities stands in: its differences equal the
+differences of the logits.
+
+A model with one output is a two-class classifier. Its logit `z` becomes
+`(0, z)`, so that class 1 wins where `z > 0`.
+
+The caller's model is only read. It is always called with `training=False`.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_uap.utils.keras_compat import last_operation
+from keras_uap.utils.progress import progress_bar
+
+
+class UndecidedError(ValueError):
+    """The classifier must be tried on images to tell what it returns."""
+
+
+# log(p) for p = 0 must stay finite; this is near float32's smallest number.
+_TINY = 1e-37
+
+_ACTIVATIONS = (
+    keras.activations.linear,
+    keras.activations.sigmoid,
+    keras.activations.softmax,
+)
+
+
+def logits_function(classifier, from_logits=None, images=None):
+    """Returns a function from images to float32 logits.
+
+    Args:
+        classifier: Keras model, or any callable layer, that maps images
+            `(n, ...)` to class scores `(n, num_classes)` or `(n, 1)`.
+        from_logits: Boolean, whether the classifier returns logits (`True`)
+            or probabilities (`False`). `None` finds out: from the last
+            layer's activation, or else from the scores of `images`.
+        images: Array `(n, ...)`, a few images to try the classifier on.
+            Needed where `from_logits` is `None` and the last layer does not
+            tell. Where given, a rebuilt head that gives other labels than the
+            classifier is not used.
+
+    Returns:
+        A function from a float tensor `(n, ...)` to a float32 tensor
+        `(n, num_classes)`, with `num_classes` of at least 2.
+
+    Raises:
+        TypeError: if `classifier` is not a Keras model or layer.
+        ValueError: if it does not return class scores, if it cannot be told
+            whether they are logits, or if they are no probabilities on
+            `images` for `from_logits=False`.
+    """
+    if not isinstance(classifier, keras.Layer):
+        raise TypeError(
+            "classifier must be a Keras model that maps images to class "
+            f"scores. Received: classifier={classifier!r} of type "
+            f"{type(classifier).__name__}."
+        )
+    if not (from_logits is None or isinstance(from_logits, bool)):
+        raise ValueError(
+            "from_logits must be None, True or False. "
+            f"Received: from_logits={from_logits!r}."
+        )
+
+    def scores(images):
+        outputs = _only(classifier(images, training=False))
+        check_scores(outputs)
+        return outputs
+
+    def float32_scores(images):
+        return tf.cast(scores(images), "float32")
+
+    if images is not None:
+        images = tf.cast(images, "float32")
+    activation, head = (None, None) if from_logits else _head(classifier)
+    if head is not None:
+        head = _checked(head)
+        head.is_rebuilt = True
+        # What the classifier says is right, whatever its layers look like.
+        if images is None or same_labels(head, classifier, images):
+            return head
+    if from_logits is None:
+        is_linear = activation is keras.activations.linear
+        from_logits = is_linear or _tell_from_scores(float32_scores, images)
+    elif not from_logits and images is not None:
+        _check_probabilities(float32_scores(images))
+    of_scores = _probabilities_to_logits
+    if from_logits:
+        of_scores = keras.activations.linear  # They are logits already.
+    logits = _checked(lambda images: of_scores(float32_scores(images)))
+    logits.of_scores = of_scores
+    return logits
+
+
+def features_function(classifier, layer=None, of_scores=None):
+    """Returns a function from images to features and logits, in one forward.
+
+    The features of an image are what the classifier's head, its last dense
+    layer, is given.
+
+    Args:
+        classifier: Functional or Sequential Keras model.
+        layer: String, the layer whose output is taken instead.
+        of_scores: Function from the classifier's scores to logits, where
+            `logits_function` does not rebuild the head and states it.
+
+    Returns:
+        A function from a float tensor `(n, ...)` to a pair of float32 tensors:
+        features `(n, d)` and logits `(n, num_classes)`.
+
+    Raises:
+        ValueError: if the layers of the classifier cannot be seen, no dense
+            layer is at its end and none is named, or there is no such layer.
+    """
+    path = _path(classifier)
+    if not path:
+        raise ValueError(
+            "The inputs of the classifier's head are needed, and its layers "
+            "cannot be seen. Expected: a Functional or Sequential model. "
+            f"Received: {classifier.name!r} of type "
+            f"{type(classifier).__name__}. The logits alone can be had."
+        )
+    *outer, (model, output) = path
+    logits_of_head = None if of_scores else _head(model)[1]
+    before = [_part(each, _input_of(tensor)) for each, tensor in outer]
+    # The logits as a tensor of the model, or its dense layer's input.
+    scores = output
+    if logits_of_head is not None:
+        scores = _input_of(output)
+    if layer is None:
+        features = _input_of_dense(output)
+        if features is None:
+            raise ValueError(
+                "The inputs of the classifier's head are needed, and it has "
+                "no dense layer at its end. Name the layer whose output is "
+                "taken instead: layer=, one of "
+                f"{[each.name for each in model.layers][-8:]}."
+            )
+    else:
+        try:
+            features = model.get_layer(layer).output
+        except ValueError as error:
+            raise ValueError(
+                f"The classifier has no layer {layer!r}. The last are "
+                f"{[each.name for each in model.layers][-8:]}."
+            ) from error
+    both = _part(model, [features, scores])
+    dense = last_operation(output)[0]
+    is_dense = logits_of_head is not None and hasattr(dense, "kernel")
+
+    def features_and_logits(images):
+        x = images
+        for part in before:
+            x = part(x, training=False)
+        features, scores = both(x, training=False)
+        scores = tf.cast(scores, "float32")
+        if is_dense:
+            scores = _dense(dense, scores)
+        if of_scores is not None:
+            scores = of_scores(scores)
+        features = tf.cast(features, "float32")
+        count = features.shape[1:].num_elements()
+        count = -1 if count is None else count
+        features = tf.reshape(features, (tf.shape(features)[0], count))
+        return features, _two_classes(scores)
+
+    return features_and_logits
+
+
+def gives_logits(classifier, images):
+    """Whether a classifier returns logits, and not probabilities.
+
+    Args:
+        classifier: Keras model.
+        images: Array `(n, ...)`, a few images to try it on.
+
+    Raises:
+        ValueError: if it cannot be told.
+    """
+    activation, _ = _head(classifier)
+    if activation is not None:
+        return activation is keras.activations.linear
+    return not _are_probabilities(_only(classifier(images, training=False)))
+
+
+def compile_logits(logits, image_shape):
+    """Compiles a logits function, traced once for all batch sizes.
+
+    Args:
+        logits: Function as `logits_function` gives.
+        image_shape: Tuple `(H, W, C)`.
+    """
+    return tf.function(
+        logits,
+        input_signature=[tf.TensorSpec((None, *image_shape), "float32")],
+        autograph=False,
+    )
+
+
+def predict_logits(logits, images, transform=None, batch_size=32, verbose=0):
+    """Runs a logits function over an array, batch by batch.
+
+    Args:
+        logits: Function from images to logits, or to a tuple with them.
+        images: Array `(n, H, W, C)`.
+        transform: Function from a float32 batch to a batch, applied first.
+        batch_size: Integer.
+        verbose: As for `progress_bar`.
+
+    Returns:
+        Float32 NumPy array `(n, num_classes)`, or such a tuple of arrays.
+    """
+    progress = progress_bar(len(images), verbose)
+    parts = []
+    for start in range(0, len(images), batch_size):
+        batch = tf.cast(images[start : start + batch_size], "float32")
+        batch = batch if transform is None else transform(batch)
+        parts.append(tf.nest.map_structure(np.asarray, logits(batch)))
+        progress.update(start + len(batch))
+    return tf.nest.map_structure(lambda *part: np.concatenate(part), *parts)
+
+
+def _checked(function):
+    """Wraps a logits function: checks its shape, makes one logit two."""
+
+    def logits(images):
+        return _two_classes(function(images))
+
+    return logits
+
+
+def _two_classes(scores):
+    check_scores(scores)
+    if scores.shape[-1] == 1:
+        return tf.concat([tf.zeros_like(scores), scores], axis=-1)
+    return scores
+
+
+def check_scores(scores):
+    """Raises ValueError unless `scores` is one tensor of class scores."""
+    if isinstance(scores, (dict, list, tuple)):
+        names = list(scores) if isinstance(scores, dict) else len(scores)
+        raise ValueError(
+            "The classifier must return one tensor of class scores. "
+            f"Received: {len(scores)} outputs ({names}). "
+            "keras_uap.attach(classifier, output=...) chooses one."
+        )
+    if len(scores.shape) != 2 or scores.shape[-1] is None:
+        raise ValueError(
+            "The classifier must return class scores of shape "
+            f"(batch, num_classes). Received: shape {tuple(scores.shape)}. A "
+            "model without a classification head (include_top=False) has no "
+            "class to change."
+        )
+
+
+def _probabilities_to_logits(p):
+    if p.shape[-1] == 1:
+        return tf.math.log(tf.maximum(p, _TINY)) - tf.math.log(
+            tf.maximum(1.0 - p, _TINY)
+        )
+    return tf.math.log(tf.maximum(p, _TINY))
+
+
+def _only(outputs):
+    """The output of a model that has but one, in a list or a dictionary."""
+    if isinstance(outputs, (dict, list, tuple)) and len(outputs) == 1:
+        return keras.tree.flatten(outputs)[0]
+    return outputs
+
+
+def has_layer_graph(model):
+    """Whether a model is what its layer graph says: `inputs`, `outputs`."""
+    # A subclass with a `call` of its own need not follow its layer graph.
+    call = getattr(type(model).call, "__qualname__", "")
+    graph = call in ("Functional.call", "Sequential.call")
+    return graph and bool(getattr(model, "outputs", None))
+
+
+def _head(model):
+    """Reads the last layer of a Functional or Sequential model.
+
+    Returns:
+        Its activation, and the model without that activation as a function
+        from images to scores. One of Keras' own heads has both, a linear one
+        the activation alone. What may do anything has neither.
+    """
+    if not has_layer_graph(model):
+        return None, None
+    outputs = model.outputs
+    check_scores(outputs[0] if len(outputs) == 1 else outputs)
+    path = _path(model)
+    layer = last_operation(path[-1][1])[0]
+    if type(layer) is keras.layers.Softmax and layer.axis in (-1, 1):
+        return keras.activations.softmax, _features(path)
+    if type(layer) not in (keras.layers.Dense, keras.layers.Activation):
+        return None, None
+    # Not by its name: a function of one's own may be called `softmax`.
+    known = {id(each): each for each in _ACTIVATIONS}
+    activation = known.get(id(layer.activation))
+    if type(layer) is keras.layers.Activation:
+        if activation in (None, keras.activations.linear):
+            return None, None
+        return activation, _features(path)
+    if activation is None or activation is keras.activations.linear:
+        return activation, None
+    if getattr(layer, "quantization_mode", None) is not None:
+        return None, None
+    if activation is keras.activations.softmax and layer.units == 1:
+        raise ValueError(
+            "The classifier must have at least two classes. Received: a "
+            "softmax over one output, which is always 1. Where it stands "
+            "for two classes, its activation is the sigmoid."
+        )
+    features = _features(path)
+
+    return activation, lambda images: _dense(layer, features(images))
+
+
+def _dense(layer, x):
+    """What a dense layer makes of its input before its activation."""
+    x = tf.matmul(x, tf.cast(layer.kernel, "float32"))
+    if layer.use_bias:
+        x = x + tf.cast(layer.bias, "float32")
+    return x
+
+
+def _input_of_dense(tensor):
+    """The input of the last dense layer before an output, or None."""
+    while True:
+        layer = last_operation(tensor)[0]
+        if isinstance(layer, keras.layers.Dense):
+            return _input_of(tensor)
+        # What may follow a dense layer without being a layer of its own.
+        if not isinstance(
+            layer,
+            (
+                keras.layers.Activation,
+                keras.layers.Softmax,
+                keras.layers.Dropout,
+            ),
+        ):
+            return None
+        tensor = _input_of(tensor)
+
+
+def _path(model):
+    """The models that are each the last layer of the one before.
+
+    Returns:
+        List of pairs of a model and its output tensor.
+    """
+    path, index = [], 0
+    while has_layer_graph(model):
+        tensor = model.outputs[index]
+        path.append((model, tensor))
+        model, _, index = last_operation(tensor)
+    return path
+
+
+def _features(path):
+    """The function from images to the input of the last layer."""
+    parts = [_part(model, _input_of(tensor)) for model, tensor in path]
+
+    def features(x):
+        for part in parts:
+            x = part(x, training=False)
+        return tf.cast(x, "float32")
+
+    return features
+
+
+def _input_of(tensor):
+    """The tensor that the layer of an output tensor takes."""
+    node = last_operation(tensor)[1]
+    # A model as the last layer may take several tensors.
+    return (node.arguments.args or node.input_tensors)[0]
+
+
+def _part(model, outputs):
+    """The part of `model` that ends at some of its tensors."""
+    # Keras warns where one image tensor meets a list of one input.
+    inputs = model.inputs if len(model.inputs) > 1 else model.inputs[0]
+    return keras.Model(inputs, outputs)
+
+
+def same_labels(logits, classifier, images):
+    """Whether a logits function gives the labels of its classifier.
+
+    Args:
+        logits: Function from images to logits.
+        classifier: Keras model.
+        images: Float32 tensor of a few images.
+    """
+    given = _only(classifier(images, training=False))
+    check_scores(given)
+    # Two labels may be equally good: where an activation is saturated, and
+    # where their logits differ by less than the rounding of a 16-bit model.
+    least = 0.999 if given.dtype == "float32" else 0.9
+    given = np.asarray(tf.cast(given, "float32"))
+    if given.shape[-1] == 1:
+        given = np.concatenate([1 - given, given], axis=-1)
+    labels = np.argmax(logits(images), axis=-1)
+    chosen = given[np.arange(len(given)), labels]
+    # A score that is not finite tells nothing.
+    return not np.any(chosen < least * given.max(axis=-1))
+
+
+def _tell_from_scores(scores, images):
+    """Whether an opaque classifier returns logits, told from its scores."""
+    if images is None:
+        raise UndecidedError(
+            "Cannot tell from the classifier's last layer whether it returns "
+            "logits or probabilities. Pass from_logits=True or "
+            "from_logits=False."
+        )
+    return not _are_probabilities(scores(images))
+
+
+def _are_probabilities(scores):
+    """Whether scores of images sum to one, as probabilities do."""
+    scores = np.asarray(scores, "float32")
+    inside = np.all((scores >= 0) & (scores <= 1))
+    if scores.shape[-1] == 1 and inside:
+        raise ValueError(
+            "The classifier has a single output, between 0 and 1 on the first "
+            "images: it can be a probability or a logit. Pass "
+            "from_logits=True or from_logits=False."
+        )
+    sums_to_one = np.allclose(scores.sum(axis=-1), 1.0, atol=1e-2)
+    return bool(inside and sums_to_one)
+
+
+def _check_probabilities(scores):
+    low, high = np.min(scores), np.max(scores)
+    # Rounding in 16 bits may go a little above one.
+    if low < -1e-2 or high > 1 + 1e-2:
+        raise ValueError(
+            "The classifier must return probabilities, from 0 to 1, for "
+            f"from_logits=False. Received: scores from {low:.4g} to "
+            f"{high:.4g} on the first images. Pass from_logits=True for logits."
+        )

@@ -1,0 +1,52 @@
+"""`audit`: how fragile is a classifier, with nothing to tune."""
+
+import dataclasses
+import pathlib
+
+from keras_uap.cli import console, inputs
+from keras_uap.evaluation import audit as auditing
+from keras_uap.perturbations.interchange import save_perturbation
+
+
+def run(options):
+    ball = inputs.make_ball(options)
+    console.say("1/3", "loading the model and the pictures")
+    classifier = inputs.attach(inputs.load_model(options.model), options)
+    class_names = inputs.load_class_names(options, classifier)
+    pictures = inputs.load_images(options, "images", classifier.input_shape[1:])
+    parts = inputs.split(options, pictures)
+    console.say("2/3", "attacking; the strongest attack will be the answer")
+    interrupted = None
+    try:
+        audit = auditing.audit_pictures(
+            classifier,
+            pictures,
+            ball,
+            inputs.PIXELS,
+            options.budget,
+            options.seed,
+            verbose=1,
+            parts=parts,
+            batch_size=options.batch_size,
+        )
+    except auditing.AuditInterrupted as error:
+        audit, interrupted = error.audit, error
+    folder = options.output
+    console.say("3/3", f"writing to {folder.resolve()}")
+    card = audit.card | {"classifier": pathlib.Path(options.model).name}
+    audit = dataclasses.replace(audit, card=card)
+    save_perturbation(folder / "uap.npz", audit.perturbation, audit.card)
+    text = audit.table(class_names)
+    console.write_text(folder / "audit.txt", text)
+    console.write_text(folder / "audit.json", audit.to_json())
+    console.write_figure(folder / "audit.png", audit.plot(class_names))
+    audit.save_html(folder / "audit.html", class_names)
+    if interrupted:
+        raise console.Interrupted(
+            f"{interrupted}; what they found is in {folder / 'audit.html'}"
+        )
+    files = (
+        "files: audit.html (open it in a browser), audit.png, uap.npz,\n"
+        "audit.txt, audit.json"
+    )
+    return f"{text}\n\n{files}", audit.to_dict()

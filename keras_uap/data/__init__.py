@@ -1,0 +1,1 @@
+"""Images: reading, augmenting, splitting and batching them."""

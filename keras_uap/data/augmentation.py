@@ -1,0 +1,147 @@
+"""Few photographs go further when each epoch shows other views of them."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_uap.data.decoding import read_picture, to_color_mode
+from keras_uap.data.pictures import without_tuner
+
+# Fewer pictures than this are varied: see `augmented`. With as many, varied
+# ones fool as often for the same work; with twice as many, less.
+FEW = 500
+
+
+def augmentation(value_range=(0, 255), seed=None, crops=True):
+    """Returns Keras layers that vary photographs: a few go much further.
+
+    Random mirror images, zooms into the picture (up to twice), shifts (up to a
+    tenth), brightness (up to a fifth of the range) and contrast.
+
+    Args:
+        value_range: Pair of floats, the pixel range.
+        seed: Integer, the seed of the draws.
+        crops: Boolean, whether to zoom and shift.
+
+    Returns:
+        A function from a batch of images to a float32 batch of the same shape,
+        for `tf.data.Dataset.map`.
+    """
+    layers = keras.layers
+    seeds = [None if seed is None else 10 * seed + i for i in range(5)]
+    pipeline = [
+        layers.RandomFlip("horizontal", seed=seeds[0]),
+        layers.RandomZoom((-0.5, 0.0), seed=seeds[1]),
+        layers.RandomTranslation(0.1, 0.1, seed=seeds[2]),
+        layers.RandomBrightness(0.2, value_range, seed=seeds[3]),
+        layers.RandomContrast(0.3, value_range, seed=seeds[4]),
+    ]
+    if not crops:
+        del pipeline[1:3]
+
+    def augment(batch):
+        batch = tf.cast(batch, "float32")
+        _check_pictures(batch.shape)
+        for layer in pipeline:
+            batch = layer(batch, training=True)
+        return tf.clip_by_value(batch, *value_range)
+
+    return augment
+
+
+def _check_pictures(shape):
+    """Raises ValueError for what a mirror image would make no sense of."""
+    if len(shape) != 4:
+        raise ValueError(
+            "Only batches of images (n, height, width, channels) can be "
+            f"varied. Received: shape {tuple(shape)}. Signals go into fit, "
+            "audit and harden as they are."
+        )
+
+
+def augmented(images, batch_size=16, value_range=(0, 255), seed=0):
+    """Returns a data set of varied batches of an array of images.
+
+    Args:
+        images: Array `(n, H, W, C)`.
+        batch_size: Integer.
+        value_range: Pair of floats, the pixel range.
+        seed: Integer, the seed of the order and of the draws.
+
+    Returns:
+        A `tf.data.Dataset` of float32 batches. Each pass over it comes in
+        another order and with other draws.
+    """
+    _check_pictures(np.shape(images))
+    # No prefetch behind the layers: each batch moves their random state, and
+    # whoever looks at one batch only must move it by one, in every run.
+    return without_tuner(
+        tf.data.Dataset.from_tensor_slices(images)
+        .shuffle(len(images), seed=seed)
+        .batch(batch_size)
+        .prefetch(2)
+        .map(augmentation(value_range, seed))
+    )
+
+
+def views(pictures, batch_size=16, value_range=(0, 255), seed=0):
+    """Returns a data set of varied batches of pictures, whole where they are.
+
+    A picture that was loaded is the middle of its file. Where the files are
+    known, each view is a random crop of the whole of one, a quarter of it to
+    all of it, of any shape between 3:4 and 4:3; else as `augmented`.
+
+    Args:
+        pictures: `Pictures`, as `load` gives, with images of `value_range`.
+        batch_size: Integer.
+        value_range: Pair of floats, the pixel range.
+        seed: Integer, the seed of the order and of the draws.
+
+    Returns:
+        A `tf.data.Dataset` of float32 batches, each pass with other draws.
+    """
+    images, paths = pictures.images, pictures.paths
+    if paths is None:
+        return augmented(images, batch_size, value_range, seed)
+    low, high = value_range
+    size = images.shape[1:3]
+    color_mode = "grayscale" if images.shape[-1] == 1 else "rgb"
+
+    def read(path):
+        image = tf.numpy_function(read_picture, [path], tf.uint8)
+        image = tf.ensure_shape(image, (None, None, 3))
+        image = to_color_mode(tf.cast(image, "float32"), color_mode)
+        # What is kept in memory is at most twice the size that is needed.
+        sides = tf.cast(tf.shape(image)[:2], "float64")
+        scale = 2.0 * max(size) / tf.reduce_min(sides)
+        scale = tf.minimum(scale, 1)
+        sides = tf.cast(tf.round(sides * scale), "int32")
+        image = tf.image.resize(image, sides, antialias=True)
+        return tf.cast(tf.round(image), "uint8")
+
+    def crop(image, draw):
+        begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+            tf.shape(image),
+            tf.zeros((1, 0, 4)),
+            draw,
+            aspect_ratio_range=(3 / 4, 4 / 3),
+            area_range=(0.25, 1.0),
+            use_image_if_no_bounding_boxes=True,
+        )
+        image = tf.slice(image, begin, extent)
+        image = tf.image.resize(image, size, antialias=True)
+        image = tf.ensure_shape(image, images.shape[1:])
+        return low + image * ((high - low) / 255)
+
+    whole = tf.data.Dataset.from_tensor_slices(paths)
+    whole = whole.map(read, num_parallel_calls=tf.data.AUTOTUNE).cache()
+    draws = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
+    data = tf.data.Dataset.zip(
+        whole.shuffle(len(paths), seed=seed), draws.batch(2)
+    )
+    data = data.map(crop, num_parallel_calls=tf.data.AUTOTUNE)
+    return without_tuner(
+        data.batch(batch_size)
+        .prefetch(2)
+        .map(augmentation(value_range, seed, crops=False))
+    )

@@ -1,0 +1,1 @@
+"""Defenses: training a classifier against universal perturbations."""

@@ -1,0 +1,620 @@
+"""Hardening a classifier: it keeps its own answers while it is attacked.
+
+    for each batch of images x:
+        (if asked, now and then: v <- a random point of the ball)
+        t <- answers of the classifier of before on x
+        climb v:    v <- project(v + step_size * direction(d objective / d v))
+        train on:   robustness * distance(t, classifier(clip(x + v)))
+                    + (1 - robustness) * distance(t, classifier(x))
+
+The distance is the Kullback-Leibler divergence of soft answers, as in
+distillation: a thousand probabilities say more of an image than its label, so
+that few images do, and no labels are needed. The second term keeps the answers
+on clean images. Both terms come from one forward and one backward pass.
+
+A network can learn one path of v by heart. What it is worth is told by attacks
+that start elsewhere: see `keras_uap.hardening`.
+
+The classifier runs as at inference: the statistics of batch normalization stay
+as they are, which a few hundred images would spoil, and nothing is dropped.
+
+Reference:
+    - [Hinton et al., 2015](https://arxiv.org/abs/1503.02531), soft answers
+    - [Zhang et al., 2019](https://arxiv.org/abs/1901.08573), the two terms
+    - [Shafahi et al., 2018](https://arxiv.org/abs/1811.11304), climbing along
+    - [Benz et al., 2021](https://arxiv.org/abs/2104.03000), one for each class
+"""
+
+import collections
+import functools
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_uap.attacks import losses
+from keras_uap.attacks.smoothing import refuse_no_images, smoothed
+from keras_uap.classifiers.adapter import stated_shape
+from keras_uap.classifiers.logits import logits_function
+from keras_uap.perturbations.ascent import climbed
+from keras_uap.perturbations.lp_ball import LpBall
+from keras_uap.perturbations.pixels import (
+    NoPerturbationError,
+    apply_perturbation,
+    as_pool,
+    as_value_range,
+    same_shape,
+)
+from keras_uap.utils.keras_compat import (
+    TrainerHooks,
+    higher_is_better,
+    monitored,
+)
+from keras_uap.utils.saving import WholeFiles, not_compiled, random_state_kept
+from keras_uap.utils.validation import check_number, check_whole
+
+# What images are to be given: probabilities `(n, num_classes)` at a
+# temperature, and labels `(n,)`.
+Targets = collections.namedtuple(
+    "Targets", ["probabilities", "labels", "temperature"]
+)
+
+# A step of v as a share of epsilon: longer ones jump between corners of the
+# ball, and a network that has learned those is fooled in between.
+STEP = 0.2
+
+
+@keras.saving.register_keras_serializable(package="keras_uap")
+class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
+    """Trains a classifier to keep its answers under a universal perturbation.
+
+    The classifier is trained in place, in a plain `fit` with callbacks,
+    `validation_data` and saving. Its answers of before, kept in a copy, are
+    what it is to give on clean images and on perturbed ones. The perturbation
+    climbs along. To take the defence off, use `classifier` alone.
+
+    Example:
+
+    ```python
+    defence = keras_uap.AdversarialDistiller(classifier, epsilon=10.0)
+    rate = keras.optimizers.schedules.CosineDecay(2e-4, decay_steps=steps)
+    defence.compile(keras.optimizers.Adam(rate))
+    defence.fit(images, epochs=5)  # Or (images, labels).
+    classifier.save("hardened.keras")  # Loads without keras_uap.
+    ```
+
+    `fit` and `evaluate` tell, at the perturbation of the moment, the shares of
+    images on which the classifier gives the label of before (or the one
+    given): `clean_agreement` and `perturbed_agreement`. A *fresh* perturbation
+    fools more: what a defence is worth is measured by `keras_uap.audit`.
+
+    Args:
+        classifier: Keras model that maps images to class scores: logits,
+            softmax or a sigmoid. Its trainable weights are trained.
+        epsilon: Float above 0, the radius of the ball that holds the
+            perturbation, in the pixel units of `value_range`.
+        norm: `"linf"`, `"l2"`, `np.inf` or `2`, the norm of the ball.
+        value_range: Pair of floats, the pixel range that the classifier
+            takes, or `None` for no clipping.
+        robustness: Float between 0 and 1, how much robustness to buy: the
+            weight of the perturbed images. The clean ones have the rest.
+        temperature: Float above 0. What soft answers are divided by, as
+            logits; from a high one the classifier learns all of its logits,
+            at 1 the probabilities. Given labels have none.
+        objective: What the perturbation climbs: `None`, what the classifier
+            is trained on, from a random first step, or `"dominant"` or another
+            loss of `UniversalPerturbation.compile` that needs no features.
+        step_size: Float above 0, how far one step moves the perturbation, in
+            pixel units (each value for l-infinity, the norm for l2). `None`
+            takes a fifth of `epsilon`.
+        restart_every: Integer, the batches from one random start of the
+            perturbation to the next. `None` lets one climb on, from zero.
+        seed: Integer, the seed of the first step and of those starts.
+        from_logits: Boolean, whether the classifier returns logits. `None`
+            finds out.
+        perturbation: Array `(H, W, C)`, or a pool `(pool_size, H, W, C)`,
+            where the perturbation starts, such as one that was found before.
+            `None` starts from zero.
+        pool_size: Integer, the number of perturbations. They take turns, a
+            batch each: a classifier that sees but one learns that one.
+        class_wise: Boolean, one perturbation for each class instead: an image
+            is shown with that of its label, and every batch moves those of
+            the labels in it. It takes the memory of `num_classes` images.
+        smoothing: Float, or one for each perturbation of the pool: the standard
+            deviation in pixels of a Gaussian over height and width that
+            smooths what a step climbs; 0 for none.
+        **kwargs: `name`, as for any Keras model.
+
+    Attributes:
+        classifier: The model in training.
+        teacher: The copy of it as it was before.
+        v: Weight `(pool_size, H, W, C)`, the perturbations, in pixel units.
+        pool_size: Integer; the number of classes where it is class-wise.
+
+    Raises:
+        TypeError: if `classifier` is not a Keras model, or one that cannot be
+            copied, or `epsilon` not a number.
+        ValueError: for arguments out of range.
+
+    Reference:
+        - [Zhang et al., 2019](https://arxiv.org/abs/1901.08573)
+        - [Shafahi et al., 2018](https://arxiv.org/abs/1811.11304)
+        - [Benz et al., 2021](https://arxiv.org/abs/2104.03000)
+    """
+
+    def __init__(
+        self,
+        classifier,
+        epsilon,
+        norm="linf",
+        value_range=(0, 255),
+        robustness=0.5,
+        temperature=1.0,
+        objective=None,
+        step_size=None,
+        restart_every=None,
+        seed=0,
+        from_logits=None,
+        perturbation=None,
+        pool_size=None,
+        class_wise=False,
+        smoothing=0.0,
+        **kwargs,
+    ):
+        if not isinstance(classifier, keras.Layer):
+            raise TypeError(
+                "classifier must be a Keras model that maps images to class "
+                f"scores. Received: classifier={classifier!r} of type "
+                f"{type(classifier).__name__}."
+            )
+        ball = LpBall(epsilon, norm)
+        check_number("robustness", robustness, least=0, most=1)
+        check_number("temperature", temperature, above=0, below=np.inf)
+        if step_size is not None:
+            check_number("step_size", step_size, above=0, below=np.inf)
+        if restart_every is not None:
+            check_whole("restart_every", restart_every, 1)
+        check_whole("seed", seed, 0)
+        initial = None
+        if perturbation is not None:
+            initial = as_pool(perturbation, pool_size)
+            for one in initial:
+                ball.refuse_outside(one)
+            pool_size = len(initial)
+        if class_wise and pool_size not in (None, 1):
+            raise ValueError(
+                "Class-wise perturbations are one for each class. Received: "
+                f"class_wise=True and {pool_size} perturbations. Leave "
+                "pool_size out; one perturbation is where all of them start."
+            )
+        if pool_size is not None:
+            check_whole("pool_size", pool_size, 1)
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(autocast=False, **kwargs)
+        self.ball = ball
+        self.value_range = as_value_range(value_range)
+        self.robustness = float(robustness)
+        self.temperature = float(temperature)
+        self.objective = _as_objective(objective)
+        self.step_size = float(
+            STEP * self.ball.epsilon if step_size is None else step_size
+        )
+        self.restart_every = restart_every
+        self.seed = seed
+        self.from_logits = from_logits
+        # Of class-wise ones the number is known when the model is built.
+        self.pool_size = pool_size or 1
+        self.class_wise = bool(class_wise)
+        self.smoothing = _as_smoothing(smoothing, self.pool_size)
+        self._initial = initial
+        self.classifier = classifier
+        self.teacher = _copy(classifier)
+        self._mean_loss = keras.metrics.Mean("loss")
+        self._clean_agreement = higher_is_better(
+            keras.metrics.Mean("clean_agreement")
+        )
+        self._perturbed_agreement = higher_is_better(
+            keras.metrics.Mean("perturbed_agreement")
+        )
+        shape = stated_shape(classifier)
+        if shape is not None:
+            self.build((None, *shape))
+
+    @property
+    def epsilon(self):
+        """The radius of the ball, in the pixel units of `value_range`."""
+        return self.ball.epsilon
+
+    @property
+    def norm(self):
+        """The norm of the ball, `"linf"` or `"l2"`."""
+        return self.ball.norm
+
+    # Building ---------------------------------------------------------------
+
+    def build(self, input_shape):
+        if self.built:
+            return
+        shape = tuple(input_shape[1:])
+        refuse_no_images(shape, max(self.smoothing))
+        some = np.zeros((1, *shape), "float32")
+        for model in (self.classifier, self.teacher):
+            if not model.built:
+                model(some, training=False)
+        # A model that is given data for the first time has weights now.
+        self.teacher.set_weights(self.classifier.get_weights())
+        self._logits = logits_function(self.classifier, self.from_logits, some)
+        self._teacher_logits = logits_function(
+            self.teacher, self.from_logits, some
+        )
+        self._num_classes = self._logits(some).shape[-1]
+        if self.class_wise:
+            self.pool_size = self._num_classes
+        start = np.zeros((self.pool_size, *shape), "float32")
+        if self._initial is not None:
+            same_shape(self._initial.shape, shape)
+            start[:] = self._initial
+        self.v = self.add_weight(
+            start.shape,
+            lambda shape, dtype: tf.constant(start, dtype),
+            # Nothing but its own steps moves it.
+            trainable=False,
+            aggregation="only_first_replica",
+            dtype="float32",
+            autocast=False,
+            name="perturbation",
+        )
+        self.built = True
+
+    # Keras takes for granted that all that is trainable below is trained.
+
+    @property
+    def trainable_variables(self):
+        return self.classifier.trainable_variables
+
+    @property
+    def trainable_weights(self):
+        return self.trainable_variables
+
+    @property
+    def non_trainable_weights(self):
+        trained = {id(weight) for weight in self.trainable_variables}
+        return [weight for weight in self.weights if id(weight) not in trained]
+
+    @property
+    def metrics(self):
+        shares = [self._clean_agreement, self._perturbed_agreement]
+        return [self._mean_loss, *shares, monitored(shares)]
+
+    def compile(self, optimizer="adam", **kwargs):
+        """Compiles the training, as `keras.Model.compile` does.
+
+        Args:
+            optimizer: Keras optimizer or its name. The learning rate is that
+                of fine-tuning: 1e-4, falling to 0, where Adam's own is 1e-3.
+            **kwargs: What else `keras.Model.compile` takes, but for `loss` and
+                `metrics`: the model has its own.
+        """
+        for name in ("loss", "metrics"):
+            if kwargs.pop(name, None) is not None:
+                raise ValueError(
+                    f"AdversarialDistiller has {name} of its own. Received: "
+                    f"compile({name}=...). Leave it out."
+                )
+        super().compile(optimizer=optimizer, loss=None, **kwargs)
+        self._compile_arguments = {"optimizer": self.optimizer, **kwargs}
+
+    def get_compile_config(self):
+        return keras.saving.serialize_keras_object(self._compile_arguments)
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            # So that its weights in a file find a place.
+            self.build_optimizer()
+
+    def build_optimizer(self):
+        """Gives the optimizer its variables; `fit` calls it first of all."""
+        if not self.built:
+            raise ValueError(
+                "The classifier does not state the size of its images. Build "
+                "the model first: defence.build((None, height, width, "
+                "channels))."
+            )
+        super().build_optimizer()
+
+    def check_labels(self, labels):
+        """Raises ValueError for class indices that the classifier lacks.
+
+        Args:
+            labels: Integer array `(n,)`, or `None`.
+        """
+        if labels is None or not self.built:
+            return
+        low, high = np.min(labels), np.max(labels)
+        if low < 0 or high >= self._num_classes:
+            raise ValueError(
+                f"The classifier has {self._num_classes} classes. Received: "
+                f"labels from {low} to {high}. Expected: 0 to "
+                f"{self._num_classes - 1}."
+            )
+
+    # One batch --------------------------------------------------------------
+
+    def call(self, inputs, training=False):
+        """Class scores of images, from the classifier.
+
+        Args:
+            inputs: Images `(n, H, W, C)`, in the pixel units of `value_range`.
+            training: Boolean, of no effect: the classifier runs as at
+                inference.
+        """
+        return self.classifier(inputs, training=False)
+
+    def train_step(self, data):
+        images, targets = self._unpack(data)
+        variables = self.trainable_variables
+        if not variables:
+            raise ValueError(
+                "There is nothing to train: the classifier has no trainable "
+                "weights. Set classifier.trainable = True."
+            )
+        turns = self._turns()
+        v = self._start(tf.gather(self.v, turns), turns[0])
+        own = self.objective is not None
+        with tf.GradientTape(persistent=own) as tape:
+            tape.watch(v)
+            shown = self._shown(v, targets)
+            clean, perturbed = self._clean_and_perturbed(images, shown)
+            loss = self._distance(targets, clean, perturbed)
+            scaled = self.optimizer.scale_loss(loss)
+            if own:
+                height = -_depth(self.objective, targets.labels, perturbed)
+        if own:
+            uphill = tape.gradient(height, v)
+            gradients = tape.gradient(scaled, variables)
+        else:  # One backward pass; of a slope, only its direction counts.
+            *gradients, uphill = tape.gradient(scaled, [*variables, v])
+        self.optimizer.apply(gradients, variables)
+        # Those of labels that the batch lacks have no slope, and stay.
+        uphill = self._smoothed(tf.convert_to_tensor(uphill), turns[0])
+        v = climbed(v, uphill, self.ball, self.step_size)
+        self.v.assign(
+            tf.tensor_scatter_nd_update(
+                tf.convert_to_tensor(self.v), turns[:, tf.newaxis], v
+            )
+        )
+        return self._measured(targets, clean, perturbed, loss)
+
+    def _turns(self):
+        """Which perturbations this batch moves: indices, the first first."""
+        if self.class_wise:
+            return tf.range(self.pool_size)
+        return (self._batch() % self.pool_size)[tf.newaxis]
+
+    def _smoothed(self, uphill, turn):
+        if len(set(self.smoothing)) == 1:
+            return smoothed(uphill, self.smoothing[0])
+        ways = [functools.partial(smoothed, uphill, s) for s in self.smoothing]
+        return tf.switch_case(turn, ways)
+
+    def _shown(self, v, targets):
+        """The perturbation that each image is shown with, or that of all."""
+        return tf.gather(v, targets.labels) if self.class_wise else v
+
+    def _batch(self):
+        return tf.cast(self.optimizer.iterations, "int32")
+
+    def _start(self, v, turn):
+        """Where this batch finds its perturbation."""
+        # Drawn from the number of the batch: a resumed fit draws the same.
+        if self.objective is None:
+            # Where its own answers of before are the goal, zero has no slope.
+            drawn = self._draw(-1 - turn, v)
+            step = self.step_size * self.ball.steepest(drawn)
+            at_zero = tf.reduce_all(
+                v == 0.0, list(range(1, v.shape.rank)), True
+            )
+            v = tf.where(at_zero, self.ball.project(step), v)
+        if self.restart_every is not None:
+            drawn = self.epsilon * self._draw(self._batch(), v)
+            v = tf.where(
+                self._batch() % self.restart_every == 0,
+                self.ball.project(drawn),
+                v,
+            )
+        return v
+
+    def _draw(self, number, v):
+        return tf.random.stateless_uniform(
+            tf.shape(v), (self.seed, number), -1.0, 1.0
+        )
+
+    def test_step(self, data):
+        images, targets = self._unpack(data)
+        v = self.v if self.class_wise else self.v[:1]
+        shown = self._shown(v, targets)
+        clean, perturbed = self._clean_and_perturbed(images, shown)
+        loss = self._distance(targets, clean, perturbed)
+        return self._measured(targets, clean, perturbed, loss)
+
+    def _unpack(self, data):
+        """Returns images, and the `Targets` that they are to be given."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if sample_weight is not None:
+            raise ValueError(
+                "AdversarialDistiller takes images, or images and labels. "
+                "Received: sample weights, too."
+            )
+        images = tf.cast(x, "float32")
+        same_shape(images.shape, self.v.shape[1:])
+        if y is None:
+            logits = self._teacher_logits(images)
+            return images, Targets(
+                tf.nn.softmax(logits / self.temperature),
+                tf.argmax(logits, axis=-1),
+                self.temperature,
+            )
+        return images, self._targets_of(y)
+
+    def _targets_of(self, y):
+        """`Targets` of class indices `(n,)`, or of probabilities."""
+        classes = self._num_classes
+        y = tf.convert_to_tensor(y)
+        if y.shape.rank == 2 and y.shape[-1] == classes:
+            y = tf.cast(y, "float32")
+            return Targets(y, tf.argmax(y, axis=-1), 1.0)
+        if y.shape.rank == 2 and y.shape[-1] == 1:
+            y = y[:, 0]
+        if y.shape.rank != 1:
+            raise ValueError(
+                "Labels must be class indices (n,), or probabilities (n, "
+                f"{classes}). Received: shape {tuple(y.shape)}."
+            )
+        labels = tf.cast(y, "int64")
+        return Targets(tf.one_hot(labels, classes), labels, 1.0)
+
+    def _clean_and_perturbed(self, images, v):
+        """The logits of both, from one forward."""
+        perturbed = apply_perturbation(images, v, self.value_range)
+        logits = self._logits(tf.concat([images, perturbed], axis=0))
+        return tf.split(logits, 2)
+
+    def _distance(self, targets, clean, perturbed):
+        loss = self.robustness * _divergence(targets, perturbed)
+        loss += (1 - self.robustness) * _divergence(targets, clean)
+        return loss + sum(self.classifier.losses)
+
+    def _measured(self, targets, clean, perturbed, loss):
+        count = tf.shape(clean)[0]
+        self._mean_loss.update_state(loss, sample_weight=count)
+        for metric, logits in (
+            (self._clean_agreement, clean),
+            (self._perturbed_agreement, perturbed),
+        ):
+            metric.update_state(tf.argmax(logits, axis=-1) == targets.labels)
+        return {metric.name: metric.result() for metric in self.metrics[:3]}
+
+    # Results and files ------------------------------------------------------
+
+    @property
+    def perturbation(self):
+        """The perturbation as a NumPy array `(H, W, C)`, in pixel units.
+
+        With a pool, an array `(pool_size, H, W, C)`.
+        """
+        if not self.built:
+            raise NoPerturbationError("Call fit.")
+        pool = keras.ops.convert_to_numpy(self.v)
+        return pool if self.pool_size > 1 else pool[0]
+
+    def get_build_config(self):
+        return {"image_shape": list(self.v.shape[1:])} if self.built else {}
+
+    def build_from_config(self, config):
+        if "image_shape" in config:
+            self.build((None, *config["image_shape"]))
+
+    def get_config(self):
+        config = super().get_config()
+        objective = self.objective
+        if objective is not None:
+            objective = keras.saving.serialize_keras_object(objective)
+        config.update(
+            {
+                # The teacher is a copy of it; its weights are in the file.
+                "classifier": not_compiled(
+                    keras.saving.serialize_keras_object(self.classifier)
+                ),
+                "epsilon": self.epsilon,
+                "norm": self.norm,
+                "value_range": self.value_range,
+                "robustness": self.robustness,
+                "temperature": self.temperature,
+                "objective": objective,
+                "step_size": self.step_size,
+                "restart_every": self.restart_every,
+                "seed": self.seed,
+                "from_logits": self.from_logits,
+                "pool_size": None if self.class_wise else self.pool_size,
+                "class_wise": self.class_wise,
+                "smoothing": list(self.smoothing),
+            }
+        )
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        for name in ("classifier", "objective"):
+            if config[name] is not None:
+                config[name] = keras.saving.deserialize_keras_object(
+                    config[name]
+                )
+        return cls(**config)
+
+
+def _divergence(targets, logits):
+    """The mean Kullback-Leibler divergence from soft answers, at scale 1."""
+    # As large for any temperature, as in Hinton et al.
+    scale = targets.temperature
+    crossentropy = tf.nn.softmax_cross_entropy_with_logits(
+        targets.probabilities, logits / scale
+    )
+    entropy = -tf.reduce_sum(
+        tf.math.xlogy(targets.probabilities, targets.probabilities), axis=-1
+    )
+    return scale**2 * tf.reduce_mean(crossentropy - entropy)
+
+
+def _depth(objective, labels, logits):
+    """The mean of a loss that is small where images are fooled."""
+    arguments = (labels, logits)
+    if isinstance(objective, losses.BatchLoss):
+        summary = objective.summary(labels, logits)
+        summary = tf.nest.map_structure(tf.stop_gradient, summary)
+        arguments += (losses.Seen(None, None, summary),)
+    return tf.reduce_mean(objective.call(*arguments))
+
+
+def _as_objective(objective):
+    if objective is None:
+        return None
+    objective = losses.get(objective)
+    if getattr(objective, "needs_features", False):
+        raise ValueError(
+            "The objective of AdversarialDistiller must be one of logits. "
+            f"Received: {objective.name!r}, which needs features. Pass "
+            "'dominant', 'crossentropy', 'margin' or None."
+        )
+    return objective
+
+
+def _as_smoothing(smoothing, pool_size):
+    """A tuple of a float for each perturbation of a pool."""
+    several = isinstance(smoothing, (list, tuple, np.ndarray))
+    each = tuple(smoothing) if several else (smoothing,) * pool_size
+    for sigma in each:
+        check_number("smoothing", sigma, least=0, below=np.inf)
+    if len(each) != pool_size:
+        raise ValueError(
+            "smoothing must be a number, or one for each perturbation. "
+            f"Received: {len(each)} numbers. Expected: {pool_size}."
+        )
+    return tuple(map(float, each))
+
+
+def _copy(classifier):
+    """A frozen copy of a model, with weights of its own."""
+    try:
+        with random_state_kept():
+            config = keras.saving.serialize_keras_object(classifier)
+            copy = keras.saving.deserialize_keras_object(not_compiled(config))
+    except Exception as error:
+        raise TypeError(
+            "The classifier cannot be copied, and its answers of before are "
+            "what it is to keep. Expected: a model that keras.saving can save "
+            f"and load. Received: {classifier.name!r}, {error}"
+        ) from error
+    copy.trainable = False
+    return copy

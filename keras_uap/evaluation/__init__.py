@@ -1,0 +1,1 @@
+"""Evaluation: how fragile a classifier is."""

@@ -1,0 +1,74 @@
+"""What a perturbation does to a few of the images, at several strengths."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from keras_uap.perturbations.pixels import apply_perturbation
+
+MOST = 8
+# Times the perturbation: from none of it to twice.
+STRENGTHS = np.linspace(0, 2, 9)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Examples:
+    """Some of the images of a report, and what the classifier says of them.
+
+    They are taken from all over the images, whatever becomes of them.
+
+    Attributes:
+        places: Integer array `(n,)`, where they stand among the images.
+        images: Array `(n, H, W, C)`, clean, as they were passed.
+        perturbation: Array `(H, W, C)`.
+        strengths: Array `(s,)`, what the perturbation is multiplied by.
+        labels: Integer array `(n, s)`, the predictions at each strength.
+        confidences: Array `(n, s)`, the probabilities of these labels.
+    """
+
+    places: np.ndarray
+    images: np.ndarray
+    perturbation: np.ndarray
+    strengths: np.ndarray
+    labels: np.ndarray
+    confidences: np.ndarray
+
+
+def take_examples(labelled, perturbation):
+    """Makes `Examples` of `LabelledImages` and an array `(H, W, C)`."""
+    places = _from_all_over(len(labelled.images), labelled.groups)
+    images = labelled.images[places]
+    logits = [
+        labelled.labeller.predict(
+            images,
+            lambda x, v=strength * perturbation: apply_perturbation(
+                x, v, labelled.value_range
+            ),
+        )
+        for strength in STRENGTHS
+    ]
+    return Examples(
+        places=places,
+        images=images,
+        perturbation=perturbation,
+        strengths=STRENGTHS,
+        labels=np.stack([values.argmax(-1) for values in logits], 1),
+        confidences=np.stack([confidence(values) for values in logits], 1),
+    )
+
+
+def confidence(logits):
+    """The probability of the top label of each image."""
+    return np.asarray(tf.reduce_max(tf.nn.softmax(logits), axis=-1))
+
+
+def _from_all_over(count, groups):
+    """Up to `MOST` places, of as many photographs as there are."""
+    places = np.arange(count)
+    if groups is not None:
+        _, first = np.unique(groups, return_index=True)
+        if len(first) >= MOST:
+            places = np.sort(first)
+    steps = np.linspace(0, len(places) - 1, min(MOST, len(places)))
+    return places[steps.round().astype(int)]

@@ -1,0 +1,91 @@
+"""Images whose clean labels are known, so that perturbations are measured."""
+
+from keras_uap.classifiers.adapter import Labeller
+from keras_uap.evaluation.intervals import rate_interval
+from keras_uap.perturbations.interchange import read_perturbation
+from keras_uap.perturbations.pixels import (
+    apply_perturbation,
+    as_value_range,
+    same_shape,
+)
+from keras_uap.utils.validation import as_groups, as_images, check_whole
+
+
+class LabelledImages:
+    """Images and their clean labels, to measure perturbations on.
+
+    Args:
+        classifier: Keras model that maps images to class scores.
+        images: Array `(n, H, W, C)`.
+        value_range: Pair of floats, the pixel range, or `None`.
+        groups: Array `(n,)`, the photograph of each image, or `None`.
+        batch_size: Integer.
+        from_logits: Boolean, whether the classifier returns logits; `None`
+            finds out.
+        verbose: `"auto"`, 0 or 1, whether to show progress.
+
+    Raises:
+        TypeError: if `classifier` is not a Keras model.
+        ValueError: for images that are empty or not finite, or groups that
+            are not theirs.
+    """
+
+    def __init__(
+        self,
+        classifier,
+        images,
+        value_range=(0, 255),
+        groups=None,
+        batch_size=32,
+        from_logits=None,
+        verbose=0,
+    ):
+        check_whole("batch_size", batch_size, 1)
+        self.images = as_images(images)
+        self.groups = as_groups(groups, self.images)
+        self.value_range = as_value_range(value_range)
+        self.batch_size = batch_size
+        self.labeller = Labeller(
+            classifier,
+            self.images.shape[1:],
+            from_logits,
+            self.images[:4].astype("float32"),
+        )
+        self.clean_logits = self._predict(None, verbose)
+        self.clean = self.clean_logits.argmax(axis=-1)
+        self.num_classes = self.clean_logits.shape[-1]
+
+    def logits(self, perturbation, verbose=0):
+        """Logits `(n, num_classes)` of the images with a perturbation."""
+        v = read_perturbation(perturbation, self.value_range)
+        same_shape(self.images.shape[1:], v.shape)
+        return self._predict(
+            lambda x: apply_perturbation(x, v, self.value_range), verbose
+        )
+
+    def _predict(self, transform, verbose):
+        return self.labeller.predict(
+            self.images, transform, self.batch_size, verbose
+        )
+
+    def labels(self, perturbation, verbose=0):
+        """Integer labels `(n,)` of the images with a perturbation."""
+        return self.logits(perturbation, verbose).argmax(axis=-1)
+
+    def fooled(self, perturbation, verbose=0):
+        """Boolean array `(n,)`, whose label differs from the clean one."""
+        return self.labels(perturbation, verbose) != self.clean
+
+    def rate(self, perturbation, verbose=0):
+        """The fooling rate and its interval, which counts photographs."""
+        # SciPy takes half a second to import.
+
+        fooled = self.fooled(perturbation, verbose)
+        return float(fooled.mean()), rate_interval(fooled, self.groups)
+
+    @property
+    def num_groups(self):
+        """The number of photographs behind the images."""
+        if self.groups is None:
+            return len(self.images)
+        return len(set(self.groups.tolist()))

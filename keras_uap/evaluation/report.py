@@ -1,0 +1,466 @@
+"""One page about a perturbation: how often it fools, and what that is worth.
+
+A fooling rate means little alone. On images that a classifier is unsure of,
+random noise of the same norm changes many answers too, so the report gives
+both, with confidence intervals and the number of images. It also says what
+clipping to the pixel range and rounding to whole grey levels cost, how sure
+the classifier was and is, and which classes are hit.
+"""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from keras_uap import visualization
+from keras_uap.data.pictures import as_pictures
+from keras_uap.evaluation.examples import Examples, confidence, take_examples
+from keras_uap.evaluation.intervals import (
+    interval_of_some,
+    is_wide,
+    rate_interval,
+)
+from keras_uap.evaluation.labelled_images import LabelledImages
+from keras_uap.perturbations.interchange import read_perturbation
+from keras_uap.perturbations.lp_ball import as_epsilon, as_norm, lp_norm
+from keras_uap.perturbations.pixels import (
+    apply_perturbation,
+    as_value_range,
+    same_shape,
+)
+from keras_uap.reporting import html
+from keras_uap.reporting.result import PICTURES, Result, random_noise
+from keras_uap.utils.validation import as_numbers, check_whole
+from keras_uap.visualization.style import class_name
+
+# What a report says below a rate that stands on too little.
+TOO_FEW = (
+    "The interval is wider than 30 points: measure on more photographs before\n"
+    "you rely on this rate."
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class FoolingReport(Result):
+    """What `fooling_report` measured.
+
+    Attributes:
+        num_images, num_groups: Integers, images and photographs measured on.
+        norm, epsilon: The norm, and the perturbation's own value of it, in
+            pixel units.
+        value_range: Pair of floats, the pixel range, or `None`.
+        fooling_rate, fooling_interval: Share of images whose label differs
+            from the clean prediction, and its 95 % interval.
+        random_rate, random_interval: The same for random noise of the same
+            norm (random signs for linf, Gaussian noise for l2).
+        rounded_rate: The fooling rate after rounding to whole grey levels, or
+            `None` for signals, which have none.
+        unclipped_rate: The fooling rate without clipping to the pixel range.
+        clean_confidence, perturbed_confidence: Mean probability of the top
+            label before and after.
+        fooled_confidence: Mean probability of the wrong label on images that
+            are fooled.
+        share_changed, share_at_bound: Shares of the perturbation's values that
+            are not zero, and that lie at the bound of an linf ball.
+        clean_labels, perturbed_labels: Integer arrays `(n,)`, predictions.
+        clean_confidences, perturbed_confidences: Arrays `(n,)`, the
+            probability of the top label of each image before and after.
+        clean_error_rate, error_rate: Share of predictions that differ from the
+            given labels before and after, or `None` without labels.
+        ball_epsilon: The epsilon of the fit, or `None` where not given.
+        target: Integer, the class that images were to be sent to, or `None`.
+        target_rate, target_interval: Share of the images not already of the
+            target that are sent there, and its 95 % interval, or `None`.
+        target_random_rate: The same share for random noise, or `None`.
+        examples: `Examples`, a few of the images at several strengths.
+    """
+
+    num_images: int
+    num_groups: int
+    norm: str
+    epsilon: float
+    value_range: tuple | None
+    fooling_rate: float
+    fooling_interval: tuple
+    random_rate: float
+    random_interval: tuple
+    rounded_rate: float | None
+    unclipped_rate: float
+    clean_confidence: float
+    perturbed_confidence: float
+    fooled_confidence: float
+    share_changed: float
+    share_at_bound: float
+    clean_labels: np.ndarray
+    perturbed_labels: np.ndarray
+    clean_confidences: np.ndarray
+    perturbed_confidences: np.ndarray
+    clean_error_rate: float | None
+    error_rate: float | None
+    ball_epsilon: float | None = None
+    target: int | None = None
+    target_rate: float | None = None
+    target_interval: tuple | None = None
+    target_random_rate: float | None = None
+    examples: Examples | None = dataclasses.field(
+        default=None, repr=False, metadata=PICTURES
+    )
+
+    @property
+    def fooled(self):
+        """Boolean array `(n,)`, whether the perturbation changes the label."""
+        return self.clean_labels != self.perturbed_labels
+
+    def per_class(self):
+        """Fooling rate by clean prediction.
+
+        Returns:
+            Dictionary from class index to `(fooling rate, images)`, the class
+            with the most images first.
+        """
+        fooled = self.fooled
+        classes, counts = np.unique(self.clean_labels, return_counts=True)
+        order = np.argsort(-counts, kind="stable")
+        return {
+            int(c): (float(fooled[self.clean_labels == c].mean()), int(n))
+            for c, n in zip(classes[order], counts[order])
+        }
+
+    def dominant_labels(self, most=5):
+        """The labels that fooled images are sent to most.
+
+        Args:
+            most: Integer, how many labels to return at most.
+
+        Returns:
+            List of `(class index, share of the fooled images)`, largest first.
+        """
+        sent = self.perturbed_labels[self.fooled]
+        classes, counts = np.unique(sent, return_counts=True)
+        order = np.argsort(-counts, kind="stable")[:most]
+        return [(int(classes[i]), counts[i] / len(sent)) for i in order]
+
+    def to_dict(self):
+        """The report as plain Python values, for JSON."""
+        values = super().to_dict()
+        values["per_class"] = {
+            str(c): list(v) for c, v in self.per_class().items()
+        }
+        values["dominant_labels"] = [list(p) for p in self.dominant_labels()]
+        return values
+
+    def for_card(self):
+        """What the card of a perturbation says of held-out images."""
+        values = {
+            "fooling_rate": self.fooling_rate,
+            "interval_95": list(self.fooling_interval),
+            "random_noise_rate": self.random_rate,
+            "num_images": self.num_images,
+            "num_photographs": self.num_groups,
+        }
+        if self.target_rate is not None:
+            values |= {
+                "target_rate": self.target_rate,
+                "target_interval_95": list(self.target_interval),
+                "target_random_noise_rate": self.target_random_rate,
+            }
+        return values
+
+    def plot(self, class_names=None):
+        """Draws the report on one page; returns the matplotlib figure.
+
+        Args:
+            class_names: List of strings, one for each class.
+        """
+        return visualization.plot_report(self, class_names)
+
+    def save_html(self, path, class_names=None, card=None):
+        """Writes the report as one page of HTML that can be handed on.
+
+        The page needs no other file and no network: pictures, style and
+        script are inside. A slider shows examples at 0 to 2 times the
+        perturbation.
+
+        Args:
+            path: String or path of the file; it appears whole or not at all.
+            class_names: Sequence of strings, to name labels.
+            card: Dictionary, what is known of the perturbation, as in
+                `keras_uap.interchange.save_perturbation`: `classifier`,
+                `seed`, `found_by` and `stop_reason` are told.
+        """
+        wide = is_wide(self.fooling_interval)
+        warnings = [" ".join(TOO_FEW.split())] if wide else []
+        html.write_report(path, self, class_names, card, warnings)
+
+    def table(self, class_names=None):
+        """The report as a text of at most 80 columns.
+
+        Args:
+            class_names: Sequence of strings, to name the dominant labels.
+        """
+        _, _, rows = self.rows(class_names)
+        text = "\n".join(f"{name:<34}{value}" for name, value in rows)
+        if is_wide(self.fooling_interval):
+            text += f"\n{TOO_FEW}"
+        return text
+
+    def rows(self, class_names=None):
+        """A title, the names of the columns and a row for each quantity."""
+        unit = ""
+        if self.value_range is not None:
+            low, high = self.value_range
+            unit = f"of {high - low:g}"
+        rows = [
+            (
+                "images",
+                f"{self.num_images} of {self.num_groups} photographs"
+                if self.num_groups != self.num_images
+                else f"{self.num_images}",
+            ),
+            (
+                "norm",
+                f"{self.norm}, {self.epsilon:.4g} {unit}".rstrip()
+                + self._unused_ball(),
+            ),
+            ("fooling rate", _rate(self.fooling_rate, self.fooling_interval)),
+            (
+                "random noise, same norm",
+                _rate(self.random_rate, self.random_interval),
+            ),
+            *self._rounded_row(),
+            ("without clipping", f"{self.unclipped_rate:.1%}"),
+            ("confidence, clean", f"{self.clean_confidence:.2f}"),
+            ("confidence, perturbed", f"{self.perturbed_confidence:.2f}"),
+            (
+                "confidence, where fooled",
+                f"{self.fooled_confidence:.2f}"
+                if self.fooling_rate > 0
+                else "none is fooled",
+            ),
+            ("values changed", f"{self.share_changed:.1%}"),
+        ]
+        if self.norm == "linf":
+            rows.append(("values at the bound", f"{self.share_at_bound:.1%}"))
+        if self.error_rate is not None:
+            rows.append(("error rate, clean", f"{self.clean_error_rate:.1%}"))
+            rows.append(("error rate, perturbed", f"{self.error_rate:.1%}"))
+        if self.target is not None:
+            name = class_name(self.target, class_names)
+            others = int(np.sum(self.clean_labels != self.target))
+            rows += [
+                (
+                    f"sent to {name}"[:32],
+                    "no image is of another class"
+                    if self.target_rate is None
+                    else _rate(self.target_rate, self.target_interval),
+                ),
+                ("  of images not already of it", f"{others}"),
+            ]
+            if self.target_rate is not None:
+                noise = f"{self.target_random_rate:.1%}"
+                rows.append(("  by random noise, same norm", noise))
+        for c, share in self.dominant_labels():
+            name = class_name(c, class_names)
+            rows.append((f"  to {name}"[:32], f"{share:.1%} of the fooled"))
+        return "One perturbation", ("", "value"), rows
+
+    def _rounded_row(self):
+        if self.rounded_rate is None:
+            return []
+        return [("rounded to grey levels", f"{self.rounded_rate:.1%}")]
+
+    def _unused_ball(self):
+        """What to say of a perturbation that ends far inside its ball."""
+        if self.ball_epsilon is None or (
+            self.epsilon >= 0.99 * self.ball_epsilon
+        ):
+            return ""
+        return f"; {self.ball_epsilon:.4g} allowed, not reached"
+
+
+# How often `fooling_report` shows each image to the classifier, beside the
+# draws of noise: clean, perturbed, rounded and unclipped.
+PASSES = 4
+
+
+def fooling_report(
+    classifier,
+    perturbation,
+    images,
+    labels=None,
+    groups=None,
+    norm="linf",
+    value_range=(0, 255),
+    num_random=3,
+    seed=0,
+    batch_size=32,
+    from_logits=None,
+    verbose="auto",
+    epsilon=None,
+    target=None,
+):
+    """Measures a perturbation on images.
+
+    Args:
+        classifier: Keras model that maps images to class scores.
+        perturbation: Array `(H, W, C)`, in the pixel units of `value_range`.
+        images: Images `(n, H, W, C)`, not those that the perturbation was
+            fitted on.
+        labels: Integer array `(n,)`, for error rates. They play no part in
+            fooling rates.
+        groups: Array `(n,)`, the photograph that each image was cut from.
+            Images of one group are not independent, and the intervals become
+            wider.
+        norm: `"linf"` or `"l2"`, the norm in which random noise is to equal
+            the perturbation.
+        value_range: Pair of floats, the pixel range, or `None`.
+        num_random: Integer, draws of random noise; their rates are averaged.
+        seed: Integer, the seed of the noise.
+        batch_size: Integer.
+        from_logits: Boolean, whether the classifier returns logits; `None`
+            finds out.
+        verbose: `"auto"`, 0 or 1, whether to show progress.
+        epsilon: Float, the radius of the ball that the perturbation was sought
+            in. The table says so where it ends far inside.
+        target: Integer, the class that the perturbation was to send images to,
+            for its target rate.
+
+    Returns:
+        A `FoolingReport`.
+
+    Raises:
+        TypeError: if `classifier` is not a Keras model.
+        ValueError: for images that are empty, not finite or of another shape
+            than the perturbation, or labels or groups of another length.
+    """
+    v = read_perturbation(perturbation, value_range)
+    pictures = as_pictures(images, "images", groups)
+    images, groups = pictures.images, pictures.groups
+    labels = pictures.labels if labels is None else labels
+    norm, value_range = as_norm(norm), as_value_range(value_range)
+    same_shape(images.shape[1:], v.shape)
+    check_whole("num_random", num_random, 1)
+    check_whole("seed", seed, 0)
+    labels = _as_labels(labels, images)
+    if epsilon is not None:
+        epsilon = as_epsilon(epsilon)
+    if target is not None:
+        check_whole("target", target, 0)
+    labelled = LabelledImages(
+        classifier,
+        images,
+        value_range,
+        groups,
+        batch_size,
+        from_logits,
+        verbose,
+    )
+    perturbed = labelled.logits(v, verbose)
+    rounded_rate = None
+    if images.ndim == 4:
+        rounded_rate = _fooling_rate(
+            labelled,
+            lambda x: _in_grey_levels(x, v, value_range),
+            verbose,
+        )
+    unclipped_rate = _fooling_rate(
+        labelled,
+        lambda x: apply_perturbation(x, v, None),
+        verbose,
+    )
+    rng = np.random.default_rng(seed)
+    random_hits, random_sent = [], []
+    for _ in range(num_random):
+        noise = random_noise(v.shape, lp_norm(v, norm), norm, rng)
+        random = labelled.labels(noise, verbose)
+        random_hits.append(random != labelled.clean)
+        random_sent.append(random == target)
+    random_hits = np.mean(random_hits, axis=0)
+    before, after = labelled.clean, perturbed.argmax(-1)
+    fooled = before != after
+    clean_certainty = confidence(labelled.clean_logits)
+    certainty = confidence(perturbed)
+    sure = certainty[fooled]
+    bound = np.abs(v) >= lp_norm(v, "linf") * (1 - 1e-5)
+    return FoolingReport(
+        num_images=len(images),
+        num_groups=labelled.num_groups,
+        norm=norm,
+        epsilon=lp_norm(v, norm),
+        value_range=value_range,
+        fooling_rate=float(fooled.mean()),
+        fooling_interval=rate_interval(fooled, labelled.groups),
+        random_rate=float(random_hits.mean()),
+        random_interval=rate_interval(random_hits, labelled.groups),
+        rounded_rate=rounded_rate,
+        unclipped_rate=unclipped_rate,
+        clean_confidence=float(clean_certainty.mean()),
+        perturbed_confidence=float(certainty.mean()),
+        fooled_confidence=float(sure.mean()) if len(sure) else 0.0,
+        share_changed=float((v != 0).mean()),
+        share_at_bound=float(bound.mean()),
+        clean_labels=before,
+        perturbed_labels=after,
+        clean_confidences=clean_certainty,
+        perturbed_confidences=certainty,
+        clean_error_rate=_error_rate(before, labels),
+        error_rate=_error_rate(after, labels),
+        ball_epsilon=None if epsilon is None else float(epsilon),
+        examples=take_examples(labelled, v),
+        **_target_rates(target, before, after, random_sent, groups),
+    )
+
+
+def _target_rates(target, before, after, random_sent, groups):
+    """The fields of a report that tell of its target."""
+    others = before != target
+    if target is None or not others.any():
+        return {"target": target}
+    hits = after[others] == target
+    groups = None if groups is None else groups[others]
+    return {
+        "target": int(target),
+        "target_rate": float(hits.mean()),
+        "target_interval": interval_of_some(hits, groups),
+        "target_random_rate": float(
+            np.mean(random_sent, axis=0)[others].mean()
+        ),
+    }
+
+
+def _as_labels(labels, images):
+    if labels is None:
+        return None
+    labels = as_numbers("labels", labels)
+    if labels.size != len(images):
+        raise ValueError(
+            "There must be one label per image, a class index. Received: "
+            f"{len(images)} images and labels of shape {labels.shape}."
+        )
+    return labels.reshape(-1)
+
+
+def _fooling_rate(labelled, transform, verbose):
+    """The fooling rate of what `transform` makes of a batch of images."""
+    labels = labelled.labeller.labels(
+        labelled.images, transform, labelled.batch_size, verbose
+    )
+    return float(np.mean(labels != labelled.clean))
+
+
+def _in_grey_levels(images, v, value_range):
+    """Perturbed images, rounded to what a picture file can hold."""
+    images = apply_perturbation(images, v, value_range)
+    low, high = value_range or (0.0, 255.0)
+    step = (high - low) / 255.0
+    return low + step * tf.round((images - low) / step)
+
+
+def _error_rate(predicted, labels):
+    return None if labels is None else float(np.mean(predicted != labels))
+
+
+def _rate(rate, interval):
+    return (
+        f"{rate:.1%}   (95 % interval {interval[0]:.1%} to {interval[1]:.1%})"
+    )

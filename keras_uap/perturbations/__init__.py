@@ -1,0 +1,1 @@
+"""Perturbations: the ball that holds one, and how it is applied."""

@@ -1,0 +1,358 @@
+"""Applying a perturbation: add it, keep the pixels in their range.
+
+`PerturbationLayer` does it as a Keras layer, in a model or in `tf.data`: one
+perturbation or a draw from a pool for each image, always or for a share `rate`
+of the training samples.
+
+With `epsilon` the perturbation trains along with the model it stands in
+(universal adversarial training); see `keras_uap.ascent`.
+
+Reference:
+    - [Shafahi et al., 2018](https://arxiv.org/abs/1811.11304)
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_uap.perturbations.ascent import climbing
+from keras_uap.perturbations.interchange import read_perturbation
+from keras_uap.perturbations.lp_ball import PoolBall, as_norm
+from keras_uap.perturbations.pixels import (
+    RESIZE_HINT,
+    NoPerturbationError,
+    as_pool,
+    as_value_range,
+    clip_to_range,
+    same_shape,
+)
+from keras_uap.utils.formatting import one_line
+from keras_uap.utils.keras_compat import is_called_by_another
+from keras_uap.utils.saving import SavedDraws
+from keras_uap.utils.validation import check_number, check_whole
+
+
+@keras.saving.register_keras_serializable(package="keras_uap")
+class PerturbationLayer(SavedDraws, keras.layers.Layer):
+    """Adds a universal perturbation to images and clips them to their range.
+
+    With `rate=None` every image is perturbed, in training and at inference:
+    that is how to attack a model or to measure one. With a `rate`, each
+    training sample is perturbed with that probability and inference sees clean
+    images: that is how to harden a model.
+
+    It works in functional, sequential and subclassed models and in
+    `tf.data.Dataset.map`, on batches and on single images, on float and
+    integer pixels. The output is float32. A later `assign` of
+    `layer.perturbations` is seen without building the model anew.
+
+    With `epsilon` the perturbation itself is trained, against the model and
+    along with it, in a plain `fit`: every backward pass moves it one step of
+    `step_size` up the loss and back into the ball of radius `epsilon`. The
+    learning rate, the momentum and the clipping of the model's optimizer do
+    not reach it. (Three things do: weight decay pulls on it; `Ftrl`, which
+    makes weights anew from sums of its own, sets it back to zero; and an
+    optimizer that averages the weights, `use_ema=True`, averages it with them.
+    The average of points of the ball lies in the ball.)
+    `layer.trainable = False` before `compile` holds it still.
+
+    The classifier behind the layer is trained in place. To take the defence
+    off, use that model alone: its weights are its own.
+
+    Example:
+
+    ```python
+    # Attack: every image is perturbed.
+    layer = keras_uap.PerturbationLayer(v, value_range=(0, 255))
+    attacked = keras.Sequential([keras.Input(v.shape), layer, classifier])
+
+    # Defend: universal adversarial training in a plain fit.
+    layer = keras_uap.PerturbationLayer(epsilon=10.0)
+    training = keras.Sequential([keras.Input(shape), layer, classifier])
+    training.compile("adam", loss, metrics=["accuracy"])
+    training.fit(images, labels, epochs=5)
+    classifier.save("hardened.keras")  # Loads without keras_uap.
+    ```
+
+    Args:
+        perturbation: Array `(H, W, C)`, or a pool `(pool_size, H, W, C)`, in
+            the pixel units of `value_range`; or a `UniversalPerturbation`, or
+            the path of an `.npz` or `.keras` file of one. `None` starts with
+            zeros. For signals, `(T, C)`, or a pool of them with its
+            `pool_size` given.
+        value_range: Pair of floats `(low, high)`, the range of the pixels, or
+            `None` for no clipping.
+        rate: Float in [0, 1], the share of training samples that are
+            perturbed, or `None` to perturb every image, always.
+        pool_size: Integer, the number of perturbations. Each perturbed image
+            gets one drawn at random. Taken from `perturbation` if it is a
+            pool.
+        seed: Integer, the seed of the draws.
+        epsilon: Float above 0, the radius of the ball in which the
+            perturbation is trained, in the pixel units of `value_range`.
+            `None` leaves the perturbation as it is. With an `epsilon`, `rate`
+            defaults to 1.
+        norm: `"linf"`, `"l2"`, `np.inf` or `2`, the norm of the ball.
+        step_size: Float above 0, how far one step moves the perturbation, in
+            pixel units: each value for l-infinity (sign steps), the l2 norm
+            of the step for l2. Defaults to `epsilon`: small steps lag behind
+            the model, and a perturbation that lags defends little.
+        **kwargs: `name`, `dtype` and the like, as for any Keras layer.
+
+    Input shape:
+        `(batch, H, W, C)`, or the shape of a single image `(H, W, C)`. For
+        signals, `(batch, T, C)` or `(T, C)`; a layer without `perturbation`
+        takes them from a `keras.Input((T, C))` or, with `epsilon`, from any
+        model around it.
+
+    Output shape:
+        The same.
+
+    Raises:
+        TypeError: if `perturbation` is not an array of numbers, or `epsilon`
+            not a number.
+        ValueError: for arguments out of range, a perturbation outside the
+            ball of `epsilon`, or images whose shape differs from the
+            perturbation's.
+
+    Reference:
+        - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
+        - [Shafahi et al., 2018](https://arxiv.org/abs/1811.11304)
+    """
+
+    def __init__(
+        self,
+        perturbation=None,
+        value_range=(0, 255),
+        rate=None,
+        pool_size=None,
+        seed=None,
+        epsilon=None,
+        norm="linf",
+        step_size=None,
+        **kwargs,
+    ):
+        # Under mixed_float16 a step of v would be 0.125 at pixel value 200.
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        self.value_range = as_value_range(value_range)
+        self.norm = as_norm(norm)
+        self.ball = None if epsilon is None else PoolBall(epsilon, norm)
+        self.epsilon = epsilon and self.ball.epsilon
+        self.step_size = self._as_step(step_size)
+        if rate is None and self.ball is not None:
+            rate = 1.0
+        if rate is not None:
+            check_number("rate", rate, least=0, most=1)
+        self.rate = rate
+        self._initial = None
+        if perturbation is not None:
+            perturbation = read_perturbation(perturbation, self.value_range)
+            self._initial = self._as_pool(perturbation, pool_size)
+            pool_size = len(self._initial)
+        self.pool_size = 1 if pool_size is None else pool_size
+        check_whole("pool_size", self.pool_size, 1)
+        if seed is not None:
+            check_whole("seed", seed, 0)
+        self.seed = seed
+        draws = rate is not None or self.pool_size > 1
+        self.seed_generator = (
+            keras.random.SeedGenerator(seed) if draws else None
+        )
+        if self._initial is not None:
+            self._build_for(self._initial.shape[1:])
+
+    def _as_step(self, step_size):
+        if step_size is None:
+            return self.epsilon
+        if self.ball is None:
+            raise ValueError(
+                "step_size trains the perturbation inside a ball, and that "
+                "needs its radius. Received: "
+                f"step_size={step_size!r} without epsilon. Pass epsilon, in "
+                "pixel units."
+            )
+        check_number("step_size", step_size, above=0, below=np.inf)
+        return float(step_size)
+
+    def _as_pool(self, perturbation, pool_size, rank=None):
+        """Returns a pool inside the ball, as an array."""
+        pool = as_pool(perturbation, pool_size, rank)
+        if self.ball is not None:
+            self.ball.refuse_outside(pool)
+            pool = self.ball.project(pool)
+        return pool
+
+    def build(self, input_shape):
+        if len(input_shape) not in (3, 4):
+            raise ValueError(
+                "PerturbationLayer takes images of shape (height, width, "
+                "channels), or batches of them. Received: inputs of shape "
+                f"{tuple(input_shape)}."
+            )
+        # Three axes are an image, or a batch of signals of a known size. A
+        # batch may have any size, and a model that trains v gets batches.
+        signals = len(input_shape) == 3 and None not in input_shape[1:]
+        if signals and input_shape[0] is not None:
+            signals = self.ball is not None and is_called_by_another(self)
+        self._build_for(input_shape[-2:] if signals else input_shape[-3:])
+
+    def _build_for(self, image_shape):
+        if self.built:
+            return
+        image_shape = tuple(image_shape)
+        if None in image_shape:
+            raise ValueError(
+                "A perturbation has a fixed size, but the images have shape "
+                f"{image_shape}. Resize them to one size first, or pass "
+                "`perturbation`."
+            )
+
+        def initializer(shape, dtype=None):
+            if self._initial is None:
+                return tf.zeros(shape, dtype)
+            return tf.constant(self._initial, dtype)
+
+        # The value goes in through the initializer: an `assign` made while
+        # `ds.map` traces the layer would be lost.
+        self.perturbations = self.add_weight(
+            shape=(self.pool_size, *image_shape),
+            initializer=initializer,
+            trainable=self.ball is not None,
+            constraint=self.ball,
+            # All replicas compute the same next value.
+            aggregation="only_first_replica",
+            dtype="float32",
+            # A mixed-precision model around the layer would read it as
+            # float16.
+            autocast=False,
+            name="perturbations",
+        )
+        self.built = True
+
+    @property
+    def perturbation(self):
+        """The perturbation as a NumPy array `(H, W, C)`, in pixel units.
+
+        With a pool, an array `(pool_size, H, W, C)`.
+        """
+        if not self.built:
+            raise NoPerturbationError("Call the layer on images, or set one.")
+        pool = keras.ops.convert_to_numpy(self.perturbations)
+        if self.ball is not None:
+            pool = self.ball.project(pool)
+        return pool if self.pool_size > 1 else pool[0]
+
+    @perturbation.setter
+    def perturbation(self, value):
+        rank = len(self.perturbations.shape) - 1 if self.built else None
+        pool = self._as_pool(value, self.pool_size, rank)
+        if not self.built:
+            self._build_for(pool.shape[1:])
+        if pool.shape != tuple(self.perturbations.shape):
+            raise ValueError(
+                "The perturbation does not fit the layer. Received: shape "
+                f"{pool.shape}. Expected: {tuple(self.perturbations.shape)}. "
+                f"{RESIZE_HINT}"
+            )
+        self.perturbations.assign(pool)
+
+    def call(self, inputs, training=False):
+        images = tf.cast(inputs, self.compute_dtype)
+        if tf.distribute.has_strategy():
+            self.check_scope(tf.distribute.get_strategy())
+        same_shape(images.shape, self.perturbations.shape[1:])
+        if self.rate == 0 or (self.rate is not None and not training):
+            return images
+        if images.shape.rank == len(self.perturbations.shape) - 1:
+            if self.ball is not None and training:
+                raise ValueError(
+                    "A perturbation trains on batches. Received: one image of "
+                    f"shape {tuple(images.shape)}. If it is a batch of signals "
+                    "of shape (steps, channels), put "
+                    "keras.Input((steps, channels)) before the layer."
+                )
+            return self._perturb(images[tf.newaxis])[0]
+        return self._perturb(images)
+
+    def _perturb(self, images):
+        pool = tf.convert_to_tensor(self.perturbations)
+        if self.ball is not None and self.trainable:
+            pool = climbing(self.perturbations, self.ball, self.step_size)
+        elif self.ball is not None:
+            # An optimizer that averages ends with sums, rounded either way.
+            pool = self.ball.project(pool)
+        pool = tf.cast(pool, images.dtype)
+        count = tf.shape(images)[0]
+        if self.pool_size == 1:
+            chosen = pool
+        else:
+            index = keras.random.randint(
+                (count,), 0, self.pool_size, seed=self.seed_generator
+            )
+            chosen = tf.gather(pool, index)
+        perturbed = clip_to_range(images + chosen, self.value_range)
+        if self.rate in (None, 1):
+            return perturbed
+        draw = keras.random.uniform((count,), seed=self.seed_generator)
+        shape = [-1] + [1] * (images.shape.rank - 1)
+        return tf.where(tf.reshape(draw < self.rate, shape), perturbed, images)
+
+    def check_scope(self, strategy):
+        """Raises a ValueError if built outside the scope of `strategy`."""
+        # TensorFlow's own answer is an AssertionError without a text.
+        variable = self.perturbations.value
+        if not strategy.extended.variable_created_in_scope(variable):
+            raise ValueError(
+                f"PerturbationLayer {self.name!r} was built outside the scope "
+                f"of {type(strategy).__name__}. Build it, and the model "
+                "around it, inside: `with strategy.scope(): ...`."
+            )
+
+    def compute_output_shape(self, input_shape):
+        if self.built:
+            same_shape(input_shape, self.perturbations.shape[1:])
+        return input_shape
+
+    def check_loaded(self):
+        # A file may hold anything.
+        self._as_pool(self.perturbations, self.pool_size)
+
+    def get_build_config(self):
+        if not self.built:
+            return {}
+        return {"image_shape": list(self.perturbations.shape[1:])}
+
+    def build_from_config(self, config):
+        if "image_shape" in config:
+            self._build_for(config["image_shape"])
+
+    def __repr__(self):
+        return one_line(
+            "PerturbationLayer",
+            {
+                "name": self.name,
+                "perturbations": self.perturbations if self.built else None,
+                "value_range": self.value_range,
+                "rate": self.rate,
+                "epsilon": self.epsilon,
+                "norm": None if self.ball is None else self.norm,
+            },
+        )
+
+    def get_config(self):
+        # The array is a weight, not a part of the config: as JSON it would
+        # take megabytes and lose bits.
+        config = super().get_config()
+        config.update(
+            {
+                "value_range": self.value_range,
+                "rate": self.rate,
+                "pool_size": self.pool_size,
+                "seed": self.seed,
+                "epsilon": self.epsilon,
+                "norm": self.norm,
+                "step_size": self.step_size,
+            }
+        )
+        return config

@@ -1,0 +1,126 @@
+"""A perturbation in another size, for classifiers of other images.
+
+Resizing is a choice that changes what is measured, so nothing in this package
+does it on its own: a perturbation of the wrong size is an error, and this is
+how to bring it to the right one. The norm is checked again after it: where
+many pixels follow from few, their l2 norm grows, and sharp methods such as
+`"bicubic"` overshoot.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_uap.perturbations.interchange import read_perturbation
+from keras_uap.perturbations.lp_ball import as_norm, lp_norm, project
+
+# Images resized in one go: a thousand of 224x224 are 600 MB.
+_AT_ONCE = 64
+
+
+def resize_perturbation(
+    perturbation,
+    size,
+    epsilon=None,
+    norm="linf",
+    method="bilinear",
+    card=None,
+):
+    """Resizes a perturbation and brings it back into its ball.
+
+    Example:
+
+    ```python
+    v, card = keras_uap.interchange.load_perturbation("uap.npz")
+    v, card = keras_uap.resize_perturbation(v, 160, card=card)
+    keras_uap.interchange.save_perturbation("uap160.npz", v, card)
+    card["resized"]  # {"from": [224, 224, 3], "method": "bilinear"}
+    ```
+
+    Args:
+        perturbation: Array `(H, W, C)`, in pixel units.
+        size: Integer or pair of integers, the new height and width.
+        epsilon: Float above 0, the radius of the ball, in pixel units.
+            `None` means the norm of `perturbation`, or the card's epsilon.
+        norm: `"linf"`, `"l2"`, `np.inf` or `2`, the norm of the ball. A
+            card's own takes its place.
+        method: String, a method of `tf.image.resize`: `"bilinear"`,
+            `"nearest"`, `"bicubic"`, `"area"`, `"lanczos3"` and the like.
+        card: Dictionary, the card that belongs to the perturbation. The new
+            one says what was done, under `"resized"`; its rates stay those
+            of the original.
+
+    Returns:
+        Float32 NumPy array `(height, width, C)`, never of a norm above
+        `epsilon`. With a `card`, a pair of the array and its own card.
+
+    Raises:
+        TypeError: if `perturbation` is not an array of numbers.
+        ValueError: if it is not of shape `(H, W, C)`, or for a size, a method
+            or a norm that does not exist.
+    """
+    array = read_perturbation(perturbation)
+    if array.ndim != 3:
+        raise ValueError(
+            "Only perturbations of shape (height, width, channels) can be "
+            f"resized. Received: shape {array.shape}. For signals of another "
+            "length, fit another perturbation."
+        )
+    size = _as_size(size)
+    if card is not None:
+        norm = card.get("norm", norm)
+        epsilon = card.get("epsilon") if epsilon is None else epsilon
+    norm = as_norm(norm)
+    resized = resize_images(array[np.newaxis], size, method)[0]
+    if epsilon is None:
+        epsilon = lp_norm(array, norm)
+    if np.any(resized):  # Zero lies in a ball of no radius, which is none.
+        resized = project(resized, epsilon, norm)
+    if card is None:
+        return resized
+    note = {"from": list(array.shape), "method": method}
+    return resized, {
+        **card,
+        "norm": norm,
+        "epsilon": epsilon,
+        "shape": list(resized.shape),
+        "resized": note,
+    }
+
+
+def resize_images(images, size, method="bilinear"):
+    """Resizes images, without aliasing where they become smaller.
+
+    Args:
+        images: Array `(n, H, W, C)`.
+        size: Pair of integers, height and width.
+        method: String, a method of `tf.image.resize`.
+
+    Returns:
+        Float32 NumPy array `(n, height, width, C)`.
+    """
+    try:
+        parts = [
+            tf.image.resize(
+                images[i : i + _AT_ONCE], size, method, antialias=True
+            )
+            for i in range(0, len(images), _AT_ONCE)
+        ]
+    except ValueError as error:
+        raise ValueError(
+            f"method must be one of tf.image.resize. Received: {method!r}."
+        ) from error
+    return np.concatenate(parts).astype("float32")
+
+
+def _as_size(size):
+    pair = (size, size) if np.ndim(size) == 0 else tuple(size)
+    whole = all(
+        isinstance(side, (int, np.integer)) and not isinstance(side, bool)
+        for side in pair
+    )
+    if len(pair) != 2 or not whole or min(pair) < 1:
+        raise ValueError(
+            "size must be a whole number of pixels, or a pair (height, "
+            f"width) of them. Received: size={size!r}."
+        )
+    return int(pair[0]), int(pair[1])

@@ -1,0 +1,1 @@
+"""Reporting: what results share, and their HTML pages."""

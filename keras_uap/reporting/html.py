@@ -1,0 +1,474 @@
+"""A result as one page of HTML that can be handed on.
+
+The page stands in one file: pictures, style and script are inside, and its
+policy forbids the browser to ask for anything else. The classifier has been
+asked beforehand, so the slider for the strength only changes which picture and
+which words are shown. All text goes through Jinja's escaping: names of classes
+and files may hold anything.
+
+What is on the page is gathered here, as plain values; how it looks is in
+`templates/`.
+"""
+
+import base64
+import datetime
+import hashlib
+import io
+import pathlib
+import platform
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from keras_uap.perturbations.pixels import apply_perturbation
+from keras_uap.utils.progress import in_words
+from keras_uap.utils.saving import atomic_path
+from keras_uap.version import __version__
+from keras_uap.visualization import style
+
+TEMPLATES = pathlib.Path(__file__).parent / "templates"
+
+# Larger pictures are shrunk, those up to the small size kept to the bit.
+_LARGEST, _SMALL = 512, 96
+# All pictures of the examples together, in characters.
+_MOST_PICTURES = 4_000_000
+# Classes in the table; the others are folded away.
+_CLASSES = 12
+
+
+def write_audit(path, audit, class_names=None):
+    """Writes an `Audit` as a page; see `Audit.save_html`."""
+    _write(path, _page_of_audit(audit, class_names))
+
+
+def write_hardening(path, hardening, class_names=None):
+    """Writes a `Hardening` as a page; see `Hardening.save_html`."""
+    page = _page_of_audit(hardening.after, class_names)
+    settings = hardening.settings
+    page |= {
+        "kind": "Hardening",
+        "changes": hardening.changes(),
+        "before": hardening.before.fooling_rate,
+        "kept": hardening.agreement,
+        "warnings": hardening.warnings,
+        "values": hardening.to_dict(),
+    }
+    page["facts"] += [
+        (
+            "Training",
+            f"{settings['epochs']} epochs of {hardening.after.num_fit} images, "
+            f"robustness {settings['robustness']:g}, learning rate "
+            f"{settings['learning_rate']:g}: {hardening.training_passes:,} "
+            f"model passes in {in_words(hardening.training_seconds)}",
+        )
+    ]
+    _write(path, page)
+
+
+def _page_of_audit(audit, class_names):
+    card, report = audit.card, audit.report
+    page = _page_of(report, class_names, card["classifier"], card["epsilon"])
+    twice = _row("The perturbation, twice as large", audit.larger_rate)
+    page["rates"].insert(2, twice)
+    page |= {
+        "kind": "Audit",
+        "runs": [
+            {
+                "name": run.name,
+                "seed": run.seed,
+                "passes": f"{run.passes:,}",
+                "select": f"{run.select_rate:.1%}",
+                "rate": run.fooling_rate,
+                "interval": run.fooling_interval,
+                "strongest": run == audit.strongest,
+            }
+            for run in audit.runs
+        ],
+        "warnings": audit.warnings,
+        "notes": audit.notes,
+        "values": audit.to_dict(),
+    }
+    seeds = sorted({run.seed for run in audit.runs})
+    page["facts"] += [
+        (
+            "Images",
+            f"{audit.num_fit} to fit on, {audit.num_select} to choose the "
+            f"strongest run by, {_count(report)} held out to measure on; "
+            "the parts share none",
+        ),
+        (
+            "Search",
+            f"budget “{audit.budget}”: {len(audit.runs)} runs, "
+            f"{audit.passes:,} model passes (forwards and backwards of one "
+            f"image) in {in_words(audit.seconds)}",
+        ),
+        ("Seeds", ", ".join(map(str, seeds))),
+    ]
+    return page
+
+
+def write_report(path, report, class_names=None, card=None, warnings=()):
+    """Writes a `FoolingReport` as a page; see `FoolingReport.save_html`."""
+    card = card or {}
+    name = card.get("classifier", "the classifier")
+    page = _page_of(report, class_names, name, report.ball_epsilon)
+    page["facts"].append(("Images", f"{_count(report)} measured on"))
+    for key, term in (
+        ("found_on", "Found on"),
+        ("found_by", "Found by"),
+        ("seed", "Seed of the search"),
+        ("stop_reason", "The fit ended"),
+    ):
+        if card.get(key) is not None:
+            page["facts"].append((term, str(card[key])))
+    page["values"] = report.to_dict()
+    page["warnings"] = warnings
+    _write(path, page)
+
+
+# What is on the page ---------------------------------------------------------
+
+
+def _page_of(report, class_names, classifier, epsilon):
+    """What a page of an audit and one of a report have in common."""
+
+    def name(label):
+        return style.class_name(int(label), class_names)
+
+    classes = [
+        {"name": name(c), "rate": rate, "count": count}
+        for c, (rate, count) in report.per_class().items()
+    ]
+    return {
+        "kind": "Report",
+        "classifier": classifier,
+        "report": report,
+        "count": _count(report),
+        "size": _size(report, epsilon or report.epsilon),
+        "target": None if report.target is None else name(report.target),
+        "rates": _rates(report, name),
+        "runs": [],
+        "changes": [],
+        "examples": _examples(report, name),
+        "perturbation": _perturbation(report),
+        "dominant": [
+            {"name": name(c), "rate": share}
+            for c, share in report.dominant_labels(8)
+        ],
+        "classes": classes[:_CLASSES],
+        "more_classes": classes[_CLASSES:],
+        "facts": _facts(report, epsilon),
+        "software": _software(),
+        "date": datetime.datetime.now(datetime.UTC).date(),
+        "warnings": [],
+        "notes": [],
+    }
+
+
+def _count(report):
+    if report.num_groups == report.num_images:
+        return f"{report.num_images:,} images"
+    return f"{report.num_images:,} images of {report.num_groups:,} photographs"
+
+
+def _size(report, epsilon):
+    """How large the perturbation is, in words."""
+    unit = ""
+    if report.value_range is not None:
+        low, high = report.value_range
+        unit = f" of {high - low:g}"
+    if report.norm == "linf":
+        return f"that changes no value by more than {epsilon:.4g}{unit}"
+    return f"of {report.norm} norm at most {epsilon:,.4g}"
+
+
+def _row(text, rate, interval=None, kind="fooled"):
+    """A row with a bar; `kind` says in which colour."""
+    return {"name": text, "rate": rate, "interval": interval, "kind": kind}
+
+
+def _rates(report, name):
+    """Rows of the table of rates."""
+
+    rows = [
+        _row("The perturbation", report.fooling_rate, report.fooling_interval),
+        _row(
+            "Random noise of the same norm",
+            report.random_rate,
+            report.random_interval,
+            "noise",
+        ),
+        _row("Without clipping to the range", report.unclipped_rate),
+    ]
+    if report.rounded_rate is not None:
+        rounded = _row("Rounded to whole grey levels", report.rounded_rate)
+        rows.insert(2, rounded)
+    if report.target_rate is not None:
+        sent = f"Sent to {name(report.target)}"
+        random_rate = report.target_random_rate
+        rows = [
+            _row(sent, report.target_rate, report.target_interval),
+            _row(f"{sent}, by random noise", random_rate, kind="noise"),
+            *rows,
+        ]
+        rows[2]["name"] = "Any other label"
+    if report.error_rate is not None:
+        error_rate = report.clean_error_rate
+        rows += [
+            _row("Wrong by the given labels, clean", error_rate, kind="noise"),
+            _row("Wrong by the given labels, perturbed", report.error_rate),
+        ]
+    return rows
+
+
+def _facts(report, epsilon):
+    """Pairs of a term and a text: how it was measured."""
+    ball = f"{report.norm}, this perturbation has {report.epsilon:.4g}"
+    if epsilon is not None:
+        ball += f"; at most {epsilon:.4g} was allowed"
+    facts = [("Norm", ball)]
+    if report.value_range is None:
+        facts.append(("Range of values", "none: nothing was clipped"))
+    else:
+        low, high = report.value_range
+        facts.append(("Range of values", f"{low:g} to {high:g}, clipped"))
+    noise = "random signs" if report.norm == "linf" else "Gaussian noise"
+    return [
+        *facts,
+        ("Fooled", "the label differs from that of the clean image"),
+        ("Random noise", f"{noise}, of the perturbation's own norm"),
+        ("Intervals", "95%; crops of one photograph count as dependent"),
+    ]
+
+
+def _software():
+    versions = {
+        "keras_uap": __version__,
+        "Keras": keras.__version__,
+        "TensorFlow": tf.__version__,
+        "NumPy": np.__version__,
+        "Python": platform.python_version(),
+    }
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+# Pictures --------------------------------------------------------------------
+
+
+def _examples(report, name):
+    """What the slider shows, or None where the report kept no examples."""
+    examples = report.examples
+    if examples is None:
+        return None
+    rows, room = [], _MOST_PICTURES
+    for i, place in enumerate(examples.places):
+        pictures = _strengths(report, i)
+        room -= sum(map(len, pictures))
+        if rows and room < 0:
+            break
+        clean = examples.labels[i, 0]
+        rows.append(
+            {
+                "number": int(place) + 1,
+                "pictures": pictures,
+                "stops": [
+                    {
+                        "name": name(label),
+                        "confidence": float(sure),
+                        "fooled": bool(label != clean),
+                    }
+                    for label, sure in zip(
+                        examples.labels[i], examples.confidences[i]
+                    )
+                ],
+            }
+        )
+    shown = examples.labels[: len(rows)]
+    fooled = (shown != shown[:, :1]).sum(axis=0)
+    stops = [
+        {
+            "times": f"{strength:g}",
+            "norm": f"{strength * report.epsilon:.4g}",
+            "fooled": int(count),
+        }
+        for strength, count in zip(examples.strengths, fooled)
+    ]
+    return {
+        "rows": rows,
+        "stops": stops,
+        # The perturbation as it is.
+        "start": int(np.argmin(np.abs(examples.strengths - 1))),
+        "pictures": style.is_drawn(examples.perturbation),
+        "shape": " by ".join(map(str, examples.perturbation.shape)),
+        "coarse": _is_coarse(examples.perturbation),
+    }
+
+
+def _strengths(report, i):
+    """Pictures of one example at each strength, or an empty list."""
+    examples = report.examples
+    if not style.is_drawn(examples.perturbation):
+        return []
+    if style.is_signal(examples.perturbation):
+        return _signal_strengths(report, i)
+    low, high = report.value_range or (
+        float(examples.images.min()),
+        float(examples.images.max()),
+    )
+    return [
+        _picture(
+            (
+                apply_perturbation(
+                    examples.images[i],
+                    strength * examples.perturbation,
+                    report.value_range,
+                ).numpy()
+                - low
+            )
+            / ((high - low) or 1.0)
+        )
+        for strength in examples.strengths
+    ]
+
+
+def _signal_strengths(report, i):
+    """The same for a signal: lines, in front of the clean ones."""
+    examples = report.examples
+    images, v = examples.images, examples.strengths[-1] * examples.perturbation
+    lanes = style.lanes(images - np.abs(v), images + np.abs(v))
+    clean = images[i]
+    return [
+        _lines(
+            apply_perturbation(
+                clean, strength * examples.perturbation, report.value_range
+            ).numpy(),
+            lanes,
+            style.FOOLED if strength else style.CLEAN,
+            clean if strength else None,
+        )
+        for strength in examples.strengths
+    ]
+
+
+def _is_coarse(v):
+    """Whether the pixels of a picture are to be seen."""
+    return style.is_picture(v) and max(v.shape[:2]) <= _SMALL
+
+
+def _perturbation(report):
+    """The perturbation's picture and what it is like, or None."""
+    if report.examples is None:
+        return None
+    v = report.examples.perturbation
+    picture, scale = None, None
+    if style.is_picture(v):
+        picture = _picture(style.stretch(v), exact=True)
+        scale = "Stretched to the full range; grey is no change."
+    elif style.is_signal(v):
+        picture = _lines(v, style.lanes(v, -v), style.FOOLED, np.zeros_like(v))
+        scale = "Stretched to the full height; a line for each channel"
+        cut = v.shape[-1] > style.CHANNELS
+        scale += f", the first {style.CHANNELS}." if cut else "."
+    return {
+        "picture": picture,
+        "scale": scale,
+        "shape": " by ".join(map(str, v.shape)),
+        "largest": f"{np.abs(v).max():.4g}",
+        "coarse": _is_coarse(v),
+    }
+
+
+def _picture(values, exact=False):
+    """An image `(H, W, 1 or 3)` of values in 0 to 1 as an address."""
+    pixels = np.round(255 * np.clip(values, 0, 1)).astype("uint8")
+    image = Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0])
+    exact = exact or max(image.size) <= _SMALL
+    image.thumbnail((_LARGEST, _LARGEST))
+    file = io.BytesIO()
+    if exact:
+        image.save(file, "PNG", optimize=True)
+    else:
+        # All colours of all pixels: perturbations live in the fine detail.
+        image.save(file, "JPEG", quality=82, subsampling=0)
+    kind = "png" if exact else "jpeg"
+    text = base64.b64encode(file.getvalue()).decode()
+    return f"data:image/{kind};base64,{text}"
+
+
+def _lines(signal, lanes, color, behind=None):
+    """A signal `(T, C)` as an address: a picture with a line a channel."""
+    height = max(150, 40 * len(lanes.offsets))
+
+    def lines(values, color, width):
+        for c, offset in enumerate(lanes.offsets):
+            y = lanes.high - (_thinned(values[:, c]) + offset)
+            y *= height / (lanes.high - lanes.low)
+            x = np.linspace(0, 300, len(y))
+            points = " ".join(f"{a:.4g},{b:.4g}" for a, b in zip(x, y))
+            yield (
+                f'<polyline points="{points}" fill="none" stroke="{color}" '
+                f'stroke-width="{width}"/>'
+            )
+
+    drawn = [] if behind is None else [*lines(behind, style.BEHIND, 2.4)]
+    text = (
+        '<svg xmlns="http://www.w3.org/2000/svg" width="300" '
+        f'height="{height}" viewBox="0 0 300 {height}">'
+        f"{''.join(drawn)}{''.join(lines(signal, color, 1.2))}</svg>"
+    )
+    text = base64.b64encode(text.encode()).decode()
+    return f"data:image/svg+xml;base64,{text}"
+
+
+def _thinned(line, most=150):
+    """A long line as the least and the largest value of each piece."""
+    if len(line) <= 2 * most:
+        return line
+    pieces = np.array_split(line, most)
+    return np.ravel([(piece.min(), piece.max()) for piece in pieces])
+
+
+# Writing ---------------------------------------------------------------------
+
+
+def _write(path, page):
+    """Writes the page, whole or not at all."""
+    # Half of the time that this takes; whoever writes no page does not wait.
+    import jinja2
+    import markupsafe
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["whole"] = _whole
+    environment.filters["tenths"] = lambda rate: f"{rate:.1%}"
+    parts = {
+        name: (TEMPLATES / f"report.{name}").read_text(encoding="utf-8")
+        for name in ("css", "js")
+    }
+    text = environment.get_template("report.html.j2").render(
+        page,
+        **{name: markupsafe.Markup(part) for name, part in parts.items()},
+        **{f"{name}_hash": _hash(part) for name, part in parts.items()},
+    )
+    # Names of files may hold bytes that are no text.
+    with atomic_path(path) as unfinished:
+        unfinished.write_bytes(text.encode("utf-8", "backslashreplace"))
+
+
+def _whole(rate):
+    """A share in whole per cent; "99.8%" is not called all, 0.2% not none."""
+    text = f"{rate:.0%}"
+    return f"{rate:.1%}" if text in ("0%", "100%") and 0 < rate < 1 else text
+
+
+def _hash(text):
+    """What the page's policy calls a script or a style that it allows."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
