@@ -1,7 +1,7 @@
 """Intervals of photographs with unequal numbers of crops hold the truth."""
 
 import pytest
-from test_interval_coverage import LIKENESSES, SHARES, SIZES, coverage
+from evaluation.test_intervals import LIKENESSES, SHARES, SIZES, coverage
 
 
 @pytest.mark.parametrize("paired", [False, True])

@@ -11,7 +11,7 @@ import pytest
 
 import keras_uap
 
-DOCS = pathlib.Path(__file__).parents[1] / "docs"
+DOCS = pathlib.Path(__file__).parents[2] / "docs"
 sys.path.insert(0, str(DOCS))
 
 import reference  # noqa: E402

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from browser import WIDTHS
-from test_html_report import CARD, HOSTILE, report_of, signs
-from test_html_report import audit as audit
-from test_html_report import report as report
+from reporting.test_html import CARD, HOSTILE, report_of, signs
+from reporting.test_html import audit as audit
+from reporting.test_html import report as report
 
 pytestmark = pytest.mark.browser
 

@@ -21,7 +21,7 @@ from keras_uap.cli import demo
 from keras_uap.defenses import harden
 from keras_uap.evaluation import attack_suite
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 

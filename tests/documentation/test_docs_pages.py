@@ -8,7 +8,7 @@ import pathlib
 import pytest
 from browser import WIDTHS
 
-BUILT = pathlib.Path(__file__).parents[1] / "docs" / "_build" / "html"
+BUILT = pathlib.Path(__file__).parents[2] / "docs" / "_build" / "html"
 PAGES = [
     path
     for path in sorted(BUILT.rglob("*.html"))

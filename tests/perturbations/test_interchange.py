@@ -177,7 +177,7 @@ def test_what_is_no_file(tmp_path):
 
 
 # A file of format 1, with all that its card held then.
-FORMAT_1 = pathlib.Path(__file__).parent / "files" / "format_1.npz"
+FORMAT_1 = pathlib.Path(__file__).parents[1] / "files" / "format_1.npz"
 
 
 @pytest.mark.parametrize("first", [False, True])
