@@ -25,7 +25,7 @@ from keras_uap.perturbations.pixels import (
 )
 from keras_uap.utils.keras_compat import TrainerHooks
 from keras_uap.utils.saving import SavedDraws, WholeFiles, not_compiled
-from keras_uap.utils.validation import as_class, as_numbers
+from keras_uap.utils.validation import as_class, as_numbers, check_whole
 
 # The name of the mask of a model that does not know the size of its images
 # yet, among the model's saved variables.
@@ -55,6 +55,7 @@ class PerturbationModel(WholeFiles, SavedDraws, TrainerHooks, keras.Model):
         target,
         mask,
         from_logits,
+        seed=None,
         **kwargs,
     ):
         if keras.backend.backend() != "tensorflow":
@@ -82,7 +83,10 @@ class PerturbationModel(WholeFiles, SavedDraws, TrainerHooks, keras.Model):
         self._labeller_tried = False
         self.mask = None
         self._initial_mask = None if mask is None else as_mask(mask)
-        self.seed_generator = keras.random.SeedGenerator()
+        if seed is not None:
+            check_whole("seed", seed, 0)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
 
     @property
     def epsilon(self):
@@ -302,6 +306,7 @@ class PerturbationModel(WholeFiles, SavedDraws, TrainerHooks, keras.Model):
                 "mask_shape": None if mask is None else list(mask.shape),
                 "mask_bits": None if mask is None else _as_text(mask),
                 "from_logits": self.from_logits,
+                "seed": self.seed,
             }
         )
         return config

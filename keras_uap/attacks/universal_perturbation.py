@@ -72,6 +72,8 @@ class UniversalPerturbation(MeasuredPerturbation):
             classifier or in another size; also a `UniversalPerturbation`, or
             the path of an `.npz` or `.keras` file of one. `None` starts from
             zero.
+        seed: Integer of at least 0, the seed of all random draws: the order of
+            the images and a random start. `None` draws a seed.
         **kwargs: `name` and the like, as for any Keras model.
 
     Raises:
@@ -95,6 +97,7 @@ class UniversalPerturbation(MeasuredPerturbation):
         mask=None,
         from_logits=None,
         initial_perturbation=None,
+        seed=None,
         **kwargs,
     ):
         super().__init__(
@@ -105,6 +108,7 @@ class UniversalPerturbation(MeasuredPerturbation):
             target,
             mask,
             from_logits,
+            seed,
             **kwargs,
         )
         self.order = sources.Order()

@@ -110,3 +110,34 @@ def test_bad_perturbation(value, error, says, linear, make_uap):
     with pytest.raises(error, match=says):
         uap.perturbation = value
     np.testing.assert_array_equal(uap.perturbation, 0.0)
+
+
+# Seed -------------------------------------------------------------------------
+
+
+def test_a_seed_makes_fits_repeatable(linear, images, make_uap):
+    def fitted(seed):
+        uap = make_uap(linear(), seed=seed)
+        uap.compile("lion", "features")  # It starts at random.
+        uap.fit(images, batch_size=8, verbose=0)
+        return uap.perturbation
+
+    first = fitted(3)
+    keras.utils.set_random_seed(11)
+    np.testing.assert_array_equal(fitted(3), first)
+    assert not np.array_equal(fitted(4), first)
+
+
+def test_a_seed_is_kept_in_the_config(linear, make_uap):
+    config = make_uap(linear(), seed=3).get_config()
+    again = keras_uap.UniversalPerturbation.from_config(config)
+    assert again.seed == 3
+    np.testing.assert_array_equal(again.seed_generator.state, [3, 0])
+    del config["seed"]  # As in files that were saved before there was one.
+    assert keras_uap.UniversalPerturbation.from_config(config).seed is None
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, "0"])
+def test_bad_seed(seed, linear, make_uap):
+    with pytest.raises(ValueError, match="seed"):
+        make_uap(linear(), seed=seed)
