@@ -211,7 +211,7 @@ def label_dominance(
     )
     grey = mid_grey(v.shape, labelled.value_range)
     # On three images of grey: nothing, the perturbation, the noise.
-    alone = labelled.labeller.predict(
+    alone = labelled.adapter.predict(
         np.stack([grey] * 3),
         lambda x: apply_perturbation(
             x, np.stack([0 * v, v, noise]), labelled.value_range

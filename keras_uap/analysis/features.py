@@ -31,7 +31,7 @@ from scipy import stats
 
 from keras_uap import visualization
 from keras_uap.attacks.losses import Features
-from keras_uap.classifiers.adapter import Labeller
+from keras_uap.classifiers.adapter import as_adapter
 from keras_uap.classifiers.logits import compile_logits, predict_logits
 from keras_uap.data.pictures import as_pictures
 from keras_uap.evaluation.intervals import rate_interval
@@ -189,13 +189,13 @@ def feature_collapse(
             "images must be of at least three photographs, to compare pairs. "
             f"Received: {len(images)} images of {num_groups}."
         )
-    labeller = Labeller(
+    adapter = as_adapter(
         classifier,
         images.shape[1:],
         from_logits,
         images[:4].astype("float32"),
     )
-    function = labeller.features_function(layer)
+    function = adapter.features_function(layer)
     both = compile_logits(
         lambda x: tf.concat(function(x), axis=-1), images.shape[1:]
     )
@@ -210,8 +210,8 @@ def feature_collapse(
             batch_size,
             verbose,
         )
-        features.append(found[:, : -labeller.num_classes].astype("float64"))
-        labels.append(found[:, -labeller.num_classes :].argmax(-1))
+        features.append(found[:, : -adapter.num_classes].astype("float64"))
+        labels.append(found[:, -adapter.num_classes :].argmax(-1))
     units = [_unit(each) for each in features]
     fooled, moved = labels[1] != labels[0], labels[2] != labels[0]
     return FeatureCollapse(

@@ -24,7 +24,7 @@ import tensorflow as tf
 from keras_uap import visualization
 from keras_uap.attacks.deepfool import deepfool
 from keras_uap.attacks.losses import ClippedCrossentropy
-from keras_uap.classifiers.adapter import Labeller
+from keras_uap.classifiers.adapter import as_adapter
 from keras_uap.data.pictures import as_array, as_pictures
 from keras_uap.evaluation.intervals import difference_interval, rate_interval
 from keras_uap.evaluation.labelled_images import LabelledImages
@@ -452,10 +452,10 @@ def subspace_perturbation(
             f"images of shape {images.shape}. Expected: (n, "
             f"{', '.join(map(str, spectrum.directions.shape[1:]))})."
         )
-    labeller = Labeller(
+    adapter = as_adapter(
         classifier, shape, from_logits, images[:4].astype("float32")
     )
-    clean = labeller.labels(images)
+    clean = adapter.labels(images)
     loss = ClippedCrossentropy()
 
     @tf.function(
@@ -469,7 +469,7 @@ def subspace_perturbation(
     def pixel_gradient(batch, labels, v):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(v)
-            scores = labeller.logits(clip_to_range(batch + v, value_range))
+            scores = adapter.logits(clip_to_range(batch + v, value_range))
             value = tf.reduce_mean(loss.call(labels, scores))
         return tape.gradient(value, v)
 

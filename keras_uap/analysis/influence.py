@@ -285,7 +285,7 @@ def _logits(labelled, images, perturbations, value_range):
     for start in range(0, len(images), size):
         v = perturbations[start : start + size]
         parts.append(
-            labelled.labeller.predict(
+            labelled.adapter.predict(
                 images[start : start + size],
                 lambda x, v=v: apply_perturbation(x, v, value_range),
                 size,

@@ -241,7 +241,7 @@ def _labels_of_changed(labelled, added, change):
         images = apply_perturbation(images, added, labelled.value_range)
         return tf.convert_to_tensor(change(images.numpy()), "float32")
 
-    return labelled.labeller.labels(
+    return labelled.adapter.labels(
         labelled.images, transform, labelled.batch_size
     )
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_uap.classifiers.adapter import Labeller
+from keras_uap.classifiers.adapter import ClassifierAdapter
 from keras_uap.data.pictures import as_array
 from keras_uap.perturbations.lp_ball import lp_norm
 from keras_uap.perturbations.pixels import same_shape
@@ -227,14 +227,14 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
         if images is not None:
             self._images = as_array(images, most=min(num_images, 8))
             self._images = self._images.astype("float32")
-        self._writer = self._labeller = self._holder = None
+        self._writer = self._adapter = self._holder = None
 
     def on_train_begin(self, logs=None):
         self._holder = self._find_holder()
         self._writer = tf.summary.create_file_writer(
             os.path.join(self.log_dir, "perturbation")
         )
-        self._labeller = self._written = None
+        self._adapter = self._written = None
         self._next = 0
 
     def on_epoch_end(self, epoch, logs=None):
@@ -250,7 +250,7 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
             self._write(self._next)
         self._writer.close()
         # They hold the model, and functions that were traced of it.
-        self._writer = self._labeller = self._holder = None
+        self._writer = self._adapter = self._holder = None
 
     def _find_holder(self):
         """What has the perturbation: the model or a layer in it."""
@@ -295,14 +295,14 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
         from keras_uap.visualization.perturbation import draw_perturbation
 
         same_shape(self._images.shape, v.shape)
-        if self._labeller is None:
+        if self._adapter is None:
             # The model sees them as they are: at inference the layer in it
             # is the identity. Traced once, it follows the weights.
-            self._labeller = getattr(
-                self._holder, "labeller", None
-            ) or Labeller(self.model, v.shape, images=self._images)
+            self._adapter = getattr(
+                self._holder, "adapter", None
+            ) or ClassifierAdapter(self.model, v.shape, images=self._images)
         figure = draw_perturbation(
-            self._labeller,
+            self._adapter,
             v,
             self._images,
             self._holder.value_range,

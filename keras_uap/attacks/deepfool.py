@@ -34,7 +34,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_uap.attacks.losses import class_masses, dominant_goals
-from keras_uap.classifiers.adapter import Labeller
+from keras_uap.classifiers.adapter import as_adapter
 from keras_uap.data.pictures import as_array
 from keras_uap.utils.formatting import one_line
 from keras_uap.utils.keras_compat import all_layers
@@ -124,13 +124,13 @@ def deepfool(
     check_whole("max_steps", max_steps, 1)
     check_whole("batch_size", batch_size, 1)
     images = as_array(images)
-    labeller = Labeller(
+    adapter = as_adapter(
         classifier,
         images.shape[1:],
         from_logits,
         images[:4].astype("float32"),
     )
-    run = _traced(classifier, from_logits, rule, labeller.logits, images.shape)
+    run = _traced(classifier, from_logits, rule, adapter.logits, images.shape)
     progress = progress_bar(len(images), verbose)
     results = []
     for start in range(0, len(images), batch_size):

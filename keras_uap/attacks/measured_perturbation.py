@@ -105,12 +105,12 @@ class MeasuredPerturbation(PerturbationModel):
         """What the classifier makes of clean images, `Clean`: one forward."""
         if not with_features:
             return sources.Clean(self._predicted(images))
-        look = self.labeller.features_function(layer)
+        look = self.adapter.features_function(layer)
         features, logits = look(images)
         return sources.Clean(tf.argmax(logits, axis=-1), features)
 
     def _predicted(self, images):
-        return tf.argmax(self.labeller.logits(images), axis=-1)
+        return tf.argmax(self.adapter.logits(images), axis=-1)
 
     def _measure(self, clean, predicted, labels):
         """Updates the metrics that evaluation and training share."""
@@ -268,5 +268,5 @@ class MeasuredPerturbation(PerturbationModel):
         """Builds for the images of a source, and looks at their range."""
         images = source.first
         self._build_for(images.shape[1:], images[:4].astype("float32"))
-        self.check_labeller(images[:4].astype("float32"))
+        self.check_adapter(images[:4].astype("float32"))
         warn_of_other_range(images, self.value_range, source.name, 4)

@@ -11,7 +11,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_uap.classifiers.adapter import Labeller, stated_shape
+from keras_uap.classifiers.adapter import (
+    ClassifierAdapter,
+    as_adapter,
+    stated_shape,
+)
 from keras_uap.classifiers.logits import UndecidedError
 from keras_uap.perturbations.lp_ball import LpBall, MaskedBall
 from keras_uap.perturbations.pixels import (
@@ -42,8 +46,8 @@ class PerturbationModel(WholeFiles, SavedDraws, TrainerHooks, keras.Model):
         best_v, best_rate: Weights, the best perturbation of a fit and its
             rate on held-out images; -1 before there is one.
         ball: `LpBall` that holds `v`, with the mask in it.
-        labeller: `Labeller` of the classifier, or `None` before the first
-            images that an opaque classifier gets.
+        adapter: `ClassifierAdapter` of the classifier, or `None` before the
+            first images that an opaque classifier gets.
     """
 
     def __init__(
@@ -64,6 +68,9 @@ class PerturbationModel(WholeFiles, SavedDraws, TrainerHooks, keras.Model):
                 f"KERAS_BACKEND={keras.backend.backend()!r}. Set "
                 "KERAS_BACKEND=tensorflow before importing keras."
             )
+        adapter = None
+        if isinstance(classifier, ClassifierAdapter):
+            adapter, classifier = classifier, classifier.classifier
         if not isinstance(classifier, keras.Layer):
             raise TypeError(
                 "classifier must be a Keras model that maps images to class "
@@ -79,8 +86,9 @@ class PerturbationModel(WholeFiles, SavedDraws, TrainerHooks, keras.Model):
         self.value_range = as_value_range(value_range)
         self.target = None if target is None else as_class("target", target)
         self.from_logits = from_logits
-        self.labeller = None
-        self._labeller_tried = False
+        self.adapter = None
+        self._given_adapter = adapter
+        self._adapter_tried = False
         self.mask = None
         self._initial_mask = None if mask is None else as_mask(mask)
         if seed is not None:
@@ -106,6 +114,8 @@ class PerturbationModel(WholeFiles, SavedDraws, TrainerHooks, keras.Model):
     def build_if_stated(self):
         """Builds where the classifier says what images it takes."""
         shape = stated_shape(self.classifier)
+        if self._given_adapter is not None:
+            shape = self._given_adapter.image_shape
         if shape is not None:
             self._build_for(shape)
 
@@ -126,36 +136,41 @@ class PerturbationModel(WholeFiles, SavedDraws, TrainerHooks, keras.Model):
             self._add_weights(image_shape)
             self.built = True
             self.on_build()
-        if self.labeller is None:
+        if self.adapter is None:
             try:
-                labeller = Labeller(
-                    self.classifier, image_shape, self.from_logits, images
+                adapter = as_adapter(
+                    self._given_adapter or self.classifier,
+                    image_shape,
+                    self.from_logits,
+                    images,
                 )
             except UndecidedError:
                 # An opaque classifier is tried on the first images it gets.
                 return
-            classes = labeller.num_classes
+            classes = adapter.num_classes
             if self.target is not None and self.target >= classes:
                 raise ValueError(
                     "target is out of range. Received: target="
                     f"{self.target}. Expected: 0 to {classes - 1}, as the "
                     f"classifier has {classes} classes."
                 )
-            self.labeller = labeller
-            self._labeller_tried = images is not None
+            self.adapter = adapter
+            # Who makes an adapter tries it on images.
+            given = adapter is self._given_adapter
+            self._adapter_tried = given or images is not None
 
-    def check_labeller(self, images):
+    def check_adapter(self, images):
         """Looks once whether the rebuilt head gives the classifier's labels.
 
         Args:
             images: Array of a few images, the first that are seen.
         """
-        if not self._labeller_tried and not self.labeller.agrees(images):
+        if not self._adapter_tried and not self.adapter.agrees(images):
             # Given images, it finds another way to the logits.
-            self.labeller = Labeller(
+            self.adapter = ClassifierAdapter(
                 self.classifier, self.v.shape, self.from_logits, images
             )
-        self._labeller_tried = True
+        self._adapter_tried = True
 
     def _add_weights(self, shape):
         mask = self._initial_mask

@@ -349,7 +349,7 @@ class UniversalPerturbation(MeasuredPerturbation):
             batches=steps and steps * epochs,
         )
         validation_data = held_out and held_out.batches(
-            validation_batch_size or 32, self.labeller, verbose=verbose
+            validation_batch_size or 32, self.adapter, verbose=verbose
         )
         # Where there are others, rates are measured on those.
         self._fit_source = train if held_out is None else None
@@ -365,7 +365,7 @@ class UniversalPerturbation(MeasuredPerturbation):
             return super().fit(
                 train.batches(
                     batch_size,
-                    self.labeller,
+                    self.adapter,
                     self.order if shuffle else None,
                     verbose,
                     self._update.needs_features,

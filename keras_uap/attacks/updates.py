@@ -118,7 +118,7 @@ class Update:
 
         Args:
             model: `UniversalPerturbation`, with `v`, `ball`, `value_range`,
-                `target` and `labeller`.
+                `target` and `adapter`.
             images: Float32 tensor `(n, H, W, C)`, clean.
             clean: `batches.Clean`: their clean predictions as `labels`, an
                 integer tensor `(n,)`, and `features` if it needs them.
@@ -298,16 +298,16 @@ class GradientUpdate(Update):
         if not isinstance(loss, losses.BatchLoss):
 
             def see(perturbed, goal):
-                scores = model.labeller.logits(perturbed)
+                scores = model.adapter.logits(perturbed)
                 return scores, loss.call(goal, scores)
 
             return see
         if self.needs_features:
-            look = model.labeller.features_function(self.layer)
+            look = model.adapter.features_function(self.layer)
         else:
 
             def look(perturbed):
-                return None, model.labeller.logits(perturbed)
+                return None, model.adapter.logits(perturbed)
 
         def see_batch(perturbed, goal):
             features, scores = look(perturbed)
@@ -350,7 +350,7 @@ class _DeepFoolUpdate(Update):
     def _minimal_perturbations(self, model, images, v, clean):
         perturbed = apply_perturbation(images, v, model.value_range)
         return self._rule.minimal_perturbations(
-            model.labeller.logits,
+            model.adapter.logits,
             perturbed,
             clean,
             functools.partial(_over_devices, model),

@@ -1,8 +1,8 @@
-"""Images in, logits and labels out.
+"""A classifier under attack: images in, logits, labels and features out.
 
-`Labeller` is a classifier as the package uses it: traced once, run batch by
-batch over arrays. `LabelledImages` are images whose clean labels are known, so
-that a perturbation can be measured on them.
+An adapter is made once and handed down. It checks the classifier, finds its
+logits, and traces each function once for all batch sizes. Wherever the package
+takes a classifier, it takes an adapter in its place.
 """
 
 import tensorflow as tf
@@ -16,8 +16,32 @@ from keras_uap.classifiers.logits import (
 )
 
 
-class Labeller:
-    """Logits and labels from a classifier.
+def as_adapter(classifier, image_shape, from_logits=None, images=None):
+    """Returns the adapter of a classifier, or the adapter that is given.
+
+    Args:
+        classifier: Keras model that maps images to class scores, or a
+            `ClassifierAdapter`, which is returned as it is.
+        image_shape: Tuple `(H, W, C)`.
+        from_logits: Boolean or `None`, as for `ClassifierAdapter`.
+        images: As for `ClassifierAdapter`.
+
+    Raises:
+        TypeError, ValueError: as `ClassifierAdapter`, or if an adapter is for
+            images of another shape.
+    """
+    if not isinstance(classifier, ClassifierAdapter):
+        return ClassifierAdapter(classifier, image_shape, from_logits, images)
+    if classifier.image_shape != tuple(image_shape):
+        raise ValueError(
+            f"The classifier was adapted to images {classifier.image_shape}. "
+            f"Received: images of shape {tuple(image_shape)}."
+        )
+    return classifier
+
+
+class ClassifierAdapter:
+    """Logits, labels and features of a classifier, each traced once.
 
     Args:
         classifier: Keras model that maps images to class scores.
@@ -26,23 +50,30 @@ class Labeller:
             finds out.
         images: Array of a few images, to try an opaque classifier on.
 
+    Attributes:
+        classifier: The Keras model.
+        image_shape: Tuple `(H, W, C)`.
+        logits: Function from a tensor of images to logits, to be
+            differentiated or compiled.
+
     Raises:
         TypeError, ValueError: as `logits_function`.
     """
 
     def __init__(self, classifier, image_shape, from_logits=None, images=None):
-        self._classifier = classifier
+        self.classifier = classifier
+        self.image_shape = tuple(image_shape)
+        self.logits = logits_function(classifier, from_logits, images)
+        # Traced once, for all batch sizes.
+        self.compiled_logits = compile_logits(self.logits, image_shape)
         self._features_functions = {}
         self._compiled_features = {}
-        self._image_shape = image_shape
-        # From a tensor of images to logits, to be differentiated or compiled.
-        self.logits = logits_function(classifier, from_logits, images)
-        self._compiled = compile_logits(self.logits, image_shape)
 
     @property
     def num_classes(self):
-        """Of how many classes there are scores. The first time, it traces."""
-        return self._compiled.get_concrete_function().outputs[0].shape[-1]
+        """The number of classes. The first time, it traces."""
+        traced = self.compiled_logits.get_concrete_function()
+        return traced.outputs[0].shape[-1]
 
     def agrees(self, images):
         """Whether the labels are those of the classifier.
@@ -53,42 +84,42 @@ class Labeller:
         if not getattr(self.logits, "is_rebuilt", False):
             return True  # They are its own scores.
         images = tf.cast(images, "float32")
-        return same_labels(self._compiled, self._classifier, images)
+        return same_labels(self.compiled_logits, self.classifier, images)
 
     def features_function(self, layer=None):
         """From a tensor of images to features and logits."""
         if layer not in self._features_functions:
             self._features_functions[layer] = features_function(
-                self._classifier,
+                self.classifier,
                 layer,
                 getattr(self.logits, "of_scores", None),
             )
         return self._features_functions[layer]
 
-    def num_features(self, layer=None):
-        """How many features an image has; `None` if that is not known."""
-        traced = self._features(layer).get_concrete_function()
-        return traced.outputs[0].shape[-1]
-
-    def _features(self, layer):
+    def compiled_features(self, layer=None):
         """`features_function`, compiled; traced once, as the logits are."""
         if layer not in self._compiled_features:
             self._compiled_features[layer] = compile_logits(
-                self.features_function(layer), self._image_shape
+                self.features_function(layer), self.image_shape
             )
         return self._compiled_features[layer]
+
+    def num_features(self, layer=None):
+        """How many features an image has; `None` if that is not known."""
+        traced = self.compiled_features(layer).get_concrete_function()
+        return traced.outputs[0].shape[-1]
 
     def labels_and_features(self, images, layer=None, batch_size=32, verbose=0):
         """Integer labels `(n,)` and features `(n, d)` of an array."""
         features, logits = predict_logits(
-            self._features(layer), images, None, batch_size, verbose
+            self.compiled_features(layer), images, None, batch_size, verbose
         )
         return logits.argmax(axis=-1), features
 
     def predict(self, images, transform=None, batch_size=32, verbose=0):
         """Logits `(n, num_classes)` of an array; see `predict_logits`."""
         return predict_logits(
-            self._compiled, images, transform, batch_size, verbose
+            self.compiled_logits, images, transform, batch_size, verbose
         )
 
     def labels(self, images, *args, **kwargs):

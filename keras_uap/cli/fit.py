@@ -87,7 +87,7 @@ def classify(uap, *images):
     progress = console.Progress("pictures classified", count)
     for source in arrays:
         uap.build_for_source(source)
-        source.batches(1, uap.labeller, verbose=progress)
+        source.batches(1, uap.adapter, verbose=progress)
 
 
 class Lines(keras.callbacks.Callback):

@@ -152,7 +152,7 @@ class ArraySource:
     def batches(
         self,
         size,
-        labeller=None,
+        adapter=None,
         order=None,
         verbose=0,
         with_features=False,
@@ -162,8 +162,8 @@ class ArraySource:
 
         Args:
             size: Integer, the images in a batch.
-            labeller: `Labeller`, to put clean predictions beside the images;
-                they are computed once. `None` leaves them out.
+            adapter: `ClassifierAdapter`, to put clean predictions beside the
+                images; they are computed once. `None` leaves them out.
             order: `Order` of the images. `None` takes them as they come.
             verbose: `"auto"`, 0, 1 or 2, whether to show progress.
             with_features: Boolean, whether to put the features of the clean
@@ -171,8 +171,8 @@ class ArraySource:
             layer: String, the layer that gives them, or `None`.
         """
         parts = self.images
-        if labeller is not None:
-            self._look(labeller, with_features, layer, verbose)
+        if adapter is not None:
+            self._look(adapter, with_features, layer, verbose)
             parts = {_IMAGES: self.images, _CLEAN: self._clean}
             if with_features and self._features is not None:
                 parts[_FEATURES] = self._features
@@ -180,16 +180,16 @@ class ArraySource:
             parts = (parts, self.labels)
         return _gathered(parts, len(self.images), size, order)
 
-    def _look(self, labeller, with_features, layer, verbose):
+    def _look(self, adapter, with_features, layer, verbose):
         """Finds what is not known yet, in one forward of each image."""
         if with_features and self._features is None:
-            count = labeller.num_features(layer)
+            count = adapter.num_features(layer)
             if count and 4 * count * len(self.images) <= _MOST_FEATURES:
-                self._clean, self._features = labeller.labels_and_features(
+                self._clean, self._features = adapter.labels_and_features(
                     self.images, layer, verbose=verbose
                 )
         if self._clean is None:
-            self._clean = labeller.labels(self.images, verbose=verbose)
+            self._clean = adapter.labels(self.images, verbose=verbose)
 
 
 class DataSource:

@@ -40,7 +40,7 @@ def take_examples(labelled, perturbation):
     places = _from_all_over(len(labelled.images), labelled.groups)
     images = labelled.images[places]
     logits = [
-        labelled.labeller.predict(
+        labelled.adapter.predict(
             images,
             lambda x, v=strength * perturbation: apply_perturbation(
                 x, v, labelled.value_range

@@ -1,6 +1,6 @@
 """Images whose clean labels are known, so that perturbations are measured."""
 
-from keras_uap.classifiers.adapter import Labeller
+from keras_uap.classifiers.adapter import as_adapter
 from keras_uap.evaluation.intervals import rate_interval
 from keras_uap.perturbations.interchange import read_perturbation
 from keras_uap.perturbations.pixels import (
@@ -45,7 +45,7 @@ class LabelledImages:
         self.groups = as_groups(groups, self.images)
         self.value_range = as_value_range(value_range)
         self.batch_size = batch_size
-        self.labeller = Labeller(
+        self.adapter = as_adapter(
             classifier,
             self.images.shape[1:],
             from_logits,
@@ -64,7 +64,7 @@ class LabelledImages:
         )
 
     def _predict(self, transform, verbose):
-        return self.labeller.predict(
+        return self.adapter.predict(
             self.images, transform, self.batch_size, verbose
         )
 

@@ -442,7 +442,7 @@ def _as_labels(labels, images):
 
 def _fooling_rate(labelled, transform, verbose):
     """The fooling rate of what `transform` makes of a batch of images."""
-    labels = labelled.labeller.labels(
+    labels = labelled.adapter.labels(
         labelled.images, transform, labelled.batch_size, verbose
     )
     return float(np.mean(labels != labelled.clean))

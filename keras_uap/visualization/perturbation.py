@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_uap.classifiers.adapter import Labeller
+from keras_uap.classifiers.adapter import as_adapter
 from keras_uap.data.pictures import as_array
 from keras_uap.perturbations.interchange import read_perturbation
 from keras_uap.perturbations.pixels import (
@@ -55,17 +55,17 @@ def plot_perturbation(
     same_shape(images.shape[1:], v.shape)
     value_range = as_value_range(value_range)
     images = images.astype("float32")
-    labeller = Labeller(classifier, v.shape, from_logits, images[:4])
+    adapter = as_adapter(classifier, v.shape, from_logits, images[:4])
     return draw_perturbation(
-        labeller, v, images, value_range, class_names, title
+        adapter, v, images, value_range, class_names, title
     )
 
 
-def draw_perturbation(labeller, v, images, value_range, class_names, title):
-    """Draws what `plot_perturbation` does, with a `Labeller` that is there."""
+def draw_perturbation(adapter, v, images, value_range, class_names, title):
+    """Draws what `plot_perturbation` does, with an adapter that is there."""
     perturbed = apply_perturbation(images, v, value_range).numpy()
-    clean_names, clean_labels = _describe(labeller, images, class_names)
-    names, labels = _describe(labeller, perturbed, class_names)
+    clean_names, clean_labels = _describe(adapter, images, class_names)
+    names, labels = _describe(adapter, perturbed, class_names)
 
     count = len(images)
     # Lines need room beside them for the places of their channels.
@@ -136,9 +136,9 @@ def _show_functions(images, perturbed, value_range):
     )
 
 
-def _describe(labeller, images, class_names):
+def _describe(adapter, images, class_names):
     """Returns `name, confidence` texts and labels."""
-    probabilities = np.asarray(tf.nn.softmax(labeller.predict(images)))
+    probabilities = np.asarray(tf.nn.softmax(adapter.predict(images)))
     labels = probabilities.argmax(axis=-1)
     texts = [
         f"{style.short_name(label, class_names, 26)}\n{confidence:.0%} sure"

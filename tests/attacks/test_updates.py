@@ -26,7 +26,7 @@ class Halfway(updates.Update):
         self.seen.update_state(tf.size(clean.labels))
         goal = tf.reduce_mean(images, axis=0) - 0.5
         model.v.assign(model.ball.project(0.5 * (model.v + goal)))
-        scores = model.labeller.logits(model.perturbed(images))
+        scores = model.adapter.logits(model.perturbed(images))
         predicted = tf.argmax(scores, axis=-1)
         return updates.Step(predicted, tf.size(predicted))
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_uap
-from keras_uap.classifiers.adapter import Labeller
+from keras_uap.classifiers.adapter import ClassifierAdapter
 from keras_uap.classifiers.logits import compile_logits, predict_logits
 
 layers = keras.layers
@@ -461,11 +461,11 @@ def test_features_of_a_classifier_without_a_dense_layer(tail, images):
         ]
     )
     from_logits = len(tail) == 1
-    labeller = Labeller(model, (8, 8, 3), from_logits, images)
-    features, logits = labeller.features_function("hidden")(images)
-    np.testing.assert_array_equal(logits, labeller.logits(images))
+    adapter = ClassifierAdapter(model, (8, 8, 3), from_logits, images)
+    features, logits = adapter.features_function("hidden")(images)
+    np.testing.assert_array_equal(logits, adapter.logits(images))
     np.testing.assert_array_equal(
         features, np.reshape(model.layers[0](images), (len(images), -1))
     )
     with pytest.raises(ValueError, match="Name the layer"):
-        labeller.features_function()
+        adapter.features_function()

@@ -408,7 +408,7 @@ def test_a_head_that_is_another_is_found_on_the_first_images():
     for use in ("fit", "evaluate"):
         uap = _uap(c)
         getattr(uap, use)(x, verbose=0)
-        labels = uap.labeller.labels(x)
+        labels = uap.adapter.labels(x)
         np.testing.assert_array_equal(labels, c.predict(x, verbose=0).argmax(1))
 
 
