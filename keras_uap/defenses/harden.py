@@ -378,39 +378,26 @@ def _sum(arrays):
 
 
 class _Progress(keras.callbacks.Callback):
-    """Says about every ten seconds how far the training is, what is left."""
+    """Prints about every ten seconds how far the training is."""
 
     def __init__(self, say, steps):
         super().__init__()
         self._say = say
         self._steps = steps
-        self._told = time.time()
-        self._epoch_told = 0.0
-        self._first = None
+        self._progress = progress.Progress("batches", steps, say)
+        self._last_epoch = 0.0
 
     def on_train_batch_end(self, batch, logs=None):
-        # Of the optimizer, who knows of those before it was resumed.
+        # The optimizer also counts the batches before a resumed training.
         done = int(self.model.optimizer.iterations)
-        now = time.time()
-        if self._first is None:
-            # It traced and compiled, and says nothing of the others.
-            self._first = now, done
-        elif now - self._told > progress.SECONDS:
-            begun, before = self._first
-            each = (now - begun) / (done - before)
-            left = progress.in_words(each * (self._steps - done))
-            self._say(
-                f"    batch {done:,} of {self._steps:,}; {left} left",
-                flush=True,
-            )
-            self._told = now
+        self._progress.update(done, f"batch {done:,} of {self._steps:,}")
 
     def on_epoch_end(self, epoch, logs=None):
-        # Of few pictures there are hundreds of epochs, a second each.
-        now, epochs = time.time(), self.params["epochs"]
-        if now - self._epoch_told < progress.SECONDS and epoch + 1 < epochs:
+        # With few images there are hundreds of epochs of a second each.
+        now, epochs = time.monotonic(), self.params["epochs"]
+        if now - self._last_epoch < progress.SECONDS and epoch + 1 < epochs:
             return
-        self._epoch_told = now
+        self._last_epoch = now
         self._say(
             f"  epoch {epoch + 1} of {epochs}: loss "
             f"{logs['loss']:.3f}, {logs['clean_agreement']:.1%} as before, "

@@ -291,7 +291,7 @@ class _Spending(keras.callbacks.Callback):
     def __init__(self, most, say):
         super().__init__()
         self._most = most
-        self._lines = progress.Lines(say, "model passes", most)
+        self._lines = progress.Progress("model passes", most, say)
         self._largest = 0
         self.passes = self.failures = self.images = 0
 

@@ -56,7 +56,7 @@ from keras_uap.evaluation.report import TOO_FEW, fooling_report
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.perturbations.pixels import as_value_range, warn_of_other_range
 from keras_uap.utils.formatting import percent
-from keras_uap.utils.progress import Lines, in_words, silent
+from keras_uap.utils.progress import Progress, in_words, silent
 from keras_uap.utils.saving import random_state_kept
 from keras_uap.utils.validation import as_groups, check_whole
 
@@ -323,7 +323,7 @@ class _Judge:
         self.name = classifier.name
         self._classifier = classifier
         self._from_logits = from_logits
-        self._lines = Lines(say, "pictures classified, to measure")
+        self._lines = Progress("images classified", write=say)
         images, groups = pictures.images, pictures.groups
         fit, select, held_out = parts
         self.images_to_fit = images[fit]
