@@ -30,6 +30,7 @@ started from the perturbation of before nor are that one or one without data.
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import pickle
@@ -73,14 +74,14 @@ CHANGES = {
     "its labels instead of soft answers": {},
 }
 COLUMNS = {
-    "kept": ("after", "agreement"),
+    "kept": ("agreement",),
     "fooled": ("after", "fooling_rate"),
-    "robust agreement": ("after", "robust_agreement"),
-    "random signs": ("after", "random_noise_rate"),
-    "anew": ("after", "fresh_rate"),
-    "most work": ("after", "longer_rate"),
-    "transferred": ("after", "transferred_rate"),
-    "data-free": ("after", "data_free_rate"),
+    "robust agreement": ("robust_agreement",),
+    "random signs": ("after", "random_rate"),
+    "anew": ("fresh_rate",),
+    "most work": ("longer_rate",),
+    "transferred": ("transferred_rate",),
+    "data-free": ("data_free_rate",),
     "fooled before": ("before", "fooling_rate"),
 }
 
@@ -370,8 +371,11 @@ def with_interval(rate, bounds):
 
 
 def row(name, values):
-    cells = [f"{values[part][key]:.1%}" for part, key in COLUMNS.values()]
-    runs = values["after"]["audit"]["runs"]
+    rates = (
+        functools.reduce(dict.get, keys, values) for keys in COLUMNS.values()
+    )
+    cells = [f"{rate:.1%}" for rate in rates]
+    runs = values["after"]["runs"]
     cells.append(f"{max(run['fooling_rate'] for run in runs):.1%}")
     minutes = values["training_seconds"] / 60
     return f"| {' | '.join([name, *cells, f'{minutes:.0f}'])} |"

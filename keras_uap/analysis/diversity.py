@@ -18,8 +18,9 @@ from keras_uap.analysis.fitting import check_alike, default_fit
 from keras_uap.data.pictures import as_array
 from keras_uap.evaluation.labelled_images import LabelledImages
 from keras_uap.perturbations.interchange import read_perturbation
-from keras_uap.reporting.result import PICTURES, Result, progress_bar
+from keras_uap.reporting.result import PICTURES, Result
 from keras_uap.utils.formatting import percent
+from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import check_whole
 
 

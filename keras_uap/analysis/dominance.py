@@ -40,13 +40,9 @@ from keras_uap.perturbations.pixels import (
     mid_grey,
     same_shape,
 )
-from keras_uap.reporting.result import (
-    PICTURES,
-    Result,
-    progress_bar,
-    random_noise,
-)
+from keras_uap.reporting.result import PICTURES, Result, random_noise
 from keras_uap.utils.formatting import interval, percent
+from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import check_flag, check_whole
 from keras_uap.visualization.style import class_name, sample
 

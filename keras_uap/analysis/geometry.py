@@ -30,8 +30,9 @@ from keras_uap.evaluation.intervals import difference_interval, rate_interval
 from keras_uap.evaluation.labelled_images import LabelledImages
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.perturbations.pixels import as_value_range, clip_to_range
-from keras_uap.reporting.result import PICTURES, Result, progress_bar
+from keras_uap.reporting.result import PICTURES, Result
 from keras_uap.utils.formatting import interval, percent
+from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import as_images, as_wholes, check_whole
 from keras_uap.visualization.style import sample
 

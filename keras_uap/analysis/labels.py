@@ -21,8 +21,9 @@ from keras_uap.data.pictures import as_array, as_pictures
 from keras_uap.evaluation.intervals import interval_of_some
 from keras_uap.evaluation.labelled_images import LabelledImages
 from keras_uap.perturbations.lp_ball import LpBall
-from keras_uap.reporting.result import PICTURES, Result, progress_bar
+from keras_uap.reporting.result import PICTURES, Result
 from keras_uap.utils.formatting import interval, percent
+from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import as_wholes, check_number, check_whole
 from keras_uap.visualization.style import class_name, sample
 
@@ -263,18 +264,6 @@ class TargetRates(Result):
         )
         header = ("target", "sent there", "of", "95 % interval", "fooled")
         return title, header, rows
-
-    def table(self, class_names=None):
-        """The rates as a text of at most 80 columns.
-
-        Args:
-            class_names: List of strings, one for each class.
-        """
-        _, header, rows = self.rows(class_names)
-        return "\n".join(
-            f"{name[:25]:<26}{sent:>11}{of:>7}{interval:>19}{fooled:>9}"
-            for name, sent, of, interval, fooled in (header, *rows)
-        )
 
     def plot(self, class_names=None):
         """Draws the rates as bars; returns the matplotlib figure.

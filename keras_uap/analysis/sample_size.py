@@ -27,8 +27,9 @@ from keras_uap.data.pictures import as_array, as_pictures
 from keras_uap.evaluation.intervals import rate_interval
 from keras_uap.evaluation.labelled_images import LabelledImages
 from keras_uap.perturbations.lp_ball import LpBall, as_norm
-from keras_uap.reporting.result import Result, progress_bar
+from keras_uap.reporting.result import Result
 from keras_uap.utils.formatting import interval, percent
+from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import as_sizes, as_wholes, check_whole
 from keras_uap.visualization.style import sample
 

@@ -46,8 +46,9 @@ from keras_uap.perturbations.pixels import (
     same_shape,
 )
 from keras_uap.perturbations.resizing import resize_images
-from keras_uap.reporting.result import Result, progress_bar, random_noise
+from keras_uap.reporting.result import Result, random_noise
 from keras_uap.utils.formatting import interval, percent
+from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import check_number, check_whole
 from keras_uap.visualization.style import sample
 

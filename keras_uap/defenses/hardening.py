@@ -1,51 +1,51 @@
-"""What `keras_uap.harden` found: its numbers, and the words for them."""
+"""The result of `keras_uap.harden`: its numbers, table, plot and page."""
 
 import dataclasses
-import textwrap
 
 from keras_uap import visualization
 from keras_uap.evaluation.audit_result import Audit
 from keras_uap.reporting import html
 from keras_uap.reporting.result import Result
-from keras_uap.utils.formatting import percent
+from keras_uap.utils.formatting import interval, percent
+from keras_uap.visualization.style import sample
 
-# By so much may a perturbation that needs no gradients of the hardened
-# classifier beat those that use them.
+# Margin by which a perturbation that needs no gradients of the hardened
+# classifier must win before masked gradients are reported.
 _MARGIN = 0.03
-# From this share of answers on clean pictures lost, it is said.
+# Warn when at least this share of the clean predictions changed.
 _LOST = 0.1
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Hardening(Result):
-    """What `keras_uap.harden` did, and what it was worth.
+    """The result of `keras_uap.harden`.
 
-    All rates are of the held-out pictures.
+    All rates are of the held-out images.
 
     Attributes:
-        before, after: `Audit`s of the classifier and of the hardened one.
-        gain_interval: 95 % interval of how much less often the strongest attack
-            fools than before, picture by picture. It is narrower than those of
-            the two rates, which are of the same pictures.
-        agreement, agreement_interval: Share of clean pictures that get the
-            label of before, and its 95 % interval.
+        before, after: `Audit`s of the original classifier and of the hardened
+            one.
+        gain_interval: 95% interval of how much less often the strongest attack
+            fools after hardening, paired by image. It is narrower than those
+            of the two rates, which are of the same images.
+        agreement, agreement_interval: Share of the clean images that keep the
+            prediction of the original classifier, and its 95% interval.
         robust_agreement_before, robust_agreement, robust_agreement_interval:
-            Share of pictures that get, under the strongest attack, the label
-            that the original gave without one; and the 95 % interval of the
-            latter.
-        transferred_rate: Share fooled of the hardened classifier by the
-            perturbation of before.
-        data_free_rate: The same for one that was found without pictures.
-        fresh_rate: The same for those found on pictures against the hardened
-            classifier, with no start from the one of before: of them, the one
-            that fools most.
-        longer_rate: The same for those of most work: of them, the one that
-            fools most.
-        accuracy_before, accuracy, robust_accuracy: Shares that get the label
-            given: without attack before and after, and under the strongest
-            attack after. `None` without labels.
+            Share of the images that keep, under the strongest attack, the
+            clean prediction of the original classifier; and the 95% interval
+            of the latter.
+        transferred_rate: Fooling rate of the hardened classifier by the
+            strongest perturbation of the original one.
+        data_free_rate: The same for a perturbation found without images.
+        fresh_rate: The largest fooling rate of the attacks on images against
+            the hardened classifier that do not start from the transferred
+            perturbation.
+        longer_rate: The largest fooling rate of the attacks with most passes.
+        accuracy_before, accuracy, robust_accuracy: Shares of the images that
+            get the given label: clean, before and after, and under the
+            strongest attack after. `None` without labels.
         history: Dictionary of lists, of the training's epochs.
-        settings: Dictionary, how it was trained.
+        settings: Dictionary, the settings of the training.
         training_passes: Integer, forwards and backwards of one image.
         training_seconds, seconds: Floats, of the training and of all.
         warnings: Tuple of sentences.
@@ -73,55 +73,6 @@ class Hardening(Result):
     seconds: float
     warnings: tuple
 
-    def to_dict(self):
-        """The result as plain Python values, for JSON, without pictures."""
-        after = {
-            "gain_interval_95": list(self.gain_interval),
-            "agreement": self.agreement,
-            "agreement_interval_95": list(self.agreement_interval),
-            "robust_agreement": self.robust_agreement,
-            "robust_agreement_interval_95": list(
-                self.robust_agreement_interval
-            ),
-            "transferred_rate": self.transferred_rate,
-            "data_free_rate": self.data_free_rate,
-            "fresh_rate": self.fresh_rate,
-            "longer_rate": self.longer_rate,
-            "clean_accuracy": self.accuracy,
-            "robust_accuracy": self.robust_accuracy,
-        }
-        before = {
-            "agreement": 1.0,
-            "robust_agreement": self.robust_agreement_before,
-            "clean_accuracy": self.accuracy_before,
-        }
-        audits = {"before": self.before, "after": self.after}
-        rates = {"before": before, "after": after}
-        return {
-            "images": self.before.num_fit,
-            "held_out_images": self.before.num_images,
-            "held_out_photographs": self.before.num_groups,
-            "norm": self.before.report.norm,
-            "epsilon": self.before.card["epsilon"],
-            **{
-                name: {
-                    "fooling_rate": audit.fooling_rate,
-                    "interval_95": list(audit.fooling_interval),
-                    "strongest": audit.strongest.name,
-                    "random_noise_rate": audit.random_rate,
-                    **rates[name],
-                    "audit": audit.to_dict(),
-                }
-                for name, audit in audits.items()
-            },
-            "settings": self.settings,
-            "history": self.history,
-            "training_passes": self.training_passes,
-            "training_seconds": self.training_seconds,
-            "seconds": self.seconds,
-            "warnings": list(self.warnings),
-        }
-
     def plot(self, class_names=None):
         """Draws before and after; returns the matplotlib figure.
 
@@ -140,25 +91,25 @@ class Hardening(Result):
         html.write_hardening(path, self, class_names)
 
     def changes(self):
-        """Triples: what share of the pictures, before, after."""
+        """Triples of a name, the rate before and the rate after."""
         before, after = self.before, self.after
         rates = [
             (
-                "fooled by the strongest",
+                "fooled by the strongest attack",
                 before.fooling_rate,
                 after.fooling_rate,
             ),
             (
-                "by random noise, same norm",
+                "random noise, same norm",
                 before.random_rate,
                 after.random_rate,
             ),
             (
-                "by the perturbation of before",
+                "transferred perturbation",
                 before.fooling_rate,
                 self.transferred_rate,
             ),
-            ("clean answers kept", 1.0, self.agreement),
+            ("clean agreement", 1.0, self.agreement),
             (
                 "robust agreement",
                 self.robust_agreement_before,
@@ -166,67 +117,56 @@ class Hardening(Result):
             ),
         ]
         if self.accuracy is not None:
-            rates.append(("right, clean", self.accuracy_before, self.accuracy))
+            accuracies = self.accuracy_before, self.accuracy
+            rates.append(("clean accuracy", *accuracies))
         return rates
 
     def others(self):
         """A sentence on other attacks of the hardened classifier."""
         return (
-            f"Of those found anew, the one that fools most fools "
-            f"{percent(self.fresh_rate)}, those with most work up to "
-            f"{percent(self.longer_rate)}, one found without pictures "
+            "Attacks that start without the transferred perturbation fool up "
+            f"to {percent(self.fresh_rate)}, the longest up to "
+            f"{percent(self.longer_rate)}, an attack without images "
             f"{percent(self.data_free_rate)}."
         )
 
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each quantity."""
-        rows = [(name, percent(a), percent(b)) for name, a, b in self.changes()]
-        return "Hardening", ("", "before", "after"), rows
-
-    def table(self, class_names=None):
-        """The result as a text of at most 80 columns.
-
-        Args:
-            class_names: Not needed: no class is named.
-        """
         before, after = self.before, self.after
-        held_out = f"{before.num_images} held-out pictures"
-        if before.num_groups != before.num_images:
-            held_out += f" of {before.num_groups} photographs"
-        epsilon = before.card["epsilon"]
-        _, header, rows = self.rows()
-        lines = [
-            held_out,
-            f"{before.report.norm} norm at most {epsilon:.4g}; trained on "
-            f"{before.num_fit} pictures",
-            "",
-        ]
-        lines += [f"{name:<36}{a:>10}{b:>10}" for name, a, b in (header, *rows)]
-        for name, bounds in (
-            ("fooled, before", before.fooling_interval),
-            ("fooled, after", after.fooling_interval),
-            ("fooled less often by", self.gain_interval),
-            ("clean answers kept", self.agreement_interval),
-            ("robust agreement", self.robust_agreement_interval),
-        ):
-            low, high = map(percent, bounds)
-            lines.append(f"95 % interval, {name + ':':<21}{low:>8} to {high}")
-        lines += [
-            "",
-            textwrap.fill(
-                "Robust agreement: on so many pictures, attacked, the hardened "
-                "classifier says what the original said of them clean. "
-                f"The strongest attack after: {after.strongest.name}. "
-                f"{self.others()}",
-                79,
+        intervals = {
+            "fooled by the strongest attack": (
+                interval(before.fooling_interval),
+                interval(after.fooling_interval),
             ),
+            "clean agreement": ("", interval(self.agreement_interval)),
+            "robust agreement": ("", interval(self.robust_agreement_interval)),
+        }
+        rows = []
+        for name, *rates in self.changes():
+            rows.append((name, *map(percent, rates)))
+            if name in intervals:
+                rows.append(("  95% interval", *intervals[name]))
+        gain = interval(self.gain_interval)
+        rows.append(("fooled less often by, 95% interval", "", gain))
+        title = (
+            f"Hardening, {before.report.norm} norm at most "
+            f"{before.card['epsilon']:.4g}, {sample(before)}, held out; "
+            f"trained on {before.num_fit} images"
+        )
+        return title, ("", "before", "after"), rows
+
+    def _remarks(self):
+        return [
+            "Robust agreement is the share of images that keep, under attack, "
+            "the clean prediction of the original classifier. The strongest "
+            f"attack after hardening: {self.after.strongest.name}. "
+            f"{self.others()}",
+            *(f"Warning: {text}" for text in self.warnings),
         ]
-        lines += [textwrap.fill(f"Warning: {x}", 79) for x in self.warnings]
-        return "\n".join(lines)
 
 
 def warnings_of(result):
-    """Sentences on what was not gained, what was lost, and what smells."""
+    """Warnings about no gain, lost predictions and masked gradients."""
     before, after = result.before, result.after
     found = []
     if before.fooling_rate <= after.fooling_rate:
@@ -236,32 +176,31 @@ def warnings_of(result):
         )
     elif result.gain_interval[0] <= 0:
         found.append(
-            "The intervals before and after overlap: with so few pictures it "
-            "is not shown that anything was gained."
+            "The intervals before and after overlap: so few images do not "
+            "show that anything was gained. Measure on more images."
         )
     elif before.fooling_interval[0] <= after.fooling_interval[1]:
-        least, most = map(percent, result.gain_interval)
         found.append(
-            "The intervals before and after overlap. Picture by picture the "
-            f"classifier is fooled less often all the same, by {least} to "
-            f"{most} of the pictures."
+            "The intervals before and after overlap. Image by image the "
+            "classifier is still fooled less often, by "
+            f"{interval(result.gain_interval)} of the images."
         )
     if 1 - result.agreement >= _LOST:
         found.append(
-            f"On {1 - result.agreement:.0%} of the clean pictures the answer "
-            "is another one than before. Less robustness keeps more; so do "
-            "more pictures and more epochs."
+            f"The prediction changed on {1 - result.agreement:.0%} of the "
+            "clean images. A lower `robustness`, more images and more epochs "
+            "preserve more predictions."
         )
-    for rate, what in (
-        (result.transferred_rate, "The perturbation of before"),
-        (result.data_free_rate, "A perturbation found without pictures"),
+    for rate, name in (
+        (result.transferred_rate, "The transferred perturbation"),
+        (result.data_free_rate, "A perturbation found without images"),
     ):
         if rate > result.fresh_rate + _MARGIN:
             found.append(
-                f"{what} fools {rate:.0%}, more than the "
-                f"{result.fresh_rate:.0%} of any found anew on pictures: the "
-                "hardened classifier's gradients lead attacks astray, and it "
-                "is more fragile than measured."
+                f"{name} fools {rate:.0%}, more than the "
+                f"{result.fresh_rate:.0%} of any attack on the hardened "
+                "classifier: its gradients are masked, and it is more fragile "
+                "than measured."
             )
     return (
         found

@@ -445,7 +445,7 @@ def _result(judge, tried, ball, budget, seed, notes, started):
     found = _others(judge, runs, hits, best)
     found += _smells(judge, runs, hits, hits[best], larger, report)
     if is_wide(report.fooling_interval):
-        found.append(" ".join(TOO_FEW.split()))
+        found.append(TOO_FEW)
     card = {
         "norm": ball.norm,
         "epsilon": ball.epsilon,

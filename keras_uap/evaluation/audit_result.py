@@ -1,7 +1,6 @@
-"""What `keras_uap.audit` found: its numbers, and the words for them."""
+"""The result of `keras_uap.audit`: its numbers, table, plot and page."""
 
 import dataclasses
-import textwrap
 
 import numpy as np
 
@@ -9,9 +8,9 @@ from keras_uap import visualization
 from keras_uap.evaluation.report import FoolingReport
 from keras_uap.reporting import html
 from keras_uap.reporting.result import PICTURES, Result
-from keras_uap.utils.formatting import interval
+from keras_uap.utils.formatting import cut, interval, percent
 from keras_uap.utils.progress import in_words
-from keras_uap.visualization.style import class_name
+from keras_uap.visualization.style import class_name, sample, unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +58,8 @@ class Audit(Result):
         num_groups: Integer, the photographs of the held-out part.
         passes: Integer, forwards and backwards of one image, in all.
         seconds: Float.
-        warnings, notes: Tuples of sentences: what smells of hidden gradients
-            or stands on too little, and what was done and left out.
+        warnings, notes: Tuples of sentences: symptoms of masked gradients and
+            rates with wide intervals, and what was done or left out.
         card: Dictionary, for `keras_uap.interchange.save_perturbation`.
     """
 
@@ -83,14 +82,6 @@ class Audit(Result):
     notes: tuple
     card: dict
 
-    def to_dict(self):
-        """The audit as plain Python values, for JSON, without pictures."""
-        values = super().to_dict()
-        values["strongest"] = dataclasses.asdict(self.strongest)
-        values["runs"] = [dataclasses.asdict(run) for run in self.runs]
-        values["report"] = self.report.to_dict()
-        return values
-
     def plot(self, class_names=None):
         """Draws the runs and the perturbation; returns the figure.
 
@@ -112,38 +103,53 @@ class Audit(Result):
         """
         html.write_audit(path, self, class_names)
 
-    def table(self, class_names=None):
-        """The audit as a text of at most 80 columns.
-
-        Args:
-            class_names: Sequence of strings, to name labels.
-        """
-        return "\n".join(
-            [
-                *(
-                    f"{name:<34}{value}"
-                    for name, value in _summary_rows(self, class_names)
-                ),
-                "",
-                *_run_lines(self),
-                "",
-                *_words(self),
-            ]
-        )
-
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each quantity."""
-        rows = _summary_rows(self, class_names)
+        report = self.report
+        rows = [
+            ("strongest attack", self.fooling_rate, self.fooling_interval),
+            ("random noise, same norm", self.random_rate),
+            ("strongest attack, twice the norm", self.larger_rate),
+        ]
+        rows = [_row(*row) for row in rows]
         for run in self.runs:
-            mark = ", the strongest" if run == self.strongest else ""
+            mark = "*" if run == self.strongest else " "
+            name = f"{mark} {run.name}, seed {run.seed}"
             rows.append(
                 (
-                    f"run {run.name}, seed {run.seed}{mark}",
-                    f"{run.fooling_rate:.1%}   (95 % interval "
-                    f"{interval(run.fooling_interval)})",
+                    *_row(name, run.fooling_rate, run.fooling_interval)[:3],
+                    percent(run.select_rate),
+                    f"{run.passes}",
                 )
             )
-        return "Audit", ("", "value"), rows
+        for label, share in report.dominant_labels(1):
+            name = class_name(label, class_names)
+            rows.append(_row(f"of the fooled, sent to {name}", share))
+        for label, (rate, count) in list(report.per_class().items())[:3]:
+            name = cut(class_name(label, class_names), 20)
+            rows.append(_row(f"of {count} images of {name}", rate))
+        for name, mean in (
+            ("confidence, clean", report.clean_confidence),
+            ("confidence, where fooled", report.fooled_confidence),
+        ):
+            rows.append((name, f"{mean:.2f}", "", "", ""))
+        header = ("", "fooled", "95% interval", "selection", "passes")
+        title = (
+            f"Audit, {report.norm} norm at most {self.card['epsilon']:.4g}"
+            f"{unit(report.value_range)}, {sample(self)}, held out; "
+            f"{self.passes:,} model passes in {in_words(self.seconds)}"
+        )
+        return title, header, rows
+
+    def _remarks(self):
+        return [
+            "* The strongest attack, by its rate on the selection set alone. "
+            f"One perturbation changes the prediction on "
+            f"{self.fooling_rate:.0%} of the held-out images. This is a lower "
+            "bound: a stronger attack may find more.",
+            *self.notes,
+            *(f"Warning: {text}" for text in self.warnings),
+        ]
 
     def __repr__(self):
         low, high = self.fooling_interval
@@ -157,64 +163,6 @@ class Audit(Result):
         )
 
 
-def _summary_rows(result, class_names):
-    report, unit = result.report, ""
-    if report.value_range is not None:
-        unit = f" of {report.value_range[1] - report.value_range[0]:g}"
-    low, high = result.fooling_interval
-    held_out = f"{result.num_images}"
-    if result.num_groups != result.num_images:
-        held_out += f" of {result.num_groups} photographs"
-    rows = [
-        ("held-out images", held_out),
-        ("norm", f"{report.norm}, at most {result.card['epsilon']:.4g}{unit}"),
-        (
-            "fooled by the strongest",
-            f"{result.fooling_rate:.1%}   (95 % interval {low:.1%} to "
-            f"{high:.1%})",
-        ),
-        ("by random noise, same norm", f"{result.random_rate:.1%}"),
-        ("by the strongest, twice the norm", f"{result.larger_rate:.1%}"),
-        ("confidence, clean", f"{report.clean_confidence:.2f}"),
-        ("confidence, where fooled", f"{report.fooled_confidence:.2f}"),
-    ]
-    for label, share in report.dominant_labels(1):
-        name = class_name(label, class_names)
-        rows.append((f"to {name}"[:32], f"{share:.1%} of the fooled"))
-    for label, (rate, count) in list(report.per_class().items())[:3]:
-        name = class_name(label, class_names)
-        rows.append((f"of {name}"[:32], f"{rate:.1%} of {count} images fooled"))
-    rows.append(
-        ("cost", f"{result.passes:,} passes, {in_words(result.seconds)}")
-    )
-    return rows
-
-
-def _run_lines(result):
-    lines = [
-        f"  {'run':<26}{'seed':>5}{'passes':>8}{'select':>9}"
-        f"{'held out':>10}{'95 % interval':>18}"
-    ]
-    for run in result.runs:
-        low, high = run.fooling_interval
-        mark = "*" if run == result.strongest else " "
-        lines.append(
-            f"{mark} {run.name:<26}{run.seed:>5}{run.passes:>8}"
-            f"{run.select_rate:>9.1%}{run.fooling_rate:>10.1%}"
-            f"{f'{low:.1%} to {high:.1%}':>18}"
-        )
-    return [*lines, "* the strongest, by the part to select alone"]
-
-
-def _words(result):
-    """What the number means, and what to think of it."""
-    meaning = (
-        f"One and the same perturbation changes the answer on "
-        f"{result.fooling_rate:.0%} of images that nothing was fitted on or "
-        "chosen by. This is a lower bound: a stronger attack may find more, "
-        "none can make it less."
-    )
-    lines = [textwrap.fill(meaning, 79)]
-    lines += [textwrap.fill(note, 79) for note in result.notes]
-    lines += [textwrap.fill(f"Warning: {text}", 79) for text in result.warnings]
-    return lines
+def _row(name, rate, bounds=None):
+    known = "" if bounds is None else interval(bounds)
+    return name, percent(rate), known, "", ""

@@ -30,12 +30,13 @@ from keras_uap.perturbations.pixels import (
 )
 from keras_uap.reporting import html
 from keras_uap.reporting.result import PICTURES, Result, random_noise
+from keras_uap.utils.formatting import cut, interval, percent
 from keras_uap.utils.validation import as_numbers, check_whole
-from keras_uap.visualization.style import class_name
+from keras_uap.visualization.style import class_name, norm_in_words, sample
 
-# What a report says below a rate that stands on too little.
+# The warning below a rate with a wide interval.
 TOO_FEW = (
-    "The interval is wider than 30 points: measure on more photographs before\n"
+    "The interval is wider than 30 points: measure on more photographs before "
     "you rely on this rate."
 )
 
@@ -142,12 +143,12 @@ class FoolingReport(Result):
 
     def to_dict(self):
         """The report as plain Python values, for JSON."""
-        values = super().to_dict()
-        values["per_class"] = {
-            str(c): list(v) for c, v in self.per_class().items()
+        per_class = {str(c): list(v) for c, v in self.per_class().items()}
+        dominant = [list(pair) for pair in self.dominant_labels()]
+        return super().to_dict() | {
+            "per_class": per_class,
+            "dominant_labels": dominant,
         }
-        values["dominant_labels"] = [list(p) for p in self.dominant_labels()]
-        return values
 
     def for_card(self):
         """What the card of a perturbation says of held-out images."""
@@ -188,94 +189,59 @@ class FoolingReport(Result):
                 `keras_uap.interchange.save_perturbation`: `classifier`,
                 `seed`, `found_by` and `stop_reason` are told.
         """
-        wide = is_wide(self.fooling_interval)
-        warnings = [" ".join(TOO_FEW.split())] if wide else []
-        html.write_report(path, self, class_names, card, warnings)
+        html.write_report(path, self, class_names, card, self._remarks())
 
-    def table(self, class_names=None):
-        """The report as a text of at most 80 columns.
-
-        Args:
-            class_names: Sequence of strings, to name the dominant labels.
-        """
-        _, _, rows = self.rows(class_names)
-        text = "\n".join(f"{name:<34}{value}" for name, value in rows)
-        if is_wide(self.fooling_interval):
-            text += f"\n{TOO_FEW}"
-        return text
+    def _remarks(self):
+        return [TOO_FEW] if is_wide(self.fooling_interval) else []
 
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each quantity."""
-        unit = ""
-        if self.value_range is not None:
-            low, high = self.value_range
-            unit = f"of {high - low:g}"
         rows = [
-            (
-                "images",
-                f"{self.num_images} of {self.num_groups} photographs"
-                if self.num_groups != self.num_images
-                else f"{self.num_images}",
-            ),
-            (
-                "norm",
-                f"{self.norm}, {self.epsilon:.4g} {unit}".rstrip()
-                + self._unused_ball(),
-            ),
-            ("fooling rate", _rate(self.fooling_rate, self.fooling_interval)),
-            (
+            _rate("fooled", self.fooling_rate, self.fooling_interval),
+            _rate(
                 "random noise, same norm",
-                _rate(self.random_rate, self.random_interval),
+                self.random_rate,
+                self.random_interval,
             ),
-            *self._rounded_row(),
-            ("without clipping", f"{self.unclipped_rate:.1%}"),
-            ("confidence, clean", f"{self.clean_confidence:.2f}"),
-            ("confidence, perturbed", f"{self.perturbed_confidence:.2f}"),
+            _rate("rounded to grey levels", self.rounded_rate),
+            _rate("without clipping", self.unclipped_rate),
+        ]
+        if self.target is not None:
+            name = cut(class_name(self.target, class_names), 24)
+            others = f"{np.sum(self.clean_labels != self.target)} others"
+            sent = f"sent to {name}, of {others}"
+            rows += [
+                _rate(sent, self.target_rate, self.target_interval)
+                or (sent, "-", ""),
+                _rate(f"sent to {name}, by noise", self.target_random_rate),
+            ]
+        rows += [
+            _rate("error rate, clean", self.clean_error_rate),
+            _rate("error rate, perturbed", self.error_rate),
+            *(
+                _rate(f"of the fooled, sent to {class_name(c, class_names)}", r)
+                for c, r in self.dominant_labels()
+            ),
+            ("confidence, clean", f"{self.clean_confidence:.2f}", ""),
+            ("confidence, perturbed", f"{self.perturbed_confidence:.2f}", ""),
             (
                 "confidence, where fooled",
-                f"{self.fooled_confidence:.2f}"
-                if self.fooling_rate > 0
-                else "none is fooled",
+                f"{self.fooled_confidence:.2f}" if self.fooling_rate else "-",
+                "",
             ),
-            ("values changed", f"{self.share_changed:.1%}"),
+            _rate("values changed", self.share_changed),
         ]
         if self.norm == "linf":
-            rows.append(("values at the bound", f"{self.share_at_bound:.1%}"))
-        if self.error_rate is not None:
-            rows.append(("error rate, clean", f"{self.clean_error_rate:.1%}"))
-            rows.append(("error rate, perturbed", f"{self.error_rate:.1%}"))
-        if self.target is not None:
-            name = class_name(self.target, class_names)
-            others = int(np.sum(self.clean_labels != self.target))
-            rows += [
-                (
-                    f"sent to {name}"[:32],
-                    "no image is of another class"
-                    if self.target_rate is None
-                    else _rate(self.target_rate, self.target_interval),
-                ),
-                ("  of images not already of it", f"{others}"),
-            ]
-            if self.target_rate is not None:
-                noise = f"{self.target_random_rate:.1%}"
-                rows.append(("  by random noise, same norm", noise))
-        for c, share in self.dominant_labels():
-            name = class_name(c, class_names)
-            rows.append((f"  to {name}"[:32], f"{share:.1%} of the fooled"))
-        return "One perturbation", ("", "value"), rows
+            rows.append(_rate("values at the bound", self.share_at_bound))
+        title = f"One perturbation, {norm_in_words(self)}, {sample(self)}"
+        return title, ("", "value", "95% interval"), [r for r in rows if r]
 
-    def _rounded_row(self):
-        if self.rounded_rate is None:
-            return []
-        return [("rounded to grey levels", f"{self.rounded_rate:.1%}")]
 
-    def _unused_ball(self):
-        """What to say of a perturbation that ends far inside its ball."""
-        if self.ball_epsilon is None or (
-            self.epsilon >= 0.99 * self.ball_epsilon
-        ):
-            return ""
-        return f"; {self.ball_epsilon:.4g} allowed, not reached"
+def _rate(name, rate, bounds=None):
+    """A row of the table, or `None` where there is no rate."""
+    if rate is None:
+        return None
+    return name, percent(rate), "" if bounds is None else interval(bounds)
 
 
 # How often `fooling_report` shows each image to the classifier, beside the
@@ -458,9 +424,3 @@ def _in_grey_levels(images, v, value_range):
 
 def _error_rate(predicted, labels):
     return None if labels is None else float(np.mean(predicted != labels))
-
-
-def _rate(rate, interval):
-    return (
-        f"{rate:.1%}   (95 % interval {interval[0]:.1%} to {interval[1]:.1%})"
-    )

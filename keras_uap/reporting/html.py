@@ -49,7 +49,7 @@ def write_hardening(path, hardening, class_names=None):
     settings = hardening.settings
     page |= {
         "kind": "Hardening",
-        "changes": hardening.changes(),
+        "changes": hardening.rows()[2],
         "before": hardening.before.fooling_rate,
         "kept": hardening.agreement,
         "warnings": hardening.warnings,
@@ -175,10 +175,7 @@ def _count(report):
 
 def _size(report, epsilon):
     """How large the perturbation is, in words."""
-    unit = ""
-    if report.value_range is not None:
-        low, high = report.value_range
-        unit = f" of {high - low:g}"
+    unit = style.unit(report.value_range)
     if report.norm == "linf":
         return f"that changes no value by more than {epsilon:.4g}{unit}"
     return f"of {report.norm} norm at most {epsilon:,.4g}"

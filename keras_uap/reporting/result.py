@@ -1,21 +1,24 @@
-"""What every measurement returns: a small frozen result.
+"""Results of measurements: small frozen dataclasses with a table and a plot.
 
-Its `to_dict` gives what JSON can hold; arrays of pictures, which would make it
-hundreds of megabytes, are left out, and stay under their field names. `table`
-is a text, which notebooks show in HTML, and `plot` a picture.
+`Result.rows` is the one source of the text, of the HTML of a notebook and of
+what commands print. `to_dict` gives plain values for JSON under the names of
+the attributes. Arrays of images would make it hundreds of megabytes large and
+are left out.
 """
 
 import dataclasses
 import json
+import textwrap
 
 import numpy as np
 
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.utils.formatting import html_table, one_line, text_table
-from keras_uap.utils.progress import progress_bar as progress_bar
 
-# Metadata of a dataclass field of pictures: left out of `to_dict`.
+# Metadata of a dataclass field of images: left out of `to_dict`.
 PICTURES = {"keras_uap_pictures": True}
+
+_WIDTH = 79
 
 
 class Result:
@@ -36,6 +39,10 @@ class Result:
         """
         raise NotImplementedError
 
+    def _remarks(self):
+        """Sentences below the table: explanations, notes and warnings."""
+        return []
+
     def table(self, class_names=None):
         """The result as a text of at most 80 columns.
 
@@ -43,18 +50,19 @@ class Result:
             class_names: Sequence of strings, to name labels, if there are any.
         """
         title, header, rows = self.rows(class_names)
-        return f"{title}\n{text_table(header, rows)}"
+        title = "\n".join(
+            textwrap.fill(line, _WIDTH) for line in title.split("\n")
+        )
+        text = f"{title}\n{text_table(header, rows)}"
+        remarks = [textwrap.fill(each, _WIDTH) for each in self._remarks()]
+        return "\n\n".join([text, "\n".join(remarks)] if remarks else [text])
 
     def to_dict(self):
-        """The result as plain Python values, for JSON, without pictures."""
-        return {
-            field.name: _plain(getattr(self, field.name))
-            for field in dataclasses.fields(self)
-            if not field.metadata
-        }
+        """The result as plain Python values, for JSON, without images."""
+        return _plain_fields(self)
 
     def to_json(self):
-        """The result as a JSON text, without pictures."""
+        """The result as a JSON text, without images."""
         return json.dumps(self.to_dict(), indent=2)
 
     def __str__(self):
@@ -68,14 +76,28 @@ class Result:
         )
 
     def _repr_html_(self):
-        return html_table(*self.rows())
+        return html_table(*self.rows(), self._remarks())
+
+
+def _plain_fields(value):
+    return {
+        field.name: _plain(getattr(value, field.name))
+        for field in dataclasses.fields(value)
+        if not field.metadata
+    }
 
 
 def _plain(value):
+    if isinstance(value, Result):
+        return value.to_dict()
+    if dataclasses.is_dataclass(value):
+        return _plain_fields(value)
     if isinstance(value, (np.ndarray, np.generic)):
         return value.tolist()
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
     return value
 
 

@@ -1,15 +1,14 @@
-"""How things are told: an object in one line, rows as a text or in HTML.
+"""Formatting: objects in one line, rates, tables as text and as HTML.
 
-What a notebook shows of a result must fit on a page, whatever arrays it holds,
-and what is written in HTML is escaped: names of classes and of files are
-anybody's.
+A notebook shows a result on one page, whatever arrays it holds. HTML is
+escaped, because names of classes and of files may hold anything.
 """
 
 import html
 
 import numpy as np
 
-# So wide a table of text may be, and so many values are named in one line.
+# The width of a text table, and the most values that one line names.
 _COLUMNS = 79
 _NAMED = 4
 
@@ -21,34 +20,33 @@ def one_line(name, fields):
         name: String.
         fields: Dictionary from names to values. `None` is left out.
     """
-    told = [
-        f"{field}={_told(value)}"
+    texts = [
+        f"{field}={_short(value)}"
         for field, value in fields.items()
         if value is not None
     ]
-    return f"{name}({', '.join(told)})"
+    return f"{name}({', '.join(texts)})"
 
 
-def _told(value):
+def _short(value):
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, (bool, int)):
-        return repr(value)
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, int):
+        return repr(value)
     if isinstance(value, str):
         return repr(cut(value, 40))
-    if isinstance(value, (tuple, list)):
-        plain = all(
-            isinstance(part, (int, float, str, np.generic)) for part in value
-        )
-        if plain and len(value) <= _NAMED:
-            return f"({', '.join(_told(part) for part in value)})"
-        return f"<{len(value)}>"
+    if (
+        isinstance(value, (tuple, list))
+        and len(value) <= _NAMED
+        and all(isinstance(v, (int, float, str, np.generic)) for v in value)
+    ):
+        return f"({', '.join(map(_short, value))})"
     if hasattr(value, "shape") and hasattr(value, "dtype"):
-        shape = " x ".join(str(size) for size in value.shape)
+        shape = " x ".join(map(str, value.shape))
         return f"<{shape or 'scalar'} {np.dtype(value.dtype).name}>"
-    if isinstance(value, dict):
+    if isinstance(value, (tuple, list, dict)):
         return f"<{len(value)}>"
     return f"<{type(value).__name__}>"
 
@@ -77,49 +75,42 @@ def text_table(header, rows):
             longer than 79 characters, the widest column is cut.
     """
     lines = [[" ".join(str(c).split()) for c in row] for row in [header, *rows]]
-    widths = [max(len(cell) for cell in column) for column in zip(*lines)]
+    widths = [max(map(len, column)) for column in zip(*lines)]
     while sum(widths) + 2 * (len(widths) - 1) > _COLUMNS and max(widths) > 4:
         widths[int(np.argmax(widths))] -= 1
-    return "\n".join(
-        "  ".join(
-            cut(cell, width).ljust(width)
-            if i == 0
-            else cut(cell, width).rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths))
-        ).rstrip()
-        for row in lines
-    )
+    texts = []
+    for row in lines:
+        first, *others = map(cut, row, widths)
+        cells = [first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]
+        texts.append("  ".join(cells).rstrip())
+    return "\n".join(texts)
 
 
-def html_table(caption, header, rows):
+def html_table(caption, header, rows, remarks=()):
     """Returns rows as an HTML table, all of it escaped.
 
     Args:
         caption: String.
-        header: Sequence of strings, or `None` where each row names itself.
+        header: Sequence of strings.
         rows: Sequence of sequences of strings.
+        remarks: Sequence of strings, paragraphs below the table.
     """
 
-    def line(cells, kind):
+    def line(cells, kind, scope):
         first, *others = (html.escape(str(cell)) for cell in cells)
         rest = "".join(
             f'<{kind} style="text-align:right">{cell}</{kind}>'
             for cell in others
         )
-        return (
-            f'<tr><th scope="row" style="text-align:left">{first}</th>'
-            f"{rest}</tr>"
-        )
+        name = f'<th scope="{scope}" style="text-align:left">{first}</th>'
+        return f"<tr>{name}{rest}</tr>"
 
-    head = ""
-    if header is not None:
-        head = f"<thead>{line(header, 'th')}</thead>".replace(
-            'scope="row"', 'scope="col"'
-        )
-    body = "".join(line(row, "td") for row in rows)
+    body = "".join(line(row, "td", "row") for row in rows)
+    below = "".join(f"<p>{html.escape(each)}</p>" for each in remarks)
     return (
-        f"<table><caption>{html.escape(caption)}</caption>{head}"
-        f"<tbody>{body}</tbody></table>"
+        f"<table><caption>{html.escape(caption)}</caption>"
+        f"<thead>{line(header, 'th', 'col')}</thead>"
+        f"<tbody>{body}</tbody></table>{below}"
     )
 
 

@@ -18,7 +18,8 @@ def plot_report(report, class_names=None):
     figure = style.figure(11, 8)
     (rates_at, labels_at), (sure_at, classes_at) = figure.subplots(2, 2)
     figure.suptitle(
-        f"One perturbation, {_ball(report)}: {style.sample(report)}",
+        f"One perturbation, {style.norm_in_words(report)}: "
+        f"{style.sample(report)}",
         fontsize=12,
     )
     bars = [
@@ -89,18 +90,3 @@ def plot_report(report, class_names=None):
     )
     style.tidy(rates_at, labels_at, sure_at, classes_at)
     return figure
-
-
-def _ball(report):
-    """The norm of the perturbation and the ball that it was sought in."""
-    unit = ""
-    if report.value_range is not None:
-        low, high = report.value_range
-        unit = f" of {high - low:g}"
-    norm = f"{report.norm} norm {report.epsilon:.4g}{unit}"
-    radius = report.ball_epsilon
-    if radius is None:
-        return norm
-    if report.epsilon >= 0.99 * radius:
-        return f"{report.norm} ball of {radius:.4g}{unit}"
-    return f"{norm}, in a ball of {radius:.4g}{unit}"

@@ -105,6 +105,25 @@ def sample(result):
     return f"n = {result.num_images} images of {result.num_groups} photographs"
 
 
+def unit(value_range):
+    """The end of a norm in pixel units: " of 255", or nothing."""
+    if value_range is None:
+        return ""
+    low, high = value_range
+    return f" of {high - low:g}"
+
+
+def norm_in_words(report):
+    """The norm of a perturbation, and the ball that it was sought in."""
+    end, radius = unit(report.value_range), report.ball_epsilon
+    norm = f"{report.norm} norm {report.epsilon:.4g}{end}"
+    if radius is None:
+        return norm
+    if report.epsilon >= 0.99 * radius:
+        return f"{report.norm} ball of {radius:.4g}{end}"
+    return f"{norm}, in a ball of {radius:.4g}{end}"
+
+
 def class_name(label, class_names):
     """The name of a class, or its number."""
     return f"class {label}" if class_names is None else class_names[label]

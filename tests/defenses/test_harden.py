@@ -127,13 +127,17 @@ def test_table_and_dictionary(hardened):
     values = json.loads(result.to_json())
     assert values == json.loads(json.dumps(result.to_dict()))
     for part in ("before", "after"):
-        for name in ("fooling_rate", "robust_agreement", "clean_accuracy"):
-            assert f"{values[part][name]:.1%}" in text
+        assert f"{values[part]['fooling_rate']:.1%}" in text
     assert values["settings"]["epochs"] == 2
     assert len(values["history"]["loss"]) == 2
-    for name in ("fresh_rate", "longer_rate", "data_free_rate"):
-        assert f"{values['after'][name]:.1%}" in text
-    assert values["after"]["fresh_rate"] >= values["after"]["longer_rate"]
+    assert values["gain_interval"] == list(result.gain_interval)
+    for name in (
+        *("agreement", "robust_agreement", "accuracy"),
+        *("fresh_rate", "longer_rate", "data_free_rate"),
+    ):
+        assert f"{values[name]:.1%}" in text
+    assert values["fresh_rate"] >= values["longer_rate"]
+    assert len(repr(result)) < 1000
     assert result.plot().axes
     # What a notebook shows.
     page = result._repr_html_()
@@ -149,32 +153,32 @@ def test_table_and_dictionary(hardened):
             (0.5, (0.4, 0.6)),
             (0.4, (0.3, 0.5)),
             {"gain_interval": (-0.01, 0.21)},
-            "it is not shown",
+            "do not show",
         ),
         (
             (0.5, (0.4, 0.6)),
             (0.4, (0.3, 0.5)),
             {"gain_interval": (0.05, 0.15)},
-            "fooled less often all the same, by 5.0% to 15.0%",
+            "still fooled less often, by 5.0% to 15.0%",
         ),
         ((0.9, (0.8, 1.0)), (0.4, (0.3, 0.5)), {}, None),
         (
             (0.9, (0.8, 1.0)),
             (0.4, (0.3, 0.5)),
             {"agreement": 0.8},
-            "On 20% of the clean pictures",
+            "changed on 20% of the clean images",
         ),
         (
             (0.9, (0.8, 1.0)),
             (0.4, (0.3, 0.5)),
             {"transferred_rate": 0.44},
-            "The perturbation of before fools 44%, more than the 40%",
+            "The transferred perturbation fools 44%, more than the 40%",
         ),
         (
             (0.9, (0.8, 1.0)),
             (0.4, (0.3, 0.5)),
             {"data_free_rate": 0.5},
-            "found without pictures fools 50%",
+            "found without images fools 50%",
         ),
     ],
 )

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -141,8 +142,7 @@ def test_json_and_table(linear, images, small_noise):
     table = report.table()
     assert str(report) == table
     assert max(map(len, table.splitlines())) <= 80
-    assert "40 of 10 photographs" in table
-    assert "linf, 0.08 of 1" in table
+    assert "linf norm 0.08 of 1, n = 40 images of 10 photographs" in table
     assert "error rate, perturbed" in table
     names = report.table(class_names=["cat", "dog", "hen", "owl"])
     assert "class" not in names
@@ -155,32 +155,22 @@ def test_nothing_fooled(linear, images):
     assert report.fooling_rate == report.random_rate == 0.0
     assert report.fooled_confidence == 0.0
     assert report.dominant_labels() == []
+    assert ("confidence, where fooled", "-", "") in report.rows()[2]
     json.loads(report.to_json())
 
 
-def test_nothing_fooled_has_no_confidence(linear, images):
+def test_a_norm_far_inside_the_ball(linear, images, small_noise):
     report = analysis.fooling_report(
-        linear(), np.zeros(SHAPE), images, value_range=(0, 1), verbose=0
+        linear(),
+        small_noise,
+        images,
+        value_range=(0, 1),
+        epsilon=0.2,
+        verbose=0,
     )
-    assert "confidence, where fooled          none is fooled" in report.table()
-
-
-def test_a_fit_that_went_no_further_is_told(linear, images, small_noise):
-    def norm_of(epsilon):
-        report = analysis.fooling_report(
-            linear(),
-            small_noise,
-            images,
-            value_range=(0, 1),
-            epsilon=epsilon,
-            verbose=0,
-        )
-        assert max(map(len, report.table().splitlines())) <= 80
-        lines = report.table().splitlines()
-        return next(line for line in lines if line.startswith("norm"))[34:]
-
-    assert norm_of(None) == norm_of(0.08) == "linf, 0.08 of 1"
-    assert norm_of(0.2) == "linf, 0.08 of 1; 0.2 allowed, not reached"
+    assert "linf norm 0.08 of 1, in a ball of 0.2 of 1" in report.table()
+    reached = dataclasses.replace(report, ball_epsilon=0.08)
+    assert "linf ball of 0.08 of 1," in reached.table()
 
 
 def test_target(linear, images, small_noise):
@@ -199,8 +189,8 @@ def test_target(linear, images, small_noise):
     assert low < rate < high
     assert 0 <= report.target_random_rate <= 1
     table = report.table()
-    assert f"sent to class {target}                   {rate:.1%}" in table
-    assert f"not already of it     {others.sum()}" in table
+    assert f"sent to class {target}, of {others.sum()} others" in table
+    assert f"{rate:.1%}" in table
     assert json.loads(report.to_json())["target_rate"] == report.target_rate
 
 

@@ -478,7 +478,7 @@ def test_hardening_is_before_and_after(audit, tmp_path):
     for words in (
         "Hardening against universal adversarial perturbations",
         "Before and after",
-        "fooled by the strongest",
+        "fooled by the strongest attack",
         "91.0%",
         "73.3%",
         "51.7%",

@@ -107,7 +107,7 @@ def test_a_line_a_table_and_html(all_results):
         parser.feed(result._repr_html_())
         assert not parser.open
         assert parser.tags <= {
-            *("table", "caption", "thead", "tbody", "tr", "th", "td"),
+            *("table", "caption", "thead", "tbody", "tr", "th", "td", "p"),
         }
         _, header, rows = result.rows()
         assert all(len(row) == len(header) for row in rows)
