@@ -7,37 +7,37 @@ import typing
 
 from keras_uap.version import __version__
 
-# The command line answers --help and mistakes before TensorFlow is there, and
-# Python imports this file before it. While `python -m` looks for a module, it
-# calls the program "-m"; pip names the script, on Windows with a suffix.
+# The command line answers --help and mistakes without TensorFlow, and Python
+# imports this file before it. While `python -m` looks for a module, it calls
+# the program "-m"; pip names the script, on Windows with a suffix.
 _program = os.path.basename((getattr(sys, "argv", None) or [""])[0])
 _FOR_COMMANDS = _program.split(".")[0] in ("-m", "keras-uap")
 
-# Everywhere else the classes are there, and registered, from the beginning: a
-# saved file may be the first that anyone asks for.
+# Elsewhere the classes are imported, and so registered with Keras, at once:
+# a saved file loads after `import keras_uap` alone.
 if typing.TYPE_CHECKING or not _FOR_COMMANDS:
-    from keras_uap.api import (
-        AdversarialDistiller,
+    from keras_uap.attacks.callbacks import (
         BackupAndRestore,
-        DeepFool,
-        Ensemble,
-        FoolingRate,
-        LpBall,
-        PerturbationLayer,
         PerturbationTensorBoard,
         StopAtFoolingRate,
-        UniversalAdversarialTraining,
-        UniversalPerturbation,
-        attach,
-        deepfool,
-        logits_function,
-        noise_images,
-        project,
-        resize_perturbation,
     )
+    from keras_uap.attacks.data_free import noise_images
+    from keras_uap.attacks.deepfool import DeepFool, deepfool
+    from keras_uap.attacks.metrics import FoolingRate
+    from keras_uap.attacks.universal_perturbation import UniversalPerturbation
+    from keras_uap.classifiers.attach import attach
+    from keras_uap.classifiers.ensemble import Ensemble
+    from keras_uap.classifiers.logits import logits_function
+    from keras_uap.defenses.adversarial_distiller import AdversarialDistiller
+    from keras_uap.defenses.universal_adversarial_training import (
+        UniversalAdversarialTraining,
+    )
+    from keras_uap.perturbations.lp_ball import LpBall, project
+    from keras_uap.perturbations.perturbation_layer import PerturbationLayer
+    from keras_uap.perturbations.resizing import resize_perturbation
 
-# Modules of their own names, imported on first use: pictures and measurements
-# need libraries that a fit does not.
+# Imported on first use, because they need libraries that a fit does not.
+_FUNCTIONS = {"audit": "evaluation.audit", "harden": "defenses.harden"}
 _MODULES = (
     "analysis",
     "datasets",
@@ -73,14 +73,11 @@ __all__ = [
 
 
 def __getattr__(name):
-    if name == "audit":  # It measures, too.
-        return importlib.import_module("keras_uap.evaluation.audit").audit
-    if name == "harden":  # It audits.
-        return importlib.import_module("keras_uap.defenses.harden").harden
+    if name in _FUNCTIONS:
+        module = importlib.import_module(f"keras_uap.{_FUNCTIONS[name]}")
+        return getattr(module, name)
     if name in _MODULES:
         return importlib.import_module(f"keras_uap.{name}")
-    if _FOR_COMMANDS and name in __all__:
-        return getattr(importlib.import_module("keras_uap.api"), name)
     raise AttributeError(f"module 'keras_uap' has no attribute {name!r}")
 
 

@@ -3,26 +3,26 @@
 import dataclasses
 import pathlib
 
-from keras_uap.cli import console, inputs
+from keras_uap.cli import console, loading
 from keras_uap.evaluation import audit as auditing
 from keras_uap.perturbations.interchange import save_perturbation
 
 
 def run(options):
-    ball = inputs.make_ball(options)
-    console.say("1/3", "loading the model and the pictures")
-    classifier = inputs.attach(inputs.load_model(options.model), options)
-    class_names = inputs.load_class_names(options, classifier)
-    pictures = inputs.load_images(options, "images", classifier.input_shape[1:])
-    parts = inputs.split(options, pictures)
-    console.say("2/3", "attacking; the strongest attack will be the answer")
+    ball = loading.make_ball(options)
+    console.say("1/3", "loading the model and the images")
+    classifier = loading.attach(loading.load_model(options.model), options)
+    class_names = loading.load_class_names(options, classifier)
+    images = loading.load_images(options, "images", classifier.input_shape[1:])
+    parts = loading.split(options, images)
+    console.say("2/3", "attacking; the strongest attack counts")
     interrupted = None
     try:
         audit = auditing.audit_pictures(
             classifier,
-            pictures,
+            images,
             ball,
-            inputs.PIXELS,
+            loading.PIXELS,
             options.budget,
             options.seed,
             verbose=1,

@@ -3,65 +3,65 @@
 import textwrap
 
 from keras_uap import analysis
-from keras_uap.cli import console, inputs
+from keras_uap.cli import loading
 from keras_uap.evaluation.report import PASSES
+from keras_uap.utils.progress import Progress
 
-# Draws of random noise, as wide as the perturbation.
+# Samples of random noise of the perturbation's norm.
 NOISES = 3
 
 
 def run(options):
     report, class_names, _ = measure(options)
-    text = f"{report.table(class_names)}\n\n{meaning(report)}"
-    return text, report.to_dict()
+    return text_of(report, class_names), report.to_dict()
 
 
 def measure(options):
     """Returns the report that the options ask for, names, and the card."""
-    classifier = inputs.attach(inputs.load_model(options.model), options)
+    classifier = loading.attach(loading.load_model(options.model), options)
     shape = classifier.input_shape[1:]
-    perturbation, card = inputs.load_perturbation(options.perturbation, shape)
-    class_names = inputs.load_class_names(options, classifier)
-    pictures = inputs.load_images(options, "images", shape)
-    inputs.check_labels(options, pictures.class_names, classifier)
+    perturbation, card = loading.load_perturbation(options.perturbation, shape)
+    class_names = loading.load_class_names(options, classifier)
+    images = loading.load_images(options, "images", shape)
+    loading.check_labels(options, images.class_names, classifier)
     report = report_of(
         classifier,
         perturbation,
-        pictures,
+        images,
         options,
         norm=card["norm"],
         epsilon=card["epsilon"],
         target=card.get("target"),
     )
-    return report, class_names or pictures.class_names, card
+    return report, class_names or images.class_names, card
 
 
-def report_of(classifier, perturbation, pictures, options, **named):
-    """`analysis.fooling_report` of `datasets.Pictures`, and the time left."""
-    count = (PASSES + NOISES) * len(pictures.images)
+def report_of(classifier, perturbation, images, options, **named):
+    """Returns `analysis.fooling_report` of `datasets.Pictures`."""
+    count = (PASSES + NOISES) * len(images.images)
     return analysis.fooling_report(
         classifier,
         perturbation,
-        pictures.images,
-        pictures.labels,
-        pictures.groups,
-        value_range=inputs.PIXELS,
+        images.images,
+        images.labels,
+        images.groups,
+        value_range=loading.PIXELS,
         num_random=NOISES,
         seed=options.seed,
         batch_size=options.batch_size,
-        verbose=console.Progress("pictures shown", count),
+        verbose=Progress("images classified", count),
         **named,
     )
 
 
-def meaning(report):
-    """What the numbers of a report mean, in a few lines."""
-    rate = f"{report.fooling_rate:.0%}"
-    return textwrap.fill(
-        "One and the same perturbation, added to each of the pictures, changes "
-        f"the model's answer on {rate} of them; random noise of the same norm "
-        f"does so on {report.random_rate:.0%}. What was right or wrong before "
-        "plays no part in it. It is a lower bound: a stronger attack may find "
+def text_of(report, class_names):
+    """The table of a report, and what its fooling rate means."""
+    meaning = textwrap.fill(
+        "The same perturbation, added to each image, changes the prediction of "
+        f"{report.fooling_rate:.0%} of them; random noise of the same norm "
+        f"changes {report.random_rate:.0%}. Whether the predictions were right "
+        "plays no part. The rate is a lower bound: a stronger attack may find "
         "a worse perturbation.",
         79,
     )
+    return f"{report.table(class_names)}\n\n{meaning}"

@@ -1,100 +1,82 @@
-"""`fit`: a perturbation of a classifier on pictures."""
+"""`fit`: a perturbation of a classifier on images."""
 
 import pathlib
 
 import keras
 
 from keras_uap import visualization
-from keras_uap.cli import console, evaluate, inputs
-from keras_uap.data import augmentation, sources
+from keras_uap.cli import console, evaluate, loading
+from keras_uap.data import augmentation
 from keras_uap.perturbations.interchange import save_perturbation
+from keras_uap.utils.progress import Progress
 from keras_uap.utils.saving import atomic_path
 
-# How often many pictures are shown, and few varied ones in all.
+# Epochs without augmentation, and augmented views in all.
 EPOCHS = 5
 VIEWS = 2000
 
-# At most so many epochs are told of.
+# The most epochs that print a line.
 _LINES = 25
 
 
 def run(options):
-    console.say("1/4", "loading the model and the pictures")
+    console.say("1/4", "loading the model and the images")
     keras.utils.set_random_seed(options.seed)
-    classifier = inputs.attach(inputs.load_model(options.model), options)
-    class_names = inputs.load_class_names(options, classifier)
-    uap = inputs.make_uap(options, classifier, options.target)
-    inputs.compile_update(uap, options.update)
+    classifier = loading.attach(loading.load_model(options.model), options)
+    class_names = loading.load_class_names(options, classifier)
+    uap = loading.make_uap(options, classifier, options.target, options.update)
     shape = classifier.input_shape[1:]
-    pictures = inputs.load_images(options, "images", shape)
+    images = loading.load_images(options, "images", shape)
     if options.held_out is None:
-        train, select, held_out = inputs.in_parts(options, pictures)
+        train, select, held_out = loading.in_parts(options, images)
     else:
-        train, select = inputs.in_parts(options, pictures, (0.8, 0.2))
-        held_out = inputs.load_images(options, "held_out", shape)
+        train, select = loading.in_parts(options, images, (0.8, 0.2))
+        held_out = loading.load_images(options, "held_out", shape)
     count = len(train.images)
-    console.say("2/4", f"finding one perturbation on {count} pictures")
+    console.say("2/4", f"fitting one perturbation to {count} images")
     print(
-        f"  {len(select.images)} others choose the best epoch, "
-        f"{len(held_out.images)} more are measured on",
+        f"  {len(select.images)} other images select the best epoch, "
+        f"{len(held_out.images)} are held out to measure on",
         flush=True,
     )
-    size, epochs = options.batch_size, options.epochs
-    batches_each = -(-count // size)
+    x, epochs = train.images, options.epochs or EPOCHS
+    batches = -(-count // options.batch_size)
     if options.augment or count < augmentation.FEW:
-        images, views = augmentation.views(train, size, seed=options.seed), 1
-        if not epochs:
-            times = max(EPOCHS, -(-VIEWS // count))
-            # Some views of each picture make an epoch: after it comes a look
-            # at those that choose, which takes longer than very few pictures.
-            views = -(-times // _LINES)
-            epochs = -(-times // views)
-            images, batches_each = images.repeat(views), views * batches_each
-        times = epochs * views
-        print(f"  each is varied anew {times} times: crops, light, mirror")
-    else:
-        images = sources.source(train.images)
-    choosing = sources.source(select.images)
-    classify(uap, images, choosing)
+        x, epochs, batches = _augment(options, train, batches)
     interrupted = fit_or_interrupt(
         uap,
-        images,
-        batches_each,
-        epochs=epochs or EPOCHS,
-        batch_size=size,
-        validation_data=choosing,
+        x,
+        batches,
+        epochs=epochs,
+        batch_size=options.batch_size,
+        validation_data=select.images,
     )
-    return finish(
-        options,
-        uap,
-        interrupted,
-        held_out,
-        name=pathlib.Path(options.model).name,
-        class_names=class_names,
-        steps=4,
-    )
+    name = pathlib.Path(options.model).name
+    return finish(options, uap, interrupted, held_out, name, class_names)
 
 
-def classify(uap, *images):
-    """Finds the clean predictions that `fit` needs, and tells the time left.
+def _augment(options, train, batches):
+    """Returns augmented images, the epochs, and the batches of an epoch."""
+    x = augmentation.views(train, options.batch_size, seed=options.seed)
+    epochs, repeats = options.epochs, 1
+    if epochs is None:
+        # An epoch has several views of each image, because it ends with a
+        # validation, which takes longer than very few images.
+        epochs = max(EPOCHS, -(-VIEWS // len(train.images)))
+        repeats = -(-epochs // _LINES)
+        epochs = -(-epochs // repeats)
+    print(
+        f"  augmented: {epochs * repeats} views of each image, with random "
+        "crops, light and mirror images"
+    )
+    return x.repeat(repeats), epochs, repeats * batches
+
+
+class EpochLines(keras.callbacks.Callback):
+    """Prints a line for each of at most 25 epochs, with the time left.
 
     Args:
-        uap: `UniversalPerturbation`.
-        *images: Sources, which keep them, or data sets, which do not.
-    """
-    arrays = [x for x in images if isinstance(x, sources.ArraySource)]
-    count = sum(len(source.images) for source in arrays)
-    progress = console.Progress("pictures classified", count)
-    for source in arrays:
-        uap.build_for_source(source)
-        source.batches(1, uap.adapter, verbose=progress)
-
-
-class Lines(keras.callbacks.Callback):
-    """A line for each epoch of a perturbation, and the time left.
-
-    Args:
-        batches: Integer, how many an epoch has.
+        batches: Integer, the number of batches of an epoch.
     """
 
     def __init__(self, batches):
@@ -103,50 +85,37 @@ class Lines(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         total = self.params["epochs"] * self._batches
-        self._progress = console.Progress("batches", total)
+        self._progress = Progress("batches", total)
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._epoch = epoch
+        self._done = epoch * self._batches
 
     def on_train_batch_end(self, batch, logs=None):
-        self._progress.update(
-            self._epoch * self._batches + batch + 1,
-            f"epoch {self._epoch + 1} of {self.params['epochs']}, batch "
-            f"{batch + 1} of {self._batches}",
-        )
+        self._progress.update(self._done + batch + 1)
 
     def on_epoch_end(self, epoch, logs=None):
-        # Of few pictures there are hundreds of epochs.
-        if (epoch + 1) % -(-self.params["epochs"] // _LINES):
+        epochs = self.params["epochs"]
+        if (epoch + 1) % -(-epochs // _LINES):
             return
         name = "target_rate" if "target_rate" in logs else "fooling_rate"
-        verb = "to the target" if "target_rate" in logs else "fooled"
-        text = f"epoch {epoch + 1} of {self.params['epochs']}: "
-        text += f"{logs[name]:.1%} {verb}"
+        verb = "sent to the target" if name == "target_rate" else "fooled"
+        text = f"  epoch {epoch + 1} of {epochs}: {logs[name]:.1%} {verb}"
         if f"val_{name}" in logs:
-            text += f", {logs[f'val_{name}']:.1%} of the others"
-        self._progress.line(text)
+            text += f", {logs[f'val_{name}']:.1%} of the selection set"
+        print(f"{text}{self._progress.left()}", flush=True)
 
 
-def fit_or_interrupt(uap, x, num_batches, **arguments):
+def fit_or_interrupt(uap, x, batches, **arguments):
     """Fits; returns whether Ctrl-C ended it, with the best v so far kept."""
     try:
-        uap.fit(x, **arguments, verbose=0, callbacks=[Lines(num_batches)])
+        uap.fit(x, **arguments, verbose=0, callbacks=[EpochLines(batches)])
     except KeyboardInterrupt:
         return True
     return False
 
 
-def finish(
-    options,
-    uap,
-    interrupted,
-    held_out,
-    name,
-    steps,
-    class_names=None,
-):
-    """Writes the files; measures, unless the user is in a hurry."""
+def finish(options, uap, interrupted, held_out, name, class_names=None):
+    """Writes the files, and measures the perturbation unless interrupted."""
     folder = options.output
     card = {
         "norm": uap.norm,
@@ -157,7 +126,7 @@ def finish(
         "seed": options.seed,
         "stop_reason": uap.stop_reason,
     }
-    # First what cannot be had again, then what can be measured again.
+    # The perturbation is written first, because measuring can be repeated.
     with atomic_path(folder / "uap.keras") as path:
         uap.save(path)
     save_perturbation(folder / "uap.npz", uap.perturbation, card)
@@ -166,11 +135,7 @@ def finish(
             "interrupted: keeping the best perturbation so far, in "
             f"{folder / 'uap.keras'} and {folder / 'uap.npz'}"
         )
-    images = held_out.images
-    console.say(
-        f"{steps - 1}/{steps}",
-        f"measuring on {len(images)} pictures that had no part in finding it",
-    )
+    console.say("3/4", f"measuring on {len(held_out.images)} held-out images")
     report = evaluate.report_of(
         uap.classifier,
         uap.perturbation,
@@ -182,25 +147,29 @@ def finish(
     )
     card["held_out"] = report.for_card()
     save_perturbation(folder / "uap.npz", uap.perturbation, card)
-    console.say(f"{steps}/{steps}", f"writing to {folder.resolve()}")
-    text = f"{report.table(class_names)}\n\n{evaluate.meaning(report)}"
+    console.say("4/4", f"writing to {folder.resolve()}")
+    text = evaluate.text_of(report, class_names)
     console.write_text(folder / "report.txt", text)
-    # Photographs of one scene look alike: show them from all over.
-    shown = images[:: max(1, len(images) // 6)][:6]
-    figure = visualization.plot_perturbation(
-        uap.classifier,
-        uap.perturbation,
-        shown,
-        uap.value_range,
-        class_names,
-        title=f"One perturbation, {uap.norm} norm at most {uap.epsilon:g}: "
-        f"{report.fooling_rate:.0%} of {report.num_images} held-out images "
-        f"fooled, {report.random_rate:.0%} by random noise of the same norm",
+    console.write_figure(
+        folder / "uap.png", _plot(uap, report, held_out.images, class_names)
     )
-    console.write_figure(folder / "uap.png", figure)
     report.save_html(folder / "report.html", class_names, card)
     files = (
         "files: report.html (open it in a browser), uap.png, uap.keras,\n"
         "uap.npz, report.txt"
     )
     return f"{text}\n\n{files}", report.to_dict()
+
+
+def _plot(uap, report, images, class_names):
+    return visualization.plot_perturbation(
+        uap.classifier,
+        uap.perturbation,
+        # Neighbours are often alike, so the images shown are spread out.
+        images[:: max(1, len(images) // 6)][:6],
+        uap.value_range,
+        class_names,
+        title=f"One perturbation, {uap.norm} norm at most {uap.epsilon:g}: "
+        f"{report.fooling_rate:.0%} of {report.num_images} held-out images "
+        f"fooled, {report.random_rate:.0%} by random noise of the same norm",
+    )

@@ -6,16 +6,15 @@ from keras_uap.cli import console, evaluate
 
 
 def run(options):
-    console.make_folder(options.output)
     console.say("1/2", "measuring")
     report, class_names, card = evaluate.measure(options)
-    text = f"{report.table(class_names)}\n\n{evaluate.meaning(report)}"
+    text = evaluate.text_of(report, class_names)
     folder = options.output
     console.say("2/2", f"writing to {folder.resolve()}")
     console.write_figure(folder / "report.png", report.plot(class_names))
     console.write_text(folder / "report.txt", text)
     console.write_text(folder / "report.json", report.to_json())
-    # The classifier of the card is the one that the perturbation was found on.
+    # The card names the classifier that the perturbation was found on.
     measured = {"classifier": pathlib.Path(options.model).name}
     measured["found_on"] = card.get("classifier")
     report.save_html(folder / "report.html", class_names, card | measured)

@@ -1,21 +1,18 @@
 """`transfer`: perturbations found on one classifier, measured on others."""
 
-import json
 import pathlib
 
 from keras_uap import analysis
-from keras_uap.cli import console, inputs
+from keras_uap.cli import console, loading
 from keras_uap.perturbations.lp_ball import lp_norm
-
-# Columns of the table that fit 80 characters beside a name.
-_COLUMNS = 4
+from keras_uap.utils.progress import Progress
 
 
 def run(options):
-    console.say("1/3", "loading the models and the pictures")
+    console.say("1/3", "loading the models and the images")
     perturbations, norms = {}, set()
     for name, path in zip(_names(options.perturbation), options.perturbation):
-        perturbations[name], card = inputs.load_perturbation(path)
+        perturbations[name], card = loading.load_perturbation(path)
         norms.add(card["norm"])
     if len(norms) > 1:
         raise console.UsageError(
@@ -23,7 +20,7 @@ def run(options):
             f"cannot be compared. Received: {' and '.join(sorted(norms))}."
         )
     classifiers = {
-        name: inputs.attach(inputs.load_model(path), options, number)
+        name: loading.attach(loading.load_model(path), options, number)
         for number, (name, path) in enumerate(
             zip(_names(options.model), options.model)
         )
@@ -35,31 +32,30 @@ def run(options):
             f"The perturbations have {shape[-1]} channel(s), the models take "
             f"{' and '.join(map(str, sorted(shapes)))}. Expected: the same."
         )
-    pictures = inputs.load_images(options, "images", shape)
-    count = len(pictures.images)
-    console.say("2/3", f"measuring on {count} pictures")
+    images = loading.load_images(options, "images", shape)
+    count = len(images.images)
+    console.say("2/3", f"measuring on {count} images")
     # Clean, with each perturbation, and with noise of each of their norms.
     norm = norms.pop()
     sizes = {round(lp_norm(v, norm), 6) for v in perturbations.values()}
     passes = len(classifiers) * (1 + len(perturbations) + len(sizes))
-    progress = console.Progress("pictures shown", passes * count)
+    progress = Progress("images classified", passes * count)
     matrix = analysis.transfer_matrix(
         classifiers,
         perturbations,
-        pictures.images,
-        pictures.groups,
+        images.images,
+        images.groups,
         norm=norm,
-        value_range=inputs.PIXELS,
+        value_range=loading.PIXELS,
         seed=options.seed,
         batch_size=options.batch_size,
         verbose=progress,
     )
-    progress.clear()
     console.say("3/3", f"writing to {options.output.resolve()}")
     console.write_figure(options.output / "transfer.png", matrix.plot())
-    text = json.dumps(matrix.to_dict(), indent=2)
-    console.write_text(options.output / "transfer.json", text)
-    return _table(matrix), matrix.to_dict()
+    console.write_text(options.output / "transfer.json", matrix.to_json())
+    files = "files: transfer.png (look at it), transfer.json"
+    return f"{matrix.table()}\n\n{files}", matrix.to_dict()
 
 
 def _names(paths):
@@ -73,38 +69,3 @@ def _names(paths):
             f"A file is named twice. Received: {' '.join(paths)}."
         )
     return list(paths)
-
-
-def _table(matrix):
-    """The matrix as a text, classifiers numbered, four beside each other."""
-    lines = [
-        f"fooled, of {matrix.num_images} pictures (in brackets: by random "
-        "noise of the same norm)",
-        "",
-    ]
-    numbers = range(len(matrix.classifiers))
-    for start in numbers[::_COLUMNS]:
-        block = numbers[start : start + _COLUMNS]
-        lines.append(
-            " " * 24 + "".join(f"{f'model {i + 1}':>14}" for i in block)
-        )
-        for row, name in enumerate(matrix.perturbations):
-            cells = [
-                f"{matrix.fooling_rates[row, i]:.1%}"
-                f"{'*' if matrix.resized[row, i] else ''}"
-                f" ({matrix.random_rates[row, i]:.0%})"
-                for i in block
-            ]
-            lines.append(
-                f"{console.short(name, 23):<24}"
-                + "".join(f"{cell:>14}" for cell in cells)
-            )
-        lines.append("")
-    lines += [
-        f"model {i + 1}: {console.short(name, 70)}"
-        for i, name in enumerate(matrix.classifiers)
-    ]
-    if matrix.resized.any():
-        lines.append("* pictures or perturbation resized to the model's size")
-    lines += ["", "files: transfer.png (look at it), transfer.json"]
-    return "\n".join(lines)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_uap.data.decoding import read_picture, to_color_mode
+from keras_uap.data.decoding import read_image, to_color_mode
 from keras_uap.data.pictures import without_tuner
 
 # Fewer pictures than this are varied: see `augmented`. With as many, varied
@@ -108,7 +108,7 @@ def views(pictures, batch_size=16, value_range=(0, 255), seed=0):
     color_mode = "grayscale" if images.shape[-1] == 1 else "rgb"
 
     def read(path):
-        image = tf.numpy_function(read_picture, [path], tf.uint8)
+        image = tf.numpy_function(read_image, [path], tf.uint8)
         image = tf.ensure_shape(image, (None, None, 3))
         image = to_color_mode(tf.cast(image, "float32"), color_mode)
         # What is kept in memory is at most twice the size that is needed.

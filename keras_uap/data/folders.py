@@ -1,4 +1,4 @@
-"""The picture files of a folder, found before anything heavy is loaded."""
+"""The image files of a folder, found without importing TensorFlow."""
 
 import os
 import pathlib
@@ -11,23 +11,23 @@ _SUFFIXES = (
 )
 
 
-def find_pictures(folder, labels, limit):
-    """Finds the pictures in a folder and in those below it.
+def find_images(folder, labels, limit):
+    """Finds the image files in a folder and in those below it.
 
     Args:
         folder: String or path.
         labels: Boolean, whether each folder in it is a class.
-        limit: Integer, the most pictures to take, from all over; or `None`.
+        limit: Integer, the most files to take, from all over; or `None`.
 
     Returns:
         An array of paths, an int64 array of their classes, and a list of the
         names of the folders in it.
 
     Raises:
-        ValueError: if there are no pictures, or no labels.
+        ValueError: if there are no images, or no labels.
     """
     folder = pathlib.Path(folder)
-    # What macOS adds to archives, and what is hidden, is no class.
+    # Hidden folders, and those that macOS adds to archives, are no classes.
     names = sorted(
         path.name
         for path in folder.iterdir()
@@ -39,14 +39,14 @@ def find_pictures(folder, labels, limit):
             found = [f for f in files if f.lower().endswith(_SUFFIXES)]
             paths += [os.path.join(root, file) for file in sorted(found)]
             numbers += [number] * len(found)
-    if labels and not names and find_pictures(folder, False, None):
+    if labels and not names and find_images(folder, False, None):
         raise ValueError(
             f"{folder} has no labels: they are the names of the folders in it, "
-            "a folder for each class. It has pictures only."
+            "a folder for each class. It has images only."
         )
     if not paths:
         raise ValueError(
-            f"No pictures in {folder} or the folders below it. Expected files "
+            f"No images in {folder} or the folders below it. Expected files "
             f"that end in one of {', '.join(_SUFFIXES)}."
         )
     paths, numbers = np.array(paths), np.array(numbers, "int64")

@@ -1,11 +1,11 @@
-"""Images from a folder, a TFDS data set or the samples, ready for a fit.
+"""Images from a folder, a TFDS dataset or the samples, ready for a fit.
 
-Images of any size become what a classifier takes: cut to the middle of its
-aspect ratio and scaled, as the model zoo does it, to whole grey levels.
-Pictures of a folder stand upright, as their EXIF data say, and what is
-transparent lies on white, as on most pages.
+Images of any size become what a classifier takes: cropped at the centre to its
+aspect ratio and scaled, as in the model zoo, to whole grey levels. Image files
+are turned upright by their EXIF data, and transparent pixels become white.
 """
 
+import contextlib
 import os
 import pathlib
 import threading
@@ -13,13 +13,10 @@ import warnings
 
 import keras
 import numpy as np
-import PIL.ExifTags
-import PIL.Image
-import PIL.ImageOps
 import tensorflow as tf
 
-from keras_uap.data.decoding import is_upright, read_picture, to_color_mode
-from keras_uap.data.folders import find_pictures
+from keras_uap.data.decoding import read_image, to_color_mode
+from keras_uap.data.folders import find_images
 from keras_uap.data.pictures import Pictures, without_tuner
 from keras_uap.data.splitting import photographs
 from keras_uap.utils.formatting import first_line
@@ -28,13 +25,10 @@ from keras_uap.utils.validation import check_flag
 
 _CHANNELS = {"rgb": 3, "grayscale": 1}
 
-# So many files that cannot be read are named each, of a folder with more.
+# The most unreadable files of a folder that have a warning each.
 _NAMED = 5
 
-# So many files are looked at together before and after they are read.
-_TOGETHER = 32
-
-# What may be kept in memory: 3,500 colour pictures of 224x224.
+# The most bytes to cache: 3,500 colour images of 224x224.
 _MOST_BYTES = 2**29
 
 
@@ -55,9 +49,9 @@ def images(
     cache=None,
     strict=False,
 ):
-    """Returns a data set of image batches from a folder or a TFDS name.
+    """Returns a dataset of image batches from a folder or a TFDS name.
 
-    A file of a folder that cannot be read as a picture is left out, with a
+    A file of a folder that cannot be read as an image is left out, with a
     warning that names it.
 
     Example:
@@ -70,22 +64,22 @@ def images(
     ```
 
     Args:
-        source: String or path: a folder with pictures in it or in folders
-            below it. Or the name of a TFDS data set, or a TFDS builder.
-            Data sets that are not there yet are downloaded.
+        source: String or path: a folder with images in it or in folders
+            below it. Or the name of a TFDS dataset, or a TFDS builder.
+            Datasets that are not there yet are downloaded.
         size: Pair of integers `(height, width)`.
-        split: String, the split of a TFDS data set, such as
+        split: String, the split of a TFDS dataset, such as
             `"train[:1000]"`.
         limit: Integer, the most images to take: of a folder, from all over
-            its sorted files; of a TFDS data set, the first.
+            its sorted files; of a TFDS dataset, the first.
         batch_size: Integer.
         labels: Boolean, whether each batch is a pair `(images, labels)`. In a
             folder, each folder in it is a class, in sorted order.
-        color_mode: `"rgb"` or `"grayscale"`. Pictures of the other kind are
+        color_mode: `"rgb"` or `"grayscale"`. Images of the other kind are
             converted.
-        shuffle: Boolean, whether each pass comes in another order.
+        shuffle: Boolean, whether each pass over it has another order.
         seed: Integer, the seed of those orders.
-        cache: Boolean, whether pictures are read once and kept in memory, a
+        cache: Boolean, whether images are read once and kept in memory, a
             byte a value. `None` does so up to half a gigabyte.
         strict: Boolean, whether to read all files of a folder at once and
             raise an error where one cannot be read.
@@ -100,8 +94,8 @@ def images(
 
     Raises:
         ImportError: for a TFDS name where TFDS is not installed.
-        ValueError: if there is no such folder, data set or split, or no
-            pictures or labels in it, an argument is out of range, or a file
+        ValueError: if there is no such folder, dataset or split, or no
+            images or labels in it, an argument is out of range, or a file
             cannot be read and `strict=True`.
     """
     check_flag("strict", strict)
@@ -123,10 +117,10 @@ def images(
 
     left_out, paths = [], None
     if not hasattr(source, "as_dataset") and pathlib.Path(source).is_dir():
-        paths, numbers, names = find_pictures(source, labels, limit)
+        paths, numbers, names = find_images(source, labels, limit)
         if strict:
             for path in paths:
-                read_picture(path)
+                read_image(path)
         number = len(paths)
         if shuffle:
             order = np.random.default_rng(seed).permutation(number)
@@ -134,15 +128,11 @@ def images(
         columns = (paths, numbers) if labels else (paths,)
         data = _read_files(columns, prepare, left_out)
     else:
-        if hasattr(source, "as_dataset"):
-            builder, name = source, source.name
-        else:
-            builder, name = _tfds_builder(str(source)), str(source)
-        data, names = _from_tfds(builder, name, split, labels)
+        data, names = _from_tfds(source, split, labels)
         if limit is not None:
             data = data.take(limit)
         data = data.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
-        # Negative where the number is not known beforehand.
+        # Negative if it is unknown.
         number = int(data.cardinality())
     most = max(1, _MOST_BYTES // (size[0] * size[1] * _CHANNELS[color_mode]))
     if cache or (cache is None and 0 <= number <= most):
@@ -150,12 +140,11 @@ def images(
     if shuffle:
         data = data.shuffle(min(number, most) if number > 0 else most, seed)
 
-    def finish(image, *label):
+    def as_float(image, *label):
         image = tf.cast(image, "float32")
         return (image, *label) if label else image
 
-    data = data.batch(batch_size).map(finish).prefetch(2)
-    data = without_tuner(data)
+    data = without_tuner(data.batch(batch_size).map(as_float).prefetch(2))
     data.left_out = left_out
     if labels:
         data.class_names = names
@@ -173,7 +162,7 @@ def load(
     color_mode="rgb",
     verbose=0,
 ):
-    """Loads pictures into memory, with what `split` must know of them.
+    """Loads images into memory, with what `split` needs to know of them.
 
     Args:
         source, size, split, limit, labels, color_mode: As for `images`.
@@ -182,10 +171,11 @@ def load(
     Returns:
         `Pictures`: uint8 `images` `(n, height, width, channels)`;
         `class_names`, a list, and `labels` `(n,)`, with `labels=True`;
-        `groups` `(n,)`, the photograph of each picture, where the names of
-        the files tell; `folders` `(n,)`, the folder in the source that each
-        is in, where there are several; and `paths` `(n,)` of the files. What
-        is not known is `None`. `left_out` are the files that cannot be read.
+        `groups` `(n,)`, the photograph of each image, where the names of
+        the files show it; `folders` `(n,)`, the folder in the source that
+        each is in, where there are several; and `paths` `(n,)` of the files.
+        What is not known is `None`. `left_out` are the files that cannot be
+        read.
 
     Raises:
         ImportError, ValueError: as `images`, and if none of the files can be
@@ -194,18 +184,17 @@ def load(
     data = images(
         source, size, split, limit, 32, labels, color_mode, cache=False
     )
-    pictures, targets, done = [], [], 0
+    # With a byte a value, a thousand images take 150 MB.
+    batches, targets = [], []
     progress = progress_bar(_count(data, limit), verbose)
-    # A byte a value keeps a thousand pictures at 150 MB.
     for batch in data:
         batch, target = batch if labels else (batch, ())
-        pictures.append(batch.numpy().astype("uint8"))
+        batches.append(batch.numpy().astype("uint8"))
         targets.append(np.asarray(target))
-        done += len(pictures[-1])
-        progress.update(done)
-    if not pictures:
+        progress.update(sum(map(len, batches)))
+    if not batches:
         raise UnreadableError(
-            f"{source} holds no picture that can be read. Received: "
+            f"{source} holds no image that can be read. Received: "
             f"{len(data.left_out)} file(s) that cannot, such as "
             f"{data.left_out[0]}."
         )
@@ -213,22 +202,19 @@ def load(
     if hasattr(data, "file_paths"):
         paths = [p for p in data.file_paths if p not in set(data.left_out)]
         groups = photographs(paths)
-        root = pathlib.Path(source)
         folders = [
-            pathlib.Path(path).relative_to(root).parts[0]
-            if pathlib.Path(path).parent != root
-            else "."
+            os.path.relpath(os.path.dirname(path), source).split(os.sep)[0]
             for path in paths
         ]
         folders = np.array(folders) if len(set(folders)) > 1 else None
     return Pictures(
-        np.concatenate(pictures),
+        np.concatenate(batches),
         getattr(data, "class_names", None),
         np.concatenate(targets) if labels else None,
         groups,
         folders,
         None if paths is None else np.array(paths),
-        tuple(data.left_out),
+        tuple(sorted(data.left_out)),
     )
 
 
@@ -241,167 +227,112 @@ def _count(data, limit):
 
 
 def _read_files(columns, prepare, left_out):
-    """Returns a data set of `(image,)` or `(image, label)`, each prepared.
-
-    TensorFlow decodes JPEG files that need nothing else, the many, and Pillow
-    all others. What neither can read leaves a gap in the order of the files.
+    """Returns a dataset of `(image,)` or `(image, label)`, each prepared.
 
     Args:
         columns: Tuple of an array of paths and, with labels, an int64 array.
         prepare: Function from an image `(h, w, 3)` to one of the size wanted.
-        left_out: List, to which paths that cannot be read are added.
+        left_out: List, to which the paths of unreadable files are added.
     """
-    paths, lock = columns[0], threading.Lock()
+    lock = threading.Lock()
 
-    def tell(places, start, end):
-        with lock:
-            for path in paths[sorted({*range(start, end)} - {*places})]:
-                if path not in left_out:
-                    left_out.append(str(path))
-                    _warn_of(path, len(left_out))
-        return end
+    def decode(path):
+        try:
+            return True, read_image(path, fast=True)
+        except ValueError as error:
+            with lock:
+                _leave_out(str(os.fsdecode(path)), left_out, error)
+            return False, np.zeros((1, 1, 3), "uint8")
 
-    def mark(place, paths, *label):
-        plain = tf.numpy_function(_are_plain, [paths], tf.bool, stateful=False)
-        return place, tf.ensure_shape(plain, (None,)), paths, *label
-
-    def read(place, plain, path, *label):
-        image = tf.cond(
-            plain,
-            lambda: tf.io.decode_jpeg(tf.io.read_file(path), channels=3),
-            lambda: tf.numpy_function(
-                read_picture, [path], tf.uint8, stateful=False
-            ),
+    def read(path, *label):
+        readable, image = tf.numpy_function(
+            decode, [path], (tf.bool, tf.uint8), stateful=False
         )
         image = tf.ensure_shape(image, (None, None, 3))
-        return place, *prepare(image, *label)
+        return tf.ensure_shape(readable, ()), *prepare(image, *label)
 
-    def note_gaps(start, row):
-        places, *rest = row
-        end = places[-1] + 1
-        end = tf.cond(
-            end - start > tf.size(places, tf.int64),
-            lambda: tf.numpy_function(tell, [places, start, end], tf.int64),
-            lambda: end,
-        )
-        # The last row is no picture.
-        there = tf.where(places[0] < len(paths), tf.size(places), 0)
-        return tf.ensure_shape(end, ()), tuple(part[:there] for part in rest)
-
-    data = (
-        tf.data.Dataset.from_tensor_slices((np.arange(len(paths)), *columns))
-        .batch(_TOGETHER)
-        .map(mark, num_parallel_calls=tf.data.AUTOTUNE)
-        .unbatch()
-        .map(read, num_parallel_calls=tf.data.AUTOTUNE)
-        .ignore_errors()
-        .batch(_TOGETHER)
-    )
-    # One more, so that a gap at the end is seen.
-    last = [tf.zeros((1, *s.shape[1:]), s.dtype) for s in data.element_spec]
-    last[0] = tf.constant([len(paths)], "int64")
-    last = tf.data.Dataset.from_tensors(tuple(last))
-    return data.concatenate(last).scan(np.int64(0), note_gaps).unbatch()
+    data = tf.data.Dataset.from_tensor_slices(columns)
+    data = data.map(read, num_parallel_calls=tf.data.AUTOTUNE)
+    data = data.filter(lambda readable, *_: readable)
+    return data.map(lambda _, *rest: rest)
 
 
-def _warn_of(path, number):
-    """Names a file that is left out, unless there are many."""
-    if number <= _NAMED:
-        try:
-            read_picture(path)
-            reason = f"{path} cannot be decoded."
-        except ValueError as error:
-            reason = str(error)
-        warnings.warn(f"Left out: {reason}", stacklevel=2)
-    elif number == _NAMED + 1:
+def _leave_out(path, left_out, error):
+    """Notes an unreadable file, with a warning unless there are many."""
+    if path in left_out:
+        return
+    left_out.append(path)
+    if len(left_out) <= _NAMED:
+        warnings.warn(f"Left out: {error}", stacklevel=2)
+    elif len(left_out) == _NAMED + 1:
         warnings.warn(
-            "Left out: more files that cannot be read. The data set's "
+            "Left out: more files that cannot be read. The dataset's "
             "attribute left_out lists them.",
             stacklevel=2,
         )
 
 
-def _are_plain(paths):
-    """Whether files are JPEG in grey or RGB, and stand upright."""
-    plain = np.zeros(len(paths), bool)
-    for i, path in enumerate(paths):
-        try:
-            with PIL.Image.open(os.fsdecode(path)) as image:
-                plain[i] = (
-                    image.format == "JPEG"
-                    and image.mode in ("L", "RGB")
-                    and is_upright(image)
-                )
-        except Exception:  # Whoever reads it finds the same, and says so.
-            continue
-    return plain
+def _from_tfds(source, split, labels):
+    """Returns a dataset of `(image,)` or `(image, label)`, and class names.
 
-
-def _tfds_builder(name):
+    Args:
+        source: TFDS builder, or the name of a TFDS dataset.
+        split: String.
+        labels: Boolean.
+    """
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise ImportError(
-            "TFDS data sets need: pip install tensorflow-datasets "
+            "TFDS datasets need: pip install tensorflow-datasets "
             "importlib_resources."
         ) from error
-    try:
-        return tfds.builder(name)
-    except Exception as error:
-        raise ValueError(
-            f"{name!r} is neither a folder nor a TFDS data set. "
-            f"{type(error).__name__}: {first_line(error)}"
-        ) from error
-
-
-def _from_tfds(builder, name, split, labels):
-    """Returns a data set of `(image,)` or `(image, label)`, and class names."""
-    import tensorflow_datasets as tfds
-
+    builder = source
+    if not hasattr(source, "as_dataset"):
+        with _explained(f"{str(source)!r} is neither a folder nor a TFDS name"):
+            builder = tfds.builder(str(source))
+    name = f"The TFDS dataset {getattr(source, 'name', str(source))!r}"
     features = builder.info.features
     named = isinstance(features, tfds.features.FeaturesDict)
     features = dict(features.items()) if named else {}
-    image = features.get("image")
+    described = ", ".join(
+        f"{key} {type(feature).__name__}" for key, feature in features.items()
+    )
+    image, label = features.get("image"), features.get("label")
     if not isinstance(image, tfds.features.Image) or (
         image.shape[-1] not in (1, 3, 4) or image.np_dtype != np.uint8
     ):
         raise ValueError(
-            f"The TFDS data set {name!r} holds no pictures that can be used. "
-            "Expected: a feature 'image' of uint8 values, grey or colour. "
-            f"Received: {_describe(features)}."
+            f"{name} holds no images that can be used. Expected: a feature "
+            "'image' of uint8 values, grey or colour. Received: "
+            f"{described}."
         )
-    keys, names = ["image"], None
-    if labels:
-        label = features.get("label")
-        if not isinstance(label, tfds.features.ClassLabel):
-            raise ValueError(
-                f"The TFDS data set {name!r} has no labels. Expected: a "
-                f"feature 'label'. Received: {_describe(features)}."
-            )
-        keys, names = ["image", "label"], list(label.names)
-    try:
-        builder.download_and_prepare()
-    except NotImplementedError:  # A folder: there is nothing to prepare.
-        pass
-    except Exception as error:
+    if labels and not isinstance(label, tfds.features.ClassLabel):
         raise ValueError(
-            f"The TFDS data set {name!r} cannot be downloaded and prepared. "
-            f"{type(error).__name__}: {first_line(error)}"
-        ) from error
-    try:
-        # TFDS would keep whole splits in memory, also those cut by a limit.
+            f"{name} has no labels. Expected: a feature 'label'. Received: "
+            f"{described}."
+        )
+    with (
+        _explained(f"{name} cannot be downloaded and prepared"),
+        contextlib.suppress(NotImplementedError),  # Of a folder.
+    ):
+        builder.download_and_prepare()
+    with _explained(f"{name} has no split {split!r}"):
+        # TFDS would keep whole splits in memory, even if a limit cuts them.
         data = builder.as_dataset(
             split=split, read_config=tfds.ReadConfig(try_autocache=False)
         )
-    except Exception as error:
-        raise ValueError(
-            f"The TFDS data set {name!r} has no split {split!r}. "
-            f"{first_line(error)}"
-        ) from error
+    keys = ["image", "label"] if labels else ["image"]
+    names = list(label.names) if labels else None
     return data.map(lambda x: tuple(x[key] for key in keys)), names
 
 
-def _describe(features):
-    return ", ".join(
-        f"{key} {type(feature).__name__}" for key, feature in features.items()
-    )
+@contextlib.contextmanager
+def _explained(text):
+    """Raises any error of TFDS as a ValueError that begins with `text`."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"{text}. {type(error).__name__}: {first_line(error)}"
+        ) from error

@@ -1,5 +1,6 @@
 """Tests of the command line, in process."""
 
+import argparse
 import json
 import re
 
@@ -12,7 +13,7 @@ from PIL import Image
 import keras_uap
 from keras_uap import __main__ as command_line
 from keras_uap import analysis, interchange, samples
-from keras_uap.cli import console, demo, fit, inputs
+from keras_uap.cli import console, demo, fit, loading
 from keras_uap.evaluation import attack_suite
 
 SIZE = (8, 8, 3)
@@ -100,6 +101,11 @@ def run(workplace, monkeypatch, capsys, tmp_path):
     return run_command
 
 
+@pytest.fixture
+def short_audits(monkeypatch):
+    monkeypatch.setitem(attack_suite.BUDGETS, "quick", models.short_budget(100))
+
+
 FIT = {"--model": "model.keras", "--images": "photos", "--epochs": 2}
 EVALUATE = {
     "--model": "model.keras",
@@ -139,15 +145,15 @@ WRONG_FIT = [
     ({"--model": None}, "--model"),
     ({"--images": None}, "--images"),
     ({"--model": "none.keras"}, "--model none.keras: there is no such file"),
-    ({"--model": "photos"}, "--model photos"),
+    ({"--model": "photos"}, "photos is not a SavedModel"),
     ({"--model": "text.keras"}, "cannot be loaded as a Keras model"),
     ({"--model": "headless.keras"}, "class scores"),
-    ({"--model": "sizeless.keras"}, "Pass --size HEIGHT WIDTH"),
+    ({"--model": "sizeless.keras"}, "--size sets image_shape"),
     ({"--size": [8, 0]}, "--size: must be a whole number"),
     ({"--class-names": "none.txt"}, "none.txt"),
     ({"--class-names": "text.keras"}, "has 1 lines, the model has 5 classes"),
     ({"--model": "signal.keras"}, "use the Python interface"),
-    ({"--model": "empty"}, "--model empty is not a SavedModel"),
+    ({"--model": "empty"}, "empty is not a SavedModel"),
     ({"--images": "nowhere"}, "'nowhere' is neither a folder"),
     ({"--images": "./nowhere"}, "--images ./nowhere: there is no such folder"),
     ({"--images": "v.npz"}, "--images v.npz is a file"),
@@ -155,33 +161,27 @@ WRONG_FIT = [
     ({"--class-names": "v.npz"}, "--class-names v.npz cannot be read"),
     ({"--batch-size": 0}, "--batch-size: must be a whole number"),
     ({"--value-range": [0, "inf"]}, "--value-range must be two numbers"),
-    ({"--model-output": "x"}, "--model-output 'x'. Leave --model-output away"),
+    ({"--model-output": "x"}, "--model-output sets output"),
     ({"--seed": 2**31}, "--seed: must be a whole number"),
-    ({"--images": "empty"}, "No pictures in empty"),
-    ({"--images": "one"}, "--images holds 1 picture"),
-    ({"--held-out": "empty"}, "No pictures in empty"),
+    ({"--images": "empty"}, "No images in empty"),
+    ({"--images": "one"}, "--images holds 1 image"),
+    ({"--held-out": "empty"}, "No images in empty"),
     ({"--epochs": 0}, "--epochs: must be a whole number"),
-    ({"--epochs": "two"}, "--epochs: must be a whole number"),
     ({"--limit": 0}, "--limit: must be a whole number"),
-    ({"--limit": -3}, "--limit"),
     ({"--epsilon": 0}, "epsilon"),
     ({"--epsilon": -1}, "epsilon"),
     ({"--epsilon": "nan"}, "epsilon"),
-    ({"--epsilon": "ten"}, "--epsilon"),
     ({"--norm": "l3"}, "--norm: invalid choice: 'l3'"),
     ({"--value-range": [1, 0]}, "--value-range must be two numbers"),
-    ({"--value-range": ["nan", 1]}, "--value-range must be two numbers"),
     ({"--value-range": [1]}, "--value-range"),
     ({"--value-range": "pytorch"}, "or caffe, tf or torch"),
     ({"--channel-order": "grb"}, "--channel-order"),
     ({"--update": "nope"}, "optimizer='nope'"),
     ({"--update": "deepfool", "--target": 1}, "target=1"),
     ({"--target": 5}, "target=5"),
-    ({"--target": -1}, "target=-1"),
     ({"--target": "cat"}, "--target"),
     ({"--seed": -1}, "--seed: must be a whole number of at least 0"),
-    ({"--seed": "x"}, "--seed"),
-    ({"--output": "text.keras"}, "--output text.keras cannot be made"),
+    ({"--output": "text.keras"}, "--output text.keras cannot be written to"),
     ({"--colour": 3}, "--colour"),
 ]
 WRONG_EVALUATE = [
@@ -191,8 +191,8 @@ WRONG_EVALUATE = [
     ({"--perturbation": "larger.npz"}, "has shape (9, 9, 3)"),
     ({"--model": "larger.keras"}, "has shape (8, 8, 3)"),
     ({"--model": "none.keras"}, "--model none.keras"),
-    ({"--images": "empty"}, "No pictures in empty"),
-    ({"--images": "empty", "--json": []}, "No pictures in empty"),
+    ({"--images": "empty"}, "No images in empty"),
+    ({"--images": "empty", "--json": []}, "No images in empty"),
     ({"--images": "one", "--labels": []}, "one has no labels"),
     ({"--images": "classes", "--labels": []}, "3 classes, the model has 5"),
 ]
@@ -203,25 +203,16 @@ WRONG_TRANSFER = [
     ({"--perturbation": ["v.npz", "l2.npz"]}, "of one norm"),
     ({"--model": "grey.keras"}, "3 channel(s), the models take 1"),
     ({"--value-range": [0, 1, "--value-range", 0, 1]}, "2 for 1 model(s)"),
-    ({"--images": "empty"}, "No pictures in empty"),
+    ({"--images": "empty"}, "No images in empty"),
 ]
 WRONG_AUDIT = [
-    ({"--model": "none.keras"}, "--model none.keras"),
-    ({"--images": "empty"}, "No pictures in empty"),
-    ({"--images": "one"}, "--images holds 1 picture"),
-    ({"--epsilon": 0}, "epsilon"),
-    ({"--norm": "l3"}, "--norm: invalid choice: 'l3'"),
-    ({"--seed": -1}, "--seed: must be a whole number of at least 0"),
+    ({"--images": "one"}, "--images holds 1 image"),
     ({"--budget": "huge"}, "--budget"),
 ]
 WRONG_HARDEN = [
-    ({"--model": "exported"}, "cannot be trained any more"),
+    ({"--model": "exported"}, "cannot be trained"),
     ({"--learning-rate": 0}, "--learning-rate: must be a number above 0"),
     ({"--robustness": 1.5}, "--robustness: must be a number from 0 to 1"),
-    ({"--seed": -1}, "--seed: must be a whole number of at least 0"),
-    ({"--epsilon": 0}, "epsilon"),
-    ({"--images": "one"}, "--images holds 1 picture"),
-    ({"--labels": []}, "1 classes, the model has 5"),
     ({"--images": "classes", "--labels": []}, "3 classes, the model has 5"),
 ]
 
@@ -282,6 +273,7 @@ def check_columns(text):
     assert max(map(len, lines)) <= 80, max(lines, key=len)
 
 
+@pytest.mark.slow
 def test_few_pictures_make_few_long_epochs(run, tmp_path, monkeypatch):
     monkeypatch.setattr(fit, "VIEWS", 200)
     few = {name: value for name, value in FIT.items() if name != "--epochs"}
@@ -289,7 +281,7 @@ def test_few_pictures_make_few_long_epochs(run, tmp_path, monkeypatch):
     status, out, err = run(*words("fit", few, {}))
     assert (status, err) == (0, "")
     # One picture is fitted on: 200 views of it.
-    assert "each is varied anew 200 times" in out
+    assert "augmented: 200 views of each image" in out
     assert "epoch 25 of 25: " in out
 
 
@@ -304,22 +296,26 @@ def test_few_pictures_make_few_long_epochs(run, tmp_path, monkeypatch):
     ],
 )
 def test_the_update_that_is_named_is_taken(norm, update, optimizer, linear):
-    model = linear()
-    uap = keras_uap.UniversalPerturbation(model, 1.0, norm)
-    inputs.compile_update(uap, update)
+    options = argparse.Namespace(epsilon=1.0, norm=norm)
+    uap = loading.make_uap(options, linear(), update=update)
     assert type(uap.optimizer) is optimizer
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"--class-names": "names.txt"},
-        {"--update": "deepfool", "--norm": "l2"},
-        {"--augment": [], "--value-range": [-1, 1], "--epsilon": 20},
         {"--target": 2, "--held-out": "photos/below", "--limit": 9},
-        {"--model": "grey.keras"},
-        {"--model": "sizeless.keras", "--size": [7, 9]},
-        {"--model": "exported", "--value-range": "caffe"},
+        *(
+            pytest.param(changes, marks=pytest.mark.slow)
+            for changes in (
+                {"--class-names": "names.txt"},
+                {"--update": "deepfool", "--norm": "l2"},
+                {"--augment": [], "--value-range": [-1, 1], "--epsilon": 20},
+                {"--model": "grey.keras"},
+                {"--model": "sizeless.keras", "--size": [7, 9]},
+                {"--model": "exported", "--value-range": "caffe"},
+            )
+        ),
     ],
 )
 def test_fit_and_evaluate(changes, run, tmp_path):
@@ -403,26 +399,17 @@ def test_report(run, tmp_path):
     # Named by the file that was passed, whatever the card says.
     assert "<h1><bdi>model.keras</bdi></h1>" in page
     assert (folder / "report.txt").read_text().strip() in out
-    status, text, _ = run(*words("report", EVALUATE, output | {"--json": []}))
-    assert json.loads(text) == json.loads((folder / "report.json").read_text())
+    assert json.loads((folder / "report.json").read_text())["num_images"] == 12
     with Image.open(folder / "report.png") as picture:
         assert min(picture.size) > 400
 
 
-def test_audit(run, tmp_path, monkeypatch):
-    budget = attack_suite.Budget(200, [("dominant", 0), ("cross-entropy", 0)])
-    monkeypatch.setattr(attack_suite, "BUDGETS", {"quick": budget})
+def test_audit(run, tmp_path, short_audits):
     output = {"--output": tmp_path / "out", "--class-names": "names.txt"}
     status, out, err = run(*words("audit", AUDIT, output))
     assert (status, err) == (0, "")
     check_columns(out)
-    # What was done, how long it will take, what the number means.
-    text = " ".join(out.split())
-    assert "2 attacks of 200 model passes on 7 images" in text
-    assert "This takes about" in text
-    assert "pictures are few" in text or "images to fit are few" in text
-    assert "lower bound" in text
-    assert "wider than 30 points" in text
+    assert "2 attacks of 100 model passes" in " ".join(out.split())
     folder = output["--output"]
     names = {path.name for path in folder.iterdir()}
     texts = {"audit.html", "audit.json", "audit.txt"}
@@ -435,8 +422,6 @@ def test_audit(run, tmp_path, monkeypatch):
     assert card["classifier"] == "model.keras"
     assert card["held_out"]["fooling_rate"] == values["fooling_rate"]
     assert np.abs(v).max() <= 10
-    _, text, _ = run(*words("audit", AUDIT, output | {"--json": []}))
-    assert json.loads(text)["fooling_rate"] == values["fooling_rate"]
 
 
 def test_interrupted_audit_leaves_what_is_finished(run, tmp_path, monkeypatch):
@@ -463,6 +448,7 @@ def test_interrupted_audit_leaves_what_is_finished(run, tmp_path, monkeypatch):
     assert (tmp_path / "uap.npz").exists()
 
 
+@pytest.mark.slow
 def test_class_folders_share_every_part(run, workplace, tmp_path, monkeypatch):
     """In sorted order, the held-out part was once the last classes."""
     seen = []
@@ -503,11 +489,7 @@ def test_transfer(run, tmp_path):
     check_columns(out)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"transfer.png", "transfer.json"}
-    status, text, _ = run(
-        *words("transfer", EVALUATE, changes | {"--json": []})
-    )
-    matrix = json.loads(text)
-    assert matrix == json.loads((tmp_path / "transfer.json").read_text())
+    matrix = json.loads((tmp_path / "transfer.json").read_text())
     rates = np.array(matrix["fooling_rates"])
     assert rates.shape == (2, 3)
     # Zeros fool nobody; the exported model is the model.
@@ -518,29 +500,37 @@ def test_transfer(run, tmp_path):
     )
     _, text, _ = run(*words("evaluate", EVALUATE, {"--json": []}))
     assert json.loads(text)["fooling_rate"] == rates[0, 0]
-    row = next(line for line in out.splitlines() if line.startswith("v.npz"))
-    assert f" {rates[0, 0]:.1%} (" in row
-    assert f" {rates[0, 1]:.1%}* (" in row
-
-
-@pytest.fixture
-def short_audits(monkeypatch):
-    monkeypatch.setitem(attack_suite.BUDGETS, "quick", models.short_budget(100))
+    rows = [line for line in out.splitlines() if line.startswith("v.npz")]
+    assert f" {rates[0, 0]:.1%} " in rows[0]
+    assert rows[1].endswith("yes")
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"--learning-rate": 0.01},
-        {"--model": "three.keras", "--images": "classes", "--labels": []},
-        {"--held-out": "classes", "--norm": "l2", "--value-range": [-1, 1]},
+        {"--learning-rate": 0.01, "--json": []},
+        *(
+            pytest.param(changes | {"--json": []}, marks=pytest.mark.slow)
+            for changes in (
+                {
+                    "--model": "three.keras",
+                    "--images": "classes",
+                    "--labels": [],
+                },
+                {
+                    **{"--held-out": "classes", "--norm": "l2"},
+                    "--value-range": [-1, 1],
+                },
+            )
+        ),
     ],
 )
 def test_harden(changes, run, tmp_path, workplace, short_audits):
     output = {"--output": tmp_path / "out", "--epsilon": 30}
     before = (workplace / "model.keras").read_bytes()
-    status, out, err = run(*words("harden", FIT, output | changes))
-    assert (status, err) == (0, "")
+    # With --json, what would go to stdout goes to stderr.
+    status, text, out = run(*words("harden", FIT, output | changes))
+    assert status == 0
     check_columns(out)
     assert "epoch 2 of 2: loss" in out
     assert (workplace / "model.keras").read_bytes() == before
@@ -561,16 +551,10 @@ def test_harden(changes, run, tmp_path, workplace, short_audits):
         np.any(a.numpy() != b.numpy())
         for a, b in zip(hardened.weights, old.weights)
     )
-    status, text, _ = run(
-        *words("harden", FIT, output | changes | {"--json": []})
-    )
     values = json.loads(text)
-    card = json.loads((output["--output"] / "harden.json").read_text())
-    for timed in ("seconds", "training_seconds", "before", "after"):
-        card.pop(timed)
-    assert card.items() <= values.items()
-    assert f"{values['after']['fooling_rate']:.1%}" in out
-    assert f"{values['robust_agreement']:.1%}" in out
+    assert values == json.loads(
+        (output["--output"] / "harden.json").read_text()
+    )
     assert values["before"]["card"]["epsilon"] == 30
     has_labels = "--labels" in changes
     assert (values["accuracy"] is not None) == has_labels
@@ -599,6 +583,7 @@ def test_harden_goes_on_where_it_was_cut_off(
     assert not (output / "harden_backup").exists()
 
 
+@pytest.mark.slow
 def test_hardening_helps(run, tmp_path, workplace):
     """One pixel decides, by 20 grey levels of noise or by 200 of signal."""
     rng = np.random.default_rng(0)
@@ -664,6 +649,7 @@ def test_evaluate_is_a_recount(run, workplace):
     assert f"{rate:.1%}" in out
 
 
+@pytest.mark.slow
 def test_same_seed_same_files(run, tmp_path):
     arrays = []
     for name in ("one", "two"):
@@ -674,13 +660,13 @@ def test_same_seed_same_files(run, tmp_path):
 
 
 def test_interrupted_fit_leaves_its_best(run, tmp_path, monkeypatch):
-    class Interrupt(fit.Lines):
+    class Interrupt(fit.EpochLines):
         def on_epoch_begin(self, epoch, logs=None):
             super().on_epoch_begin(epoch, logs)
             if epoch == 1:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(fit, "Lines", Interrupt)
+    monkeypatch.setattr(fit, "EpochLines", Interrupt)
     status, _, err = run(*words("fit", FIT, {"--output": tmp_path}))
     assert status == 130
     assert "keeping the best perturbation so far" in err
@@ -697,7 +683,7 @@ def test_interrupted_before_the_fit(run, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(inputs, "load_model", interrupt)
+    monkeypatch.setattr(loading, "load_model", interrupt)
     status, _, err = run(*words("fit", FIT, {"--output": tmp_path}))
     assert status == 130
     assert "nothing written" in err
@@ -705,7 +691,7 @@ def test_interrupted_before_the_fit(run, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_demo(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "DRAWS", 272)
+    monkeypatch.setattr(demo, "VIEWS", 272)
     status, out, err = run("demo", "--output", tmp_path)
     assert (status, err) == (0, "")
     check_columns(out)
@@ -728,7 +714,7 @@ def test_bad_pictures_are_named_and_left_out(run):
     assert status == 0
     assert "warning: Left out: damaged/b.png cannot be read" in err
     assert "1 file(s) left out" in out
-    assert "1 pictures taken" in out
+    assert "1 images loaded" in out
 
 
 @pytest.mark.filterwarnings("always:Left out")
@@ -739,9 +725,10 @@ def test_no_picture_that_can_be_read(name, run, tmp_path):
     assert status == 2
     warning, error = err.splitlines()
     assert "warning: Left out: ruined/a.png cannot be read" in warning
-    assert f"error: {name} ruined holds no picture that can be read" in error
+    assert "error: ruined holds no image that can be read" in error
 
 
+@pytest.mark.slow
 def test_perturbation_of_a_saved_model(run, tmp_path, workplace):
     """What `fit` writes as a model and as an array is one perturbation."""
     status, _, err = run(*words("fit", FIT, {"--output": tmp_path}))
@@ -755,7 +742,7 @@ def test_perturbation_of_a_saved_model(run, tmp_path, workplace):
     assert results[0] == results[1]
     for name, says in (
         ("model.keras", "holds a Sequential"),
-        ("text.keras", "cannot be loaded"),
+        ("text.keras", "is not a UniversalPerturbation"),
         ("none.keras", "there is no such file"),
     ):
         changes = {"--perturbation": workplace / name}
@@ -764,6 +751,7 @@ def test_perturbation_of_a_saved_model(run, tmp_path, workplace):
         assert says in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [[8, 8], [12, 12]])
 def test_grey_saved_model_with_a_size(size, run, tmp_path):
     changes = {

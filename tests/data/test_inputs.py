@@ -10,6 +10,7 @@ import keras_uap
 from keras_uap import analysis, datasets, interchange, visualization
 from keras_uap.data.pictures import as_array
 from keras_uap.evaluation import audit
+from keras_uap.reporting.result import Result
 
 QUIET = {"value_range": (0, 1), "verbose": 0}
 FIT = {**QUIET, "epsilon": 0.05, "draws": 16}
@@ -171,7 +172,7 @@ def _stopped(c, x):
 
 
 def _plain(result):
-    if isinstance(result, analysis.report.Result):
+    if isinstance(result, Result):
         return _reports(result)
     return result
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_uap import datasets, samples
+from keras_uap.data import loading
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_picture_is_cut_to_its_middle(tmp_path):
 
 def test_bad_sources(tmp_path, folder):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="No pictures in"):
+    with pytest.raises(ValueError, match="No images in"):
         datasets.images(tmp_path / "empty")
     with pytest.raises(ValueError, match="limit"):
         datasets.images(folder, limit=0)
@@ -116,7 +117,7 @@ def test_bad_files_are_named_and_left_out(damaged, cache):
     assert sorted(data.left_out) == [str(damaged / name) for name in names]
     assert len(caught) == 5
     for path, warning in zip(data.left_out, caught):
-        assert f"{path} cannot be read as a picture" in str(warning.message)
+        assert f"{path} cannot be read as an image" in str(warning.message)
     # Each is named once, also over several passes.
     assert reds(data) == whole
     assert len(data.left_out) == 5
@@ -290,7 +291,7 @@ def test_memory(classes, monkeypatch):
 
     assert reds_after_a_change(200)
     assert not reds_after_a_change(200, cache=False)
-    monkeypatch.setattr(datasets, "_MOST_BYTES", 3 * 4 * 4 * 3)
+    monkeypatch.setattr(loading, "_MOST_BYTES", 3 * 4 * 4 * 3)
     assert not reds_after_a_change(200)
     assert reds_after_a_change(200, cache=True)
 
@@ -384,7 +385,7 @@ def test_tfds_folder_of_the_photographs(tfds, tmp_path):
     ("name", "arguments", "says"),
     [
         ("no_such_data_set", {}, "'no_such_data_set' is neither a folder nor"),
-        ("imdb_reviews", {}, "'imdb_reviews' holds no pictures .* text Text"),
+        ("imdb_reviews", {}, "'imdb_reviews' holds no images .* text Text"),
         ("coco", {"labels": True}, "'coco' has no labels"),
     ],
 )

@@ -1,0 +1,215 @@
+"""Loads what the options name: classifiers, images, perturbations."""
+
+import pathlib
+
+import keras
+
+from keras_uap.attacks import updates
+from keras_uap.attacks.universal_perturbation import UniversalPerturbation
+from keras_uap.classifiers.attach import attach as attach_classifier
+from keras_uap.classifiers.ensemble import Ensemble
+from keras_uap.cli.console import UsageError
+from keras_uap.cli.parser import PIXELS, read_names, value_range
+from keras_uap.data import loading
+from keras_uap.data.splitting import SHARES
+from keras_uap.defenses.adversarial_distiller import AdversarialDistiller
+from keras_uap.perturbations import interchange
+from keras_uap.perturbations.lp_ball import LpBall
+from keras_uap.perturbations.perturbation_layer import PerturbationLayer
+from keras_uap.utils.formatting import first_line
+from keras_uap.utils.progress import Progress
+
+# What saved models may hold: importing a class registers it with Keras.
+REGISTERED = (
+    AdversarialDistiller,
+    Ensemble,
+    PerturbationLayer,
+    UniversalPerturbation,
+)
+
+
+def load_model(path):
+    """Loads a `.keras` file; returns the path of a SavedModel."""
+    path = pathlib.Path(path)
+    if path.is_dir():
+        return path
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except Exception as error:
+        raise UsageError(
+            f"--model {path} cannot be loaded as a Keras model. "
+            f"{type(error).__name__}: {first_line(error)}"
+        ) from error
+    if isinstance(model, UniversalPerturbation):
+        raise UsageError(
+            f"--model {path} holds a perturbation. Expected: a classifier."
+        )
+    return model
+
+
+def attach(model, options, number=0):
+    """Returns a classifier of RGB or grey images in 0 to 255.
+
+    Args:
+        model: What `load_model` returns.
+        options: The parsed options.
+        number: Integer, which of several models this is.
+    """
+    try:
+        classifier = attach_classifier(
+            model,
+            value_range(options, number),
+            options.channel_order,
+            # The classifier states the channels.
+            options.size and (*options.size, None),
+            output=options.model_output,
+        )
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"--model: {error} On the command line, --size sets image_shape "
+            "and --model-output sets output."
+        ) from error
+    shape = classifier.input_shape[1:]
+    if len(shape) != 3 or shape[-1] not in (1, 3):
+        raise UsageError(
+            "The command line takes classifiers of images, (height, width, 1 "
+            f"or 3). This one takes {shape}: use the Python interface."
+        )
+    return classifier
+
+
+def load_images(options, name, shape):
+    """Loads the images of `--images` or `--held-out`.
+
+    Args:
+        options: The parsed options.
+        name: `"images"` or `"held_out"`.
+        shape: Tuple `(H, W, C)` of the images to make.
+
+    Returns:
+        `datasets.Pictures`.
+    """
+    split = options.split
+    if name == "held_out":
+        split = options.held_out_split or split
+    images = loading.load(
+        getattr(options, name),
+        shape[:2],
+        split,
+        options.limit,
+        getattr(options, "labels", False),
+        "grayscale" if shape[-1] == 1 else "rgb",
+        verbose=Progress("images loaded"),
+    )
+    if images.left_out:
+        print(
+            f"  {len(images.left_out)} file(s) left out that cannot be read, "
+            f"{len(images.images)} images loaded",
+            flush=True,
+        )
+    return images
+
+
+def check_labels(options, names, classifier):
+    """Checks that the classes of the images can be those of the classifier."""
+    classes = max(2, classifier.output_shape[-1])
+    if names is not None and len(names) != classes:
+        raise UsageError(
+            f"--labels: --images {options.images} has {len(names)} classes, "
+            f"the model has {classes}. They must be the same, in the same "
+            "order. Leave --labels out to measure against clean predictions."
+        )
+
+
+def split(options, images, shares=SHARES):
+    """Splits the images of `--images`; see `datasets.Pictures.split`.
+
+    Args:
+        options: The parsed options.
+        images: `datasets.Pictures`.
+        shares: Tuple of floats, one for each part.
+
+    Returns:
+        A tuple of integer arrays, the indices of each part.
+    """
+    try:
+        return images.split(shares, options.seed)
+    except ValueError as error:
+        raise UsageError(
+            f"--images holds {len(images.images)} image(s), too few to hold "
+            "some out: each part needs another photograph. Add images, or pass "
+            "--held-out."
+        ) from error
+
+
+def in_parts(options, images, shares=SHARES):
+    """The parts of `split` as a list of `datasets.Pictures`."""
+    return [_taken(images, part) for part in split(options, images, shares)]
+
+
+def _taken(images, part):
+    columns = {
+        name: None if values is None else values[part]
+        for name, values in images._asdict().items()
+        if name not in ("class_names", "left_out")
+    }
+    return images._replace(**columns)
+
+
+def load_perturbation(path, shape=None):
+    """Loads a perturbation, in grey levels of 0 to 255, and its card."""
+    perturbation, card = interchange.load_perturbation(path)
+    low, high = card["value_range"] or PIXELS
+    if shape is not None and perturbation.shape != shape:
+        raise UsageError(
+            f"--perturbation {path} has shape {perturbation.shape}, the "
+            f"classifier's images have {shape}. keras_uap.resize_perturbation "
+            "changes the size of a perturbation."
+        )
+    scale = 255 / (high - low)
+    return perturbation * scale, {**card, "epsilon": card["epsilon"] * scale}
+
+
+def load_class_names(options, classifier):
+    """Returns the names in `--class-names`, or None."""
+    if options.class_names is None:
+        return None
+    names = read_names(options.class_names)
+    classes = max(2, classifier.output_shape[-1])
+    if len(names) != classes:
+        raise UsageError(
+            f"--class-names {options.class_names} has {len(names)} lines, the "
+            f"model has {classes} classes."
+        )
+    return names
+
+
+def make_ball(options):
+    """Makes the ball of `--epsilon` and `--norm`."""
+    epsilon = options.epsilon
+    if epsilon is None:  # The paper's values.
+        epsilon = 10.0 if options.norm == "linf" else 2000.0
+    return LpBall(epsilon, options.norm)
+
+
+def make_uap(options, classifier, target=None, update=None):
+    """Makes and compiles a perturbation of the ball in the options.
+
+    Args:
+        options: The parsed options.
+        classifier: What `attach` returns.
+        target: Integer, the class to send images to, or `None`.
+        update: String, the value of `--update`. `None` takes the strongest
+            update in most measurements.
+    """
+    ball = make_ball(options)
+    uap = UniversalPerturbation(
+        classifier, ball.epsilon, ball.norm, value_range=PIXELS, target=target
+    )
+    optimizer, loss = updates.strongest(ball, target)
+    if update == "lion":
+        optimizer = "decaying_lion"
+    elif update is not None:
+        optimizer, loss = update, "crossentropy"
+    uap.compile(optimizer, loss=loss)
+    return uap

@@ -1,0 +1,474 @@
+"""The parser of the command line: each command, its options and their checks.
+
+Nothing here needs TensorFlow, so that `--help` and mistakes are answered at
+once. What a command does is in the file of its name.
+"""
+
+import argparse
+import math
+import pathlib
+
+from keras_uap.cli.console import UsageError, make_folder
+from keras_uap.data.folders import find_images
+from keras_uap.version import __version__
+
+# Perturbations and images are in grey levels, whatever the model takes.
+PIXELS = (0.0, 255.0)
+
+DESCRIPTION = """\
+Find and measure universal adversarial perturbations of image classifiers: one
+small image that, added to almost any image, changes the prediction. For testing
+and hardening your own models."""
+
+
+def parse(arguments=None):
+    """Returns the options of a command line, once they are checked.
+
+    Args:
+        arguments: List of strings; `None` takes those of the program.
+
+    Raises:
+        UsageError: if an option is wrong, or names a file that is missing.
+    """
+    options = make_parser().parse_args(arguments)
+    check(options)
+    return options
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that raises `UsageError`, which is printed in one line."""
+
+    def error(self, message):
+        raise UsageError(f"{message}. See {self.prog} --help.")
+
+
+# What the value of an option may be ------------------------------------------
+
+
+def whole(text):
+    """Parses a whole number of at least 1."""
+    return _whole(text, least=1)
+
+
+def seed(text):
+    """Parses a whole number that every generator takes for a seed."""
+    return _whole(text, least=0, below=2**31)
+
+
+def _whole(text, least, below=math.inf):
+    if not text.isdecimal() or not least <= int(text) < below:
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number of at least {least}, not {text!r}"
+        )
+    return int(text)
+
+
+def positive(text):
+    """Parses a finite number above 0."""
+    number = _number(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(
+            f"must be a number above 0, not {text!r}"
+        )
+    return number
+
+
+def share(text):
+    """Parses a number from 0 to 1."""
+    number = _number(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(
+            f"must be a number from 0 to 1, not {text!r}"
+        )
+    return number
+
+
+def _number(text):
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+# Options that commands share -------------------------------------------------
+
+
+def _option(flag, **arguments):
+    """A parent parser of one option, from what `add_argument` takes."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(flag, **arguments)
+    return parser
+
+
+def _group(*parsers):
+    return argparse.ArgumentParser(add_help=False, parents=parsers)
+
+
+def _model(several=False):
+    return _group(
+        _option(
+            "--model",
+            required=True,
+            nargs="+" if several else None,
+            metavar="MODEL",
+            help="the classifier: a .keras file, or the folder of a SavedModel",
+        ),
+        _option(
+            "--value-range",
+            nargs="+",
+            action="append",
+            metavar="WORD",
+            help="what the classifier takes: LOW HIGH (default: 0 255), or "
+            "caffe, tf or torch, as in keras.applications"
+            + ("; once for all, or once for each model" if several else ""),
+        ),
+        _option(
+            "--channel-order",
+            choices=("rgb", "bgr"),
+            help="(default: that of --value-range)",
+        ),
+        _option(
+            "--size",
+            type=whole,
+            nargs=2,
+            metavar=("HEIGHT", "WIDTH"),
+            help="of the images, where the classifier does not state it",
+        ),
+        _option(
+            "--model-output",
+            metavar="NAME",
+            help="the class scores, where the classifier has several outputs",
+        ),
+    )
+
+
+def _perturbation(several=False):
+    return _option(
+        "--perturbation",
+        required=True,
+        nargs="+" if several else None,
+        metavar="UAP.npz",
+        help=("files" if several else "a file")
+        + " that demo or fit wrote, uap.npz or uap.keras",
+    )
+
+
+def _batch_size(default, fits=False):
+    text = "images of one update of the perturbation, and " if fits else ""
+    return _option(
+        "--batch-size",
+        type=whole,
+        default=default,
+        metavar="N",
+        help=f"{text}images that the model gets at once: fewer take less "
+        f"memory (default: {default})",
+    )
+
+
+def _budget(default):
+    return _option(
+        "--budget",
+        choices=("quick", "standard"),
+        default=default,
+        help="of an audit, quick: 5 attacks of 2,000 model passes; standard: "
+        "11 of 6,000 and 2 of 18,000, half an hour for a small model on two "
+        f"cores (default: {default})",
+    )
+
+
+_IMAGES = _group(
+    _option(
+        "--images",
+        required=True,
+        metavar="IMAGES",
+        help="a folder of images, or the name of a TFDS dataset",
+    ),
+    _option(
+        "--split",
+        default="train",
+        metavar="SPLIT",
+        help="split of a TFDS dataset (default: train)",
+    ),
+    _option(
+        "--limit",
+        type=whole,
+        default=1000,
+        metavar="N",
+        help="maximum number of images, from all over a folder (default: 1000)",
+    ),
+)
+_HELD_OUT = _group(
+    _option(
+        "--held-out",
+        metavar="IMAGES",
+        help="images to measure on (default: a quarter of --images, from other "
+        "photographs than the rest)",
+    ),
+    _option(
+        "--held-out-split",
+        metavar="SPLIT",
+        help="split of --held-out (default: that of --split)",
+    ),
+)
+_SEED = _option(
+    "--seed",
+    type=seed,
+    default=0,
+    metavar="N",
+    help="seed of all that is random; the same seed gives the same result "
+    "(default: 0)",
+)
+_BALL = _group(
+    _option(
+        "--epsilon",
+        type=positive,
+        metavar="E",
+        help="radius of the ball, in grey levels of 0 to 255 (default: 10 for "
+        "linf, 2000 for l2)",
+    ),
+    _option(
+        "--norm",
+        choices=("linf", "l2"),
+        default="linf",
+        help="linf bounds the change of every pixel, l2 that of the whole "
+        "image (default: linf)",
+    ),
+    _SEED,
+)
+_NAMES = _option(
+    "--class-names",
+    metavar="FILE",
+    help="text file with the names of the classes, one a line",
+)
+_OUTPUT = _option(
+    "--output",
+    type=pathlib.Path,
+    default=pathlib.Path("."),
+    metavar="FOLDER",
+    help="where files are written (default: here)",
+)
+_JSON = _option(
+    "--json",
+    action="store_true",
+    help="print JSON to stdout instead of a table, the rest to stderr",
+)
+_LABELS = _option(
+    "--labels",
+    action="store_true",
+    help="the classes of the images are those of the model (a folder for each, "
+    "in sorted order): report accuracy or error rates too",
+)
+_DATA = _group(_model(), _IMAGES)
+_EVALUATE = _group(
+    *(_DATA, _perturbation(), _LABELS, _SEED, _NAMES, _batch_size(32))
+)
+
+_FIT = _group(
+    _option(
+        "--update",
+        metavar="NAME",
+        help="what a batch does to the perturbation: 'lion' makes sign steps "
+        "with linear decay; 'deepfool' takes DeepFool's increments; or any "
+        "other Keras optimizer (default: lion, and deepfool for l2 without a "
+        "target)",
+    ),
+    _option(
+        "--epochs",
+        type=whole,
+        metavar="N",
+        help="number of epochs; each costs about three forward passes an image "
+        "(default: 5; with augmentation, at least as many as make 2,000 views)",
+    ),
+    _option(
+        "--target",
+        type=int,
+        metavar="CLASS",
+        help="class index to send images to (default: any other class)",
+    ),
+    _option(
+        "--augment",
+        action="store_true",
+        help="show a new view of each image in each epoch: a random crop, "
+        "other light, sometimes mirrored. Fewer than 500 images are always "
+        "augmented",
+    ),
+)
+_HARDEN = _group(
+    _option(
+        "--robustness",
+        type=share,
+        default=0.5,
+        metavar="R",
+        help="weight of robustness against clean predictions, 0 to 1 (default: "
+        "0.5)",
+    ),
+    _option(
+        "--epochs",
+        type=whole,
+        metavar="N",
+        help="epochs of the fine-tuning (default: as many as show 8,000 "
+        "images)",
+    ),
+    _option(
+        "--learning-rate",
+        type=positive,
+        default=2e-4,
+        metavar="RATE",
+        help="of Adam, with linear decay to 0 (default: 0.0002)",
+    ),
+    _budget("quick"),
+)
+
+# For each command: a line of help, the options of an example, and its parents.
+COMMANDS = {
+    "demo": (
+        "Find a perturbation of the embedded ImageNet classifier, in a few "
+        "minutes.",
+        "--output demo",
+        [_BALL, _batch_size(16, fits=True), _OUTPUT],
+    ),
+    "audit": (
+        "Find out how fragile your classifier is: the strongest of many "
+        "attacks.",
+        "--model classifier.keras --images photos/ \\\n      --output audit",
+        [_DATA, _BALL, _budget("standard"), _NAMES, _batch_size(32), _OUTPUT],
+    ),
+    "fit": (
+        "Find a perturbation of your own classifier on your own images.",
+        "--model classifier.keras --images photos/ \\\n"
+        "      --value-range -1 1 --epsilon 10 --output result",
+        [_DATA, _HELD_OUT, _BALL, _FIT, _NAMES, _batch_size(16, True), _OUTPUT],
+    ),
+    "evaluate": (
+        "Measure how often a saved perturbation fools a classifier.",
+        "--model classifier.keras \\\n"
+        "      --perturbation result/uap.npz --images other_photos/",
+        [_EVALUATE],
+    ),
+    "transfer": (
+        "Measure several perturbations on several classifiers.",
+        "--model one.keras two.keras \\\n"
+        "      --perturbation one/uap.npz two/uap.npz --images other_photos/",
+        [
+            *(_model(several=True), _perturbation(several=True), _IMAGES),
+            *(_SEED, _batch_size(32), _OUTPUT),
+        ],
+    ),
+    "harden": (
+        "Fine-tune a classifier so that perturbations fool it less.",
+        "--model classifier.keras --images photos/ \\\n"
+        "      --epochs 10 --output hardened",
+        [_DATA, _LABELS, _HELD_OUT, _BALL, _HARDEN, _NAMES, _OUTPUT],
+    ),
+    "report": (
+        "Write a page about a saved perturbation.",
+        "--model classifier.keras \\\n"
+        "      --perturbation result/uap.npz --images other_photos/ "
+        "--output page",
+        [_EVALUATE, _OUTPUT],
+    ),
+}
+
+
+def make_parser():
+    """Returns the parser of all commands."""
+    parser = _Parser(prog="keras-uap", description=DESCRIPTION)
+    parser.add_argument(
+        "--version", action="version", version=f"keras-uap {__version__}"
+    )
+    commands = parser.add_subparsers(
+        required=True, dest="command", metavar="command"
+    )
+    for name, (text, example, parents) in COMMANDS.items():
+        commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=f"example:\n  python -m keras_uap {name} {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            parents=[*parents, _JSON],
+        )
+    return parser
+
+
+# Checks that need no model ---------------------------------------------------
+
+
+def check(options):
+    """Raises UsageError for missing files and other visible mistakes."""
+    for name in ("model", "perturbation", "class_names"):
+        for path in _as_list(getattr(options, name, None)):
+            if not pathlib.Path(path).exists():
+                flag = name.replace("_", "-")
+                raise UsageError(f"--{flag} {path}: there is no such file.")
+    if getattr(options, "class_names", None):
+        read_names(options.class_names)
+    for number in range(len(_as_list(getattr(options, "model", None)))):
+        value_range(options, number)
+    for name in ("images", "held_out"):
+        if getattr(options, name, None):
+            _check_images(options, name)
+    if hasattr(options, "output"):
+        make_folder(options.output)
+
+
+def _check_images(options, name):
+    """Raises UsageError for a file or a folder that is missing."""
+    source = getattr(options, name)
+    flag = f"--{name.replace('_', '-')} {source}"
+    if pathlib.Path(source).is_dir():
+        find_images(source, getattr(options, "labels", False), 1)
+    elif pathlib.Path(source).exists():
+        raise UsageError(
+            f"{flag} is a file. Expected: a folder of images, or the name of a "
+            "TFDS dataset."
+        )
+    elif source.startswith((".", "/", "~")) or source.endswith("/"):
+        raise UsageError(f"{flag}: there is no such folder.")
+
+
+def read_names(path):
+    """Reads the lines of the `--class-names` file."""
+    try:
+        return pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise UsageError(
+            f"--class-names {path} cannot be read. Expected: a text file with "
+            f"a name a line. {type(error).__name__}: {error}"
+        ) from error
+
+
+def value_range(options, number=0):
+    """Returns the `--value-range` of one of several models.
+
+    Args:
+        options: The parsed options.
+        number: Integer, which of the models.
+
+    Returns:
+        `"caffe"`, `"tf"`, `"torch"`, or a pair of floats.
+    """
+    given = options.value_range or [list(PIXELS)]
+    models = len(_as_list(options.model))
+    if len(given) not in (1, models):
+        raise UsageError(
+            "--value-range must be given once for all models, or once for "
+            f"each. Received: {len(given)} for {models} model(s)."
+        )
+    words = given[0 if len(given) == 1 else number]
+    if len(words) == 1 and words[0] in ("caffe", "tf", "torch"):
+        return words[0]
+    numbers = [_number(word) for word in words]
+    if len(words) != 2 or not -math.inf < numbers[0] < numbers[1] < math.inf:
+        raise UsageError(
+            "--value-range must be two numbers, the lower one first, or "
+            f"caffe, tf or torch. Received: {' '.join(map(str, words))}."
+        )
+    return tuple(numbers)
+
+
+def _as_list(given):
+    """The values of an option that takes one or several, or is left out."""
+    if given is None:
+        return []
+    return [given] if isinstance(given, str) else given
