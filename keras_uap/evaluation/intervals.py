@@ -1,26 +1,45 @@
-"""Confidence intervals for a share of images.
+"""Confidence intervals of a rate and of a paired difference of two rates.
 
-Crops of one photograph are alike. Fifty crops of five photographs tell less
-about a fooling rate than fifty photographs do, and an interval that treats
-them as independent is too narrow. `rate_interval` estimates how alike the
-images of a group are, and from that how many independent images the sample is
-worth; it gives Wilson's interval for that number, with Student's quantile.
+Images cut from one photograph are alike, so they are worth fewer independent
+images. Both intervals take a formula for independent images and replace the
+number of images by an effective sample size (Korn and Graubard, 1998):
 
-Photographs may give unequal numbers of crops. Where one gives most of them,
-the mean follows that one, whose own deviation from the mean then hides how far
-off it is. So the likeness is estimated from all groups (analysis of variance
-between and within them), and the degrees of freedom are Satterthwaite's for
-that estimate, at most the number of groups or of independent images, less one.
+```
+size = n * variance(independent) / variance(correlated groups)
+size = size * (normal quantile / t quantile)^2
+size = at least that of full correlation, at most n
+rate:       interval of Wilson for `size` images
+difference: interval of Bonett and Price for `size` images
+```
 
-`difference_interval` is for two perturbations measured on the same images:
-what the photographs have in common then cancels out.
+- The variance of correlated groups follows from the intraclass correlation,
+  estimated by analysis of variance (Donner, 1986). It is never taken to be
+  below that of independent images. Franco et al. (2019) compare intervals of
+  this kind and recommend Wilson's with a modeled correlation.
+- The t quantile has the effective number of groups, less one, as its degrees
+  of freedom: `sum(a)^2 / sum(a^2)`, where `a` is what each group contributes
+  to the sum of squares (Carter, Schnepel and Steigerwald, 2017). Two groups
+  that hold all the hits count as two groups, however many have none.
+- With full correlation, groups of sizes `m` are worth `n^2 / sum(m^2)` images
+  (Kish, 1965), with the number of groups, less one, as degrees of freedom.
+  This decides where all images agree and no correlation can be estimated.
+- Without groups, every image is its own group.
+
+Wilson's interval has the modified limits of Brown, Cai and DasGupta (2001)
+for up to three hits or misses. Bonett and Price (2012) add one image of each
+sign to the differences.
 
 Reference:
-    - Wilson, 1927, Journal of the American Statistical Association 22
-    - Satterthwaite, 1946, Biometrics Bulletin 2 (degrees of freedom)
-    - Donner, 1986, International Statistical Review 54 (likeness in groups)
-    - Korn and Graubard, 1998, Survey Methodology 24 (effective sample size)
-    - Brown, Cai and DasGupta, 2001, Statistical Science 16 (few hits)
+    - [Wilson, 1927](https://doi.org/10.1080/01621459.1927.10502953)
+    - Kish, 1965, Survey Sampling, Wiley
+    - [Donner, 1986](https://doi.org/10.2307/1403259)
+    - Korn and Graubard, 1998, Survey Methodology 24, pages 193 to 201
+    - [Brown, Cai and DasGupta, 2001](https://doi.org/10.1214/ss/1009213286)
+    - [Bonett and Price, 2012](https://doi.org/10.3102/1076998611411915)
+    - [Carter, Schnepel and Steigerwald, 2017](
+      https://doi.org/10.1162/REST_a_00639)
+    - [Franco, Little, Louis and Slud, 2019](
+      https://pmc.ncbi.nlm.nih.gov/articles/PMC6690503)
 """
 
 import numpy as np
@@ -30,10 +49,11 @@ from keras_uap.utils.validation import as_numbers, check_number
 
 
 def rate_interval(hits, groups=None, level=0.95):
-    """Returns the confidence interval of a share.
+    """Returns the confidence interval of a rate.
 
     Args:
-        hits: Boolean array `(n,)`, for instance which images were fooled.
+        hits: Array `(n,)` in [0, 1]: which images were fooled, or the share
+            of the perturbations that fooled each image.
         groups: Array `(n,)`, the photograph of each image; images of one
             group may depend on each other. `None` if all are independent.
         level: Float in (0, 1), the confidence level.
@@ -42,30 +62,38 @@ def rate_interval(hits, groups=None, level=0.95):
         A pair of floats in [0, 1].
 
     Raises:
-        ValueError: if the arrays are empty or of different lengths, there is
-            only one group, or `level` is out of range.
+        ValueError: if the arrays are empty or of different lengths, a value
+            is out of range, or there is only one group.
     """
-    hits = _check_values("hits", hits, level)
-    count, share = len(hits), hits.mean()
-    if groups is None:
-        return _wilson(share, count, level)
-    index, number = _index(groups, hits)
-    spread = share * (1 - share)
-    # A share of draws counts whole: it tells of the image all the same.
-    rare = min(np.count_nonzero(hits), np.count_nonzero(hits != 1))
-    if rare == 0:
-        # No image differs from another: how alike they are is not known, and
-        # each group is one image in the worst case.
-        effective, freedom = number, number - 1
-    else:
-        variance, freedom = _variance(hits, index, spread, rare)
-        effective = spread / variance
-    return _wilson(share, effective, level, freedom)
+    totals = _group_totals("hits", hits, 0, groups, level)
+    low, high = rate_limits(*totals, level)
+    return float(low), float(high)
 
 
-def is_wide(interval):
-    """Whether an interval says next to nothing: wider than 30 points."""
-    return interval[1] - interval[0] > 0.3
+def difference_interval(differences, groups=None, level=0.95):
+    """Returns the confidence interval of a paired difference of two rates.
+
+    What the images and photographs have in common cancels out, so this
+    interval shows differences that two separate intervals cannot.
+
+    Args:
+        differences: Array `(n,)` in [-1, 1], for each image the first value
+            minus the second, such as 1 where only the first perturbation
+            fools it.
+        groups: Array `(n,)`, the photograph of each image. `None` if all are
+            independent.
+        level: Float in (0, 1), the confidence level.
+
+    Returns:
+        A pair of floats in [-1, 1].
+
+    Raises:
+        ValueError: if the arrays are empty or of different lengths, a value
+            is out of range, or there is only one group.
+    """
+    totals = _group_totals("differences", differences, -1, groups, level)
+    low, high = difference_limits(*totals, level)
+    return float(low), float(high)
 
 
 def interval_of_some(hits, groups=None, level=0.95):
@@ -78,114 +106,115 @@ def interval_of_some(hits, groups=None, level=0.95):
     return rate_interval(hits, groups, level)
 
 
-def difference_interval(differences, groups=None, level=0.95):
-    """Returns the confidence interval of a mean of paired differences.
+def is_wide(interval):
+    """Whether an interval is wider than 30 percentage points."""
+    return interval[1] - interval[0] > 0.3
+
+
+def rate_limits(sums, squares, sizes, level=0.95):
+    """Returns the limits of `rate_interval` for many samples at once.
 
     Args:
-        differences: Array `(n,)`, for each image one measurement minus the
-            other, such as 1 where only the first perturbation fools it.
-        groups: Array `(n,)`, the photograph of each image. `None` if all are
-            independent.
+        sums, squares: Arrays `(..., k)`, the sum and the sum of squares of
+            the values of each group.
+        sizes: Integer array `(k,)`, the number of images of each group.
         level: Float in (0, 1), the confidence level.
 
     Returns:
-        A pair of floats.
-
-    Raises:
-        ValueError: if the arrays are empty or of different lengths, there is
-            only one group, or `level` is out of range.
+        Two arrays of the shape `(...)`.
     """
-    differences = _check_values("differences", differences, level)
-    mean = differences.mean()
-    groups = np.arange(len(differences)) if groups is None else groups
-    index, _ = _index(groups, differences)
-    variance, freedom = _variance(
-        differences,
-        index,
-        spread=differences.var(ddof=1),
-        rare=np.count_nonzero(differences),
+    size = _effective_size(sums, squares, sizes, level)
+    rate = np.clip(sums.sum(-1) / sizes.sum(), 0, 1)
+    square = stats.norm.ppf((1 + level) / 2) ** 2 / size
+    middle = (rate + square / 2) / (1 + square)
+    half = np.sqrt(square * (rate * (1 - rate) + square / 4)) / (1 + square)
+
+    def lower(limit, hits):
+        # The rate at which a Poisson count reaches `hits` with 1 - level.
+        few = stats.gamma.ppf(1 - level, np.maximum(hits, 1e-9)) / size
+        return np.where(hits <= 3, np.minimum(limit, few), limit)
+
+    low = lower(middle - half, rate * size)
+    high = 1 - lower(1 - middle - half, (1 - rate) * size)
+    return np.clip(low, 0, 1), np.clip(high, 0, 1)
+
+
+def difference_limits(sums, squares, sizes, level=0.95):
+    """Returns the limits of `difference_interval` for many samples at once.
+
+    Args and returns are those of `rate_limits`.
+    """
+    size = _effective_size(sums, squares, sizes, level)
+    count = sizes.sum()
+    middle = size / (size + 2) * sums.sum(-1) / count
+    square = (size * squares.sum(-1) / count + 2) / (size + 2)
+    half = stats.norm.ppf((1 + level) / 2) * np.sqrt(
+        (square - middle**2) / (size + 2)
     )
-    half = stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(variance)
-    return float(mean - half), float(mean + half)
+    return np.clip(middle - half, -1, 1), np.clip(middle + half, -1, 1)
 
 
-def _check_values(name, values, level):
+def _effective_size(sums, squares, sizes, level):
+    """How many independent images the groups are worth, `(...)`."""
+    count, number = sizes.sum(), len(sizes)
+    mean = sums.sum(-1) / count
+    # What each group contributes to the sum of squares around the mean.
+    parts = squares - 2 * mean[..., None] * sums + mean[..., None] ** 2 * sizes
+    total = parts.sum(-1)
+    within = np.sum(squares - sums**2 / sizes, axis=-1)
+    # The size of the group of an image, on average over images. It is 1
+    # without groups, where there is nothing within them.
+    own = np.sum(sizes**2) / count
+    spread = own * (total - within) / max(count - own, 1e-9)
+    weight = 1 - own * (number - 1) / max(count - own, 1e-9)
+    spread += weight * within / max(1, count - number)
+    # Values are exact to 1e-6: what is below comes from rounding.
+    varies = total > 1e-9
+    total = np.where(varies, total, 1)
+    spread = np.maximum(spread, total / count)
+    groups = np.where(
+        varies, total**2 / np.maximum(np.sum(parts**2, axis=-1), 1e-18), 1
+    )
+    size = np.where(varies, total / spread, 0) * _few_groups(groups, level)
+    least = count / own * _few_groups(number, level)
+    return np.clip(size, least, count)
+
+
+def _few_groups(number, level):
+    """The factor on a sample size for the t quantile of so many groups."""
+    level = (1 + level) / 2
+    freedom = np.maximum(number - 1, 0.1)
+    return (stats.norm.ppf(level) / stats.t.ppf(level, freedom)) ** 2
+
+
+def _group_totals(name, values, lowest, groups, level):
+    """Checks the arguments; returns sums, sums of squares and sizes."""
+    check_number("level", level, above=0, below=1)
     values = as_numbers(name, values).astype("float64")
     if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
         raise ValueError(
             f"{name} must be a one-dimensional array of at least one value, "
             f"all of them finite. Received: {name}={values!r}."
         )
-    check_number("level", level, above=0, below=1)
-    return values
-
-
-def _index(groups, values):
-    """The number of each image's group, and how many groups there are."""
-    groups = np.asarray(groups)
+    # A share of several seeds is a quotient of counts: sums of it differ in
+    # their last digits.
+    values = np.round(values, 6)
+    if values.min() < lowest or values.max() > 1:
+        raise ValueError(
+            f"{name} must be between {lowest} and 1. "
+            f"Received: {values.min():g} to {values.max():g}."
+        )
+    groups = np.arange(len(values)) if groups is None else np.asarray(groups)
     if groups.shape != values.shape:
         raise ValueError(
             "There must be one group per image. Received: "
             f"{len(values)} images and groups of shape {groups.shape}."
         )
-    _, index = np.unique(groups, return_inverse=True)
-    number = index.max() + 1
-    if number < 2:
+    _, index, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(sizes) < 2 and len(values) > 1:
         raise ValueError(
             "An interval needs images of at least two groups. Received: "
             "one group."
         )
-    return index, number
-
-
-def _variance(values, index, spread, rare):
-    """The variance of a mean of groups, and its degrees of freedom.
-
-    Args:
-        values: Array `(n,)`.
-        index: Integer array `(n,)`, the group of each value, from 0.
-        spread: Float, the variance of one value, at most.
-        rare: Integer, how many values differ from the usual one.
-    """
-    sizes = np.bincount(index)
-    count, number = len(values), len(sizes)
-    means = np.bincount(index, weights=values) / sizes
-    left = max(1, count - number)
-    between = np.sum(sizes * np.square(means - values.mean())) / (number - 1)
-    within = np.sum(np.square(values - means[index])) / left
-    # How many images are of the group of an image, and the size of a group
-    # for which `between` would stand: equal if all groups are equal, and the
-    # variance is then `between / count`.
-    own = np.sum(np.square(sizes)) / count
-    size = (count - own) / (number - 1)
-    between *= own / size / count
-    within *= (1 - own / size) / count
-    # Images of one photograph are not less alike than others.
-    variance = max(between + within, spread / count)
-    # Likeness is read from pairs of hits. The fewer there are beside the
-    # images of a group, the more counts the worst case, that each group is one
-    # image; with no hit it is all there is.
-    worst, doubt = max(variance, values.var() / number), count / number
-    variance += (worst - variance) * doubt / (rare**2 + doubt)
-    if variance == 0:
-        return 0.0, number - 1
-    error = between**2 / (number - 1) + within**2 / left
-    # So many independent images; at worst, each group is one.
-    effective = min(number, max(spread / variance, count / own))
-    freedom = min(effective - 1, variance**2 / max(error, 1e-300))
-    return variance, max(1.0, freedom)
-
-
-def _wilson(share, count, level, freedom=np.inf):
-    quantile = stats.t.ppf((1 + level) / 2, freedom)
-    square = quantile**2 / count
-    middle = (share + square / 2) / (1 + square)
-    half = np.sqrt(square * (share * (1 - share) + square / 4)) / (1 + square)
-    low, high = middle - half, middle + half
-    # One to three hits are too many too often for Wilson's lower end.
-    if 0 < share * count <= 3:
-        low = min(low, stats.gamma.ppf(1 - level, share * count) / count)
-    if 0 < (1 - share) * count <= 3:
-        misses = stats.gamma.ppf(1 - level, (1 - share) * count) / count
-        high = max(high, 1 - misses)
-    return max(0.0, float(low)), min(1.0, float(high))
+    sums, squares = (np.bincount(index, values**power) for power in (1, 2))
+    return sums, squares, sizes

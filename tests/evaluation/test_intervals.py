@@ -1,98 +1,262 @@
-"""How often 95 % intervals hold the truth, when photographs give crops."""
+"""Intervals: known values, and how often 95% intervals hold the truth."""
+
+import itertools
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from keras_uap import interval
 from keras_uap.analysis import difference_interval, rate_interval
 
-# How many crops each photograph gives.
-UNEQUAL = {
-    "one of 100, thirty of 2": [100] + 30 * [2],
-    "one of 40, eleven of 2": [40] + 11 * [2],
-    "halves from 64 to 1": [64, 32, 16, 8, 4, 2, 1],
-    "halves from 64 to 8": [64, 32, 16, 8],
-    "two of 50, twenty of 1": [50, 50] + 20 * [1],
-    "twenty of 1 to 17": [
-        *(1, 1, 2, 2, 3, 3, 4, 5, 6, 7),
-        *(8, 9, 9, 1, 2, 3, 17, 12, 5, 4),
-    ],
+# The grid -------------------------------------------------------------------
+
+COUNTS = (15, 20, 54, 150, 500, 1000)
+RATES = (0.005, 0.02, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.98, 0.995)
+CORRELATIONS = (0.0, 0.05, 0.1, 0.3, 0.5)
+# Shares of the images that only the first and only the second perturbation
+# fools.
+DIFFERENCES = {
+    "rare, one sign": [(0.005, 0), (0.01, 0), (0.02, 0), (0, 0.03)],
+    "rare, both signs": [(0.01, 0.01), (0.02, 0.01), (0.005, 0.02)],
+    "one sign": [(0.1, 0), (0, 0.3), (0.5, 0), (0.9, 0), (0.97, 0)],
+    "common": [(0.1, 0.05), (0.3, 0.2), (0.4, 0.1), (0.02, 0.5), (0.5, 0.5)],
 }
-EQUAL = {
-    "25 of 6": 25 * [6],
-    "12 of 5": 12 * [5],
-    "57 of 9": 57 * [9],
-    "5 of 20": 5 * [20],
+KINDS = {"rate": [(rate, 0) for rate in RATES], **DIFFERENCES}
+LAYOUTS = {
+    "no groups": np.ones,
+    "12 equal": lambda n: np.ones(12),
+    "groups of 5": lambda n: np.ones(n // 5),
+    "8 geometric": lambda n: 0.6 ** np.arange(8),
+    "20 geometric": lambda n: 0.85 ** np.arange(min(20, n // 2)),
+    "one of half, 11 small": lambda n: [11, *np.ones(min(11, n // 2))],
+    "one of 60%, pairs": lambda n: [0.6 * n, *np.full(n // 5, 2)],
 }
-SIZES = {**UNEQUAL, **EQUAL}
-SHARES = (0.01, 0.05, 0.1, 0.3, 0.5, 0.85, 0.98)
-LIKENESSES = (0.0, 0.1, 0.3, 0.6, 0.9, 1.0)
 
 
-def draw_hits(rng, sizes, share, likeness):
-    """Hits of crops whose photographs have a rate each, beta-distributed.
+def group_sizes(layout, n):
+    """How many of n images each group has, at least one."""
+    shares = np.array(LAYOUTS[layout](n), float)
+    ends = np.cumsum(shares) / shares.sum() * (n - len(shares))
+    sizes = np.diff(np.round(ends).astype(int), prepend=0) + 1
+    assert sizes.sum() == n
+    return sizes
+
+
+def draw_counts(rng, draws, sizes, shares, correlation, model="beta"):
+    """Draws how many images of each group are gained, and how many lost.
 
     Args:
         rng: `numpy.random.Generator`.
-        sizes: Sequence of integers, the crops of each photograph.
-        share: Float in (0, 1), the rate over all photographs.
-        likeness: Float in [0, 1], the correlation of two crops of one
-            photograph.
-
-    Returns:
-        Rates of the photographs `(k,)`, and a boolean array `(n,)`.
-    """
-    if likeness == 0:
-        rates = np.full(len(sizes), share)
-    elif likeness == 1:
-        rates = (rng.random(len(sizes)) < share).astype(float)
-    else:
-        total = (1 - likeness) / likeness
-        rates = rng.beta(share * total, (1 - share) * total, len(sizes))
-    return rates, rng.random(sum(sizes)) < np.repeat(rates, sizes)
-
-
-def coverage(sizes, share, likeness, draws, seed=0, paired=False):
-    """Measures 95 % intervals on drawn photographs.
-
-    Args:
-        sizes, share, likeness: See `draw_hits`.
         draws: Integer, the number of samples.
-        seed: Integer.
-        paired: Boolean, whether to measure `difference_interval`: of two
-            perturbations that fool the same photographs equally often.
+        sizes: Integer array `(k,)`, the images of each group.
+        shares: Pair of floats, the shares gained and lost in the population.
+        correlation: Float in [0, 1), the correlation of two images of one
+            group: of their outcomes (`"beta"`, Dirichlet-multinomial), or of
+            normal variables that decide the outcomes by two thresholds
+            (`"probit"`).
+        model: `"beta"` or `"probit"`.
 
     Returns:
-        The share of the intervals that hold the truth, and their mean width.
+        Two integer arrays `(draws, k)`.
     """
+    shape = (draws, len(sizes))
+    if correlation == 0:
+        gained, lost = (np.full(shape, share) for share in shares)
+    elif model == "beta":
+        weights = np.array([*shares, 1 - sum(shares)])
+        weights = np.maximum(weights, 0) * (1 - correlation) / correlation
+        parts = [rng.gamma(weight, size=shape) for weight in weights]
+        gained, lost = parts[:2] / np.maximum(sum(parts), 1e-300)
+    else:
+        common = np.sqrt(correlation) * rng.standard_normal(shape)
+        gained, lost = (
+            stats.norm.cdf(
+                (stats.norm.ppf(share) - sign * common)
+                / np.sqrt(1 - correlation)
+            )
+            for share, sign in zip(shares, (1, -1))
+        )
+    gains = rng.binomial(sizes, np.clip(gained, 0, 1))
+    left = np.clip(lost / np.maximum(1 - gained, 1e-12), 0, 1)
+    return gains, rng.binomial(sizes - gains, left)
+
+
+def measure(kind, layout, n, shares, correlation, draws, rng, model="beta"):
+    """Returns the coverage and the median width of 95% intervals."""
+    sizes = group_sizes(layout, n)
+    gains, losses = draw_counts(rng, draws, sizes, shares, correlation, model)
+    sums, squares = gains - losses, gains + losses
+    limits = interval.difference_limits
+    if kind == "rate":
+        limits = interval.rate_limits
+    low, high = limits(sums, squares, sizes)
+    truth = shares[0] - shares[1]
+    inside = (low <= truth + 1e-12) & (truth - 1e-12 <= high)
+    return inside.mean(), np.median(high - low)
+
+
+def cells(kinds=KINDS, counts=COUNTS, correlations=CORRELATIONS):
+    """All cells of the grid: kind, layout, n, shares, correlation, model."""
+    for kind, layout, n in itertools.product(kinds, LAYOUTS, counts):
+        for shares, correlation in itertools.product(KINDS[kind], correlations):
+            if correlation == 0:
+                yield kind, layout, n, shares, correlation, "beta"
+            elif layout != "no groups":
+                for model in ("beta", "probit"):
+                    yield kind, layout, n, shares, correlation, model
+
+
+def least_coverage(some, draws, seed=0):
+    """The least coverage of cells, and the cell where it was found."""
     rng = np.random.default_rng(seed)
-    groups = np.repeat(np.arange(len(sizes)), sizes)
-    inside = width = 0
-    for _ in range(draws):
-        _, hits = draw_hits(rng, sizes, share, likeness)
-        truth, interval = share, rate_interval
-        if paired:
-            _, others = draw_hits(rng, sizes, share, likeness)
-            hits = hits.astype(float) - others
-            truth, interval = 0, difference_interval
-        low, high = interval(hits, groups)
-        inside += low <= truth <= high
-        width += high - low
-    return inside / draws, width / draws
+    return min(
+        (measure(*cell[:5], draws, rng, cell[5])[0], cell) for cell in some
+    )
 
 
-@pytest.mark.parametrize("paired", [False, True])
-@pytest.mark.parametrize("name", list(UNEQUAL)[:3])
-def test_one_photograph_with_most_of_the_crops(name, paired):
-    covered, width = coverage(UNEQUAL[name], 0.5, 0.3, 400, paired=paired)
-    assert covered >= 0.93, f"{covered:.1%}, width {width:.2f}"
+def tolerance(draws):
+    """Three standard errors of a coverage of 92%."""
+    return 3 * (0.92 * 0.08 / draws) ** 0.5
 
 
-def test_equal_groups_are_not_widened():
-    """The widths that the number of photographs asks for."""
-    for likeness, most in ((0.0, 0.19), (0.3, 0.28), (1.0, 0.4)):
-        covered, width = coverage(EQUAL["25 of 6"], 0.5, likeness, 300)
-        assert covered >= 0.92
-        assert width <= most
+@pytest.mark.parametrize("kind", KINDS)
+def test_coverage(kind):
+    some = cells([kind], (15, 54, 500), (0.0, 0.1, 0.5))
+    covered, cell = least_coverage(list(some)[::4], 1000)
+    assert covered >= 0.92 - tolerance(1000), f"{covered:.1%} at {cell}"
+
+
+# From reports: n, and the share of images that are gained.
+@pytest.mark.parametrize(
+    ("n", "share"), [(20, 0.03), (20, 0.97), (54, 0.02), (150, 0.01), (54, 0.1)]
+)
+@pytest.mark.parametrize("layout", ["no groups", "12 equal"])
+def test_few_differences_of_one_sign(n, share, layout):
+    rng = np.random.default_rng(0)
+    cell = ("difference", layout, n, (share, 0), 0.0)
+    covered, _ = measure(*cell, 5000, rng)
+    assert covered >= 0.92
+
+
+@pytest.mark.parametrize("n", [15, 20, 54, 150])
+def test_exact_coverage_between_the_rates_of_the_grid(n):
+    """Sums over all numbers of hits, for 1,000 rates."""
+    hits = np.arange(n + 1)
+    values = np.arange(n) < hits[:, None]
+    rates = np.linspace(0.0005, 0.9995, 1000)[:, None]
+    chances = stats.binom.pmf(hits, n, rates)
+    for limits in (interval.rate_limits, interval.difference_limits):
+        low, high = limits(values, values, np.ones(n, int))
+        inside = (low <= rates) & (rates <= high)
+        assert (chances * inside).sum(-1).min() >= 0.925
+
+
+@pytest.mark.parametrize(
+    ("layout", "n", "rate", "correlation", "most"),
+    [
+        ("no groups", 54, 0.5, 0.0, 1.03),
+        ("no groups", 1000, 0.02, 0.0, 1.01),
+        ("groups of 5", 500, 0.3, 0.0, 1.06),
+        # The square root of the design effect is 1.48.
+        ("groups of 5", 500, 0.3, 0.3, 1.6),
+        ("12 equal", 500, 0.5, 0.0, 1.25),
+    ],
+)
+def test_widths(layout, n, rate, correlation, most):
+    """Beside Wilson's interval for as many independent images."""
+    rng = np.random.default_rng(0)
+    cell = ("rate", layout, n, (rate, 0), correlation)
+    _, width = measure(*cell, 1000, rng)
+    plain = stats.binomtest(int(rate * n), n).proportion_ci(method="wilson")
+    assert width <= most * (plain.high - plain.low)
+
+
+# Known values ---------------------------------------------------------------
+
+
+def test_independent_images():
+    """Wilson's and Bonett and Price's formulas with Student's quantile."""
+    n, hits, t = 100, 10, stats.t.ppf(0.975, 99)
+    values = np.arange(n) < hits
+    middle = (hits + t**2 / 2) / (n + t**2)
+    half = t / (n + t**2) * np.sqrt(hits * (n - hits) / n + t**2 / 4)
+    assert rate_interval(values) == pytest.approx(
+        (middle - half, middle + half)
+    )
+    # 10 gained and 4 lost, of an effective size of 100 images.
+    n = 100 * (stats.norm.ppf(0.975) / t) ** 2
+    values = np.repeat([1, -1, 0], [10, 4, 86])
+    middle = 0.06 * n / (n + 2)
+    square = (0.14 * n + 2) / (n + 2) - middle**2
+    half = stats.norm.ppf(0.975) * np.sqrt(square / (n + 2))
+    found = difference_interval(values)
+    assert found == pytest.approx((middle - half, middle + half))
+
+
+def test_images_of_their_own_groups_are_independent():
+    hits = np.arange(40) % 3 == 0
+    for method in (rate_interval, difference_interval):
+        assert method(hits, np.arange(40)) == method(hits)
+
+
+def test_copies_of_images_add_nothing():
+    """Fully correlated groups are worth one image each."""
+    hits = np.arange(30) < 12
+    groups = np.repeat(np.arange(30), 8)
+    for method in (rate_interval, difference_interval):
+        found = method(np.repeat(hits, 8), groups)
+        assert found == pytest.approx(method(hits), abs=0.01)
+
+
+@pytest.mark.parametrize("num_seeds", [1, 3, 5, 6, 7, 9, 10, 20])
+@pytest.mark.parametrize("missed", [0, 3])
+def test_number_of_seeds_changes_nothing(num_seeds, missed):
+    """A sum of quotients differs from 1 in its last digits."""
+    groups = np.repeat(np.arange(6), 10)
+    fooled = np.arange(60) >= missed
+    hits = sum(fooled / num_seeds for _ in range(num_seeds))
+    assert rate_interval(hits, groups) == rate_interval(fooled, groups)
+    assert difference_interval(hits, groups) == difference_interval(
+        fooled, groups
+    )
+    if not missed:
+        found = rate_interval(hits, groups)
+        assert found == pytest.approx((0.476, 1), abs=0.001)
+
+
+@pytest.mark.parametrize(
+    "differences",
+    [[1, 1], [-1, -1], [1, 0], [0, 1], [0], [1], [1, -1], 5 * [0.4], 5 * [1]],
+)
+def test_few_images(differences):
+    low, high = difference_interval(differences)
+    assert -1 <= low < high <= 1
+    assert low <= np.mean(differences) <= high
+    low, high = rate_interval(np.abs(differences))
+    assert 0 <= low < high <= 1
+
+
+def test_no_difference_is_not_certain():
+    for n, most in ((15, 0.2), (150, 0.02)):
+        low, high = difference_interval(np.zeros(n))
+        assert 0.8 * most < high < most
+        assert low == -high
+    groups = np.repeat(np.arange(6), 25)
+    low, high = difference_interval(np.zeros(150), groups)
+    assert high > 0.3
+    assert low == -high
+
+
+def test_signs_and_sides_are_alike():
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 12, 90)
+    values = rng.choice([-1, 0, 1], 90, p=[0.05, 0.85, 0.1])
+    low, high = difference_interval(values, groups)
+    assert difference_interval(-values, groups) == pytest.approx((-high, -low))
+    low, high = rate_interval(values == 1, groups)
+    misses = rate_interval(values != 1, groups)
+    assert misses == pytest.approx((1 - high, 1 - low))
 
 
 @pytest.mark.parametrize("size", [4, 5])
@@ -101,7 +265,7 @@ def test_rounding_decides_nothing(size):
     hits = np.tile(np.arange(size) == 0, 10)
     low, high = rate_interval(hits, np.repeat(np.arange(10), size))
     free, above = rate_interval(hits)
-    assert 0.5 * free < low < 1 / size < high < 1.25 * above
+    assert 0.5 * free < low < free < 1 / size < above < high < 1.25 * above
 
 
 def test_intervals_change_smoothly_from_no_hit():
@@ -109,4 +273,14 @@ def test_intervals_change_smoothly_from_no_hit():
     groups = np.repeat(np.arange(57), 9)
     _, none = rate_interval(np.zeros(513), groups)
     _, one = rate_interval(np.arange(513) == 0, groups)
-    assert 0.6 * none < one
+    assert 0.6 * none < one < 2 * none
+
+
+@pytest.mark.parametrize("method", [rate_interval, difference_interval])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [([0.5, 1.1], "between"), ([-1.5, 0], "between"), ([np.nan], "finite")],
+)
+def test_values_out_of_range_are_refused(method, values, message):
+    with pytest.raises(ValueError, match=message):
+        method(values)

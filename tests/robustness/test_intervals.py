@@ -1,22 +1,16 @@
-"""Intervals of photographs with unequal numbers of crops hold the truth."""
+"""95% intervals hold the truth on the whole grid of benchmarks/intervals.py."""
 
 import pytest
-from evaluation.test_intervals import LIKENESSES, SHARES, SIZES, coverage
+from interval_grid import COUNTS, KINDS, cells, least_coverage
+from interval_grid import tolerance as three_errors
 
 
-@pytest.mark.parametrize("paired", [False, True])
-@pytest.mark.parametrize("name", SIZES)
-def test_coverage(name, paired, quick, count):
-    draws = 150 if quick else 1000
-    found = {
-        (share, likeness): coverage(
-            SIZES[name], share, likeness, draws, paired=paired
-        )[0]
-        for share in ((0.3, 0.85) if quick else SHARES)
-        for likeness in ((0.1, 0.6) if quick else LIKENESSES)
-    }
-    count("intervals of unequal groups", draws * len(found))
-    (share, likeness), covered = min(found.items(), key=lambda item: item[1])
-    # Three standard errors of the simulation below 93 %.
-    least = 0.93 - 3 * (0.93 * 0.07 / draws) ** 0.5
-    assert covered >= least, f"{covered:.1%} at {share}, {likeness}"
+@pytest.mark.parametrize("n", COUNTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_coverage(kind, n, quick, count, seed):
+    draws = 500 if quick else 2000
+    some = list(cells([kind], [n]))[:: 5 if quick else 1]
+    covered, cell = least_coverage(some, draws, seed)
+    count("intervals drawn", draws * len(some))
+    count("least coverage, nominally 95%", 100 * covered, how=min)
+    assert covered >= 0.92 - three_errors(draws), f"{covered:.1%} at {cell}"
