@@ -405,14 +405,14 @@ def _curve(
     rates = np.zeros((len(values), num_seeds))
     intervals, random_rates, noise_rate = [], [], {}
     for i, value in enumerate(values):
-        hits = np.zeros(len(held_out))
+        counts = np.zeros(len(held_out), int)
         for j in range(num_seeds):
             images, epsilon = choose(value, seed + j)
             fooled = labelled.fooled(fit(images, epsilon, seed + j))
             rates[i, j] = fooled.mean()
-            hits += fooled / num_seeds
+            counts += fooled
             progress.update(i * num_seeds + j + 1)
-        intervals.append(rate_interval(hits, labelled.groups))
+        intervals.append(rate_interval(counts / num_seeds, labelled.groups))
         if epsilon not in noise_rate:
             rng = np.random.default_rng(seed)
             noise = balls[i].noise(held_out.shape[1:], rng)
