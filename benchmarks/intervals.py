@@ -2,7 +2,7 @@
 
     python benchmarks/intervals.py --output DIR
 
-Draws samples of images on the grid of tests/test_interval_coverage.py: 15 to
+Draws samples of images on the grid of tests/interval_grid.py: 15 to
 1,000 images, rates of 0.5 to 99.5%, paired differences that are rare, of one
 sign and common, with and without groups, equal and unequal, and correlations
 within groups of 0 to 0.5 (Dirichlet-multinomial and probit-normal). Writes
@@ -26,7 +26,7 @@ from scipy import stats
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests"))
 
-import test_interval_coverage as grid  # noqa: E402
+import interval_grid as grid  # noqa: E402
 
 
 def coverage(draws):
