@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from browser import WIDTHS
-from reporting.test_html import CARD, HOSTILE, report_of, signs
-from reporting.test_html import audit as audit
-from reporting.test_html import report as report
+from pages import CARD, HOSTILE, report_of, signs
+from pages import audit as audit
+from pages import report as report
 
 pytestmark = pytest.mark.browser
 
