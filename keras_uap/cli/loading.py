@@ -16,7 +16,7 @@ from keras_uap.defenses.adversarial_distiller import AdversarialDistiller
 from keras_uap.perturbations import interchange
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.perturbations.perturbation_layer import PerturbationLayer
-from keras_uap.utils.formatting import first_line
+from keras_uap.utils.formatting import first_line, images_of
 from keras_uap.utils.progress import Progress
 
 # What saved models may hold: importing a class registers it with Keras.
@@ -100,7 +100,10 @@ def load_images(options, name, shape):
         getattr(options, "labels", False),
         "grayscale" if shape[-1] == 1 else "rgb",
         verbose=Progress("images loaded"),
+        groups=options.groups,
     )
+    counted = images_of(len(images.images), images.groups)
+    print(f"  {name.replace('_', '-')}: {counted}", flush=True)
     if images.left_out:
         print(
             f"  {len(images.left_out)} file(s) left out that cannot be read, "

@@ -196,6 +196,14 @@ _IMAGES = _group(
         metavar="N",
         help="maximum number of images, from all over a folder (default: 1000)",
     ),
+    _option(
+        "--groups",
+        metavar="RULE",
+        help="which files were cut from one photograph: none, name (what comes "
+        "before the last underscore), folder, or a regular expression for the "
+        "photograph (default: only names such as garden_crop3.jpg, or numbers "
+        "that count up from 0 or 1 under several names)",
+    ),
 )
 _HELD_OUT = _group(
     _option(
@@ -417,7 +425,7 @@ def _check_images(options, name):
     source = getattr(options, name)
     flag = f"--{name.replace('_', '-')} {source}"
     if pathlib.Path(source).is_dir():
-        find_images(source, getattr(options, "labels", False), 1)
+        find_images(source, getattr(options, "labels", False))
     elif pathlib.Path(source).exists():
         raise UsageError(
             f"{flag} is a file. Expected: a folder of images, or the name of a "

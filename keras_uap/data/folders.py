@@ -11,13 +11,12 @@ _SUFFIXES = (
 )
 
 
-def find_images(folder, labels, limit):
+def find_images(folder, labels):
     """Finds the image files in a folder and in those below it.
 
     Args:
         folder: String or path.
         labels: Boolean, whether each folder in it is a class.
-        limit: Integer, the most files to take, from all over; or `None`.
 
     Returns:
         An array of paths, an int64 array of their classes, and a list of the
@@ -39,7 +38,7 @@ def find_images(folder, labels, limit):
             found = [f for f in files if f.lower().endswith(_SUFFIXES)]
             paths += [os.path.join(root, file) for file in sorted(found)]
             numbers += [number] * len(found)
-    if labels and not names and find_images(folder, False, None):
+    if labels and not names and find_images(folder, False):
         raise ValueError(
             f"{folder} has no labels: they are the names of the folders in it, "
             "a folder for each class. It has images only."
@@ -50,8 +49,4 @@ def find_images(folder, labels, limit):
             f"that end in one of {', '.join(_SUFFIXES)}."
         )
     paths, numbers = np.array(paths), np.array(numbers, "int64")
-    if limit is not None and limit < len(paths):
-        # The first files may all be of one class.
-        some = np.arange(limit) * len(paths) // limit
-        paths, numbers = paths[some], numbers[some]
     return paths, numbers, names

@@ -116,8 +116,12 @@ def images(
         return tf.cast(tf.round(resize(image)), "uint8"), *label
 
     left_out, paths = [], None
-    if not hasattr(source, "as_dataset") and pathlib.Path(source).is_dir():
-        paths, numbers, names = find_images(source, labels, limit)
+    if _is_folder(source):
+        paths, numbers, names = find_images(source, labels)
+        if limit is not None and limit < len(paths):
+            # The first files may all be of one class.
+            some = np.arange(limit) * len(paths) // limit
+            paths, numbers = paths[some], numbers[some]
         if strict:
             for path in paths:
                 read_image(path)
@@ -161,26 +165,47 @@ def load(
     labels=False,
     color_mode="rgb",
     verbose=0,
+    groups=None,
 ):
     """Loads images into memory, with what `split` needs to know of them.
 
     Args:
         source, size, split, limit, labels, color_mode: As for `images`.
         verbose: `"auto"`, 0 or 1, whether to show progress.
+        groups: Which files of a folder were cut from one photograph. `None`
+            takes files for crops only where all names of a folder say so:
+            `garden_crop3.jpg`, or `garden_3.jpg` with numbers that count up
+            from 0 or 1 without a gap under as many names as crops, or more.
+            `"none"`: each is its own photograph. `"name"`: what comes before
+            the last underscore is the photograph. `"folder"`: the folder is.
+            Any other string is a regular expression for the path, whose first
+            group, or else its match, is the photograph.
 
     Returns:
         `Pictures`: uint8 `images` `(n, height, width, channels)`;
         `class_names`, a list, and `labels` `(n,)`, with `labels=True`;
-        `groups` `(n,)`, the photograph of each image, where the names of
-        the files show it; `folders` `(n,)`, the folder in the source that
+        `groups` `(n,)`, the photograph of each image, or `None` where each
+        is its own; `folders` `(n,)`, the folder in the source that
         each is in, where there are several; and `paths` `(n,)` of the files.
         What is not known is `None`. `left_out` are the files that cannot be
         read.
 
     Raises:
-        ImportError, ValueError: as `images`, and if none of the files can be
-            read.
+        ImportError, ValueError: as `images`, if none of the files can be
+            read, or for `groups` that are no regular expression, put all
+            files in one photograph or go with a TFDS dataset.
     """
+    photograph = None
+    if _is_folder(source):
+        # All names decide, as a few of them may show a gap that is none.
+        every = find_images(source, labels)[0].tolist()
+        found = photographs(every, groups)
+        photograph = None if found is None else dict(zip(every, found))
+    elif groups is not None:
+        raise ValueError(
+            "groups are read from the names of files. Received: groups="
+            f"{groups!r} with {source!r}, which is no folder."
+        )
     data = images(
         source, size, split, limit, 32, labels, color_mode, cache=False
     )
@@ -201,7 +226,8 @@ def load(
     groups = folders = paths = None
     if hasattr(data, "file_paths"):
         paths = [p for p in data.file_paths if p not in set(data.left_out)]
-        groups = photographs(paths)
+        if photograph is not None:
+            groups = np.array([photograph[path] for path in paths])
         folders = [
             os.path.relpath(os.path.dirname(path), source).split(os.sep)[0]
             for path in paths
@@ -216,6 +242,10 @@ def load(
         None if paths is None else np.array(paths),
         tuple(sorted(data.left_out)),
     )
+
+
+def _is_folder(source):
+    return not hasattr(source, "as_dataset") and pathlib.Path(source).is_dir()
 
 
 def _count(data, limit):

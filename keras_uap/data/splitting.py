@@ -21,9 +21,7 @@ from keras_uap.utils.validation import as_groups, as_sizes, check_whole
 SHARES = (0.6, 0.15, 0.25)
 
 # A name such as `garden_03`: the photograph, and which of its crops.
-_CROP = re.compile(r"(.+)_(crop)?\d+", re.IGNORECASE)
-# What has more pictures than this is no photograph with its crops: `IMG_0001`.
-_MOST_CROPS = 20
+_CROP = re.compile(r"(?P<name>.+)_(?P<crop>crop)?(?P<number>\d+)", re.I)
 
 
 def split(images, groups=None, classes=None, shares=SHARES, seed=0):
@@ -111,22 +109,68 @@ def _deal(sizes, kinds, shares, rng):
     return part
 
 
-def photographs(paths):
-    """Tells from file names which pictures were cut from one photograph.
+def photographs(paths, groups=None):
+    """Returns the photograph that each file was cut from.
 
-    Names such as `garden_1.jpg` and `garden_2.jpg` are crops of `garden` where
-    every picture of a folder is named so and the names make sense: several
-    photographs in the folder, none with more than 20 crops. Of names such as
-    `garden_crop1.jpg` there may be any number.
+    Images cut from one photograph resemble each other, so they belong in one
+    part, and an interval counts them together. Names are read as crops only
+    where they say so: every file of a folder is named `garden_crop3.jpg`, or
+    `garden_3.jpg` with numbers that count up from 0 or 1 without a gap under
+    at least two names, and no name has more files than there are names.
+    Camera files (`IMG_20240501_123456`) and class prefixes (`cat_00` to
+    `cat_19` beside `dog_00`) do not qualify.
 
     Args:
-        paths: Sequence of strings or paths of files.
+        paths: Sequence of strings or paths of files: all of a data set, as a
+            few of them may show a gap that is none.
+        groups: `None` reads the names as above. `"none"`: every file is a
+            photograph of its own. `"name"`: what comes before the last
+            underscore is the photograph. `"folder"`: the folder is. Any other
+            string is a regular expression: its first group, or else its whole
+            match, is the photograph; a file that it does not match is its own.
 
     Returns:
-        Array `(n,)` of strings, the photograph of each file, or `None` where
-        the names tell nothing.
+        Array `(n,)` of strings, or `None` where every file is a photograph of
+        its own.
+
+    Raises:
+        ValueError: for a regular expression that does not compile, or that
+            puts all files in one group.
     """
+    _check_rule(groups)
     paths = [pathlib.Path(path) for path in paths]
+    if groups == "none":
+        return None
+    if groups is None:
+        found = _crops(paths)
+    else:
+        found = [_named(path, groups) for path in paths]
+        if len(set(found)) == 1 < len(found):
+            raise ValueError(
+                "groups must name at least two photographs. Received: groups="
+                f"{groups!r}, which puts all {len(found)} files in one, "
+                f"{found[0]!r}."
+            )
+    if len(set(found)) == len(found):
+        return None
+    return np.array(found)
+
+
+def _check_rule(groups):
+    """Raises ValueError unless `groups` is `None` or a rule for names."""
+    if groups is None:
+        return
+    try:
+        re.compile(groups)
+    except (re.error, TypeError) as error:
+        raise ValueError(
+            "groups must be None, 'none', 'name', 'folder' or a regular "
+            f"expression. Received: groups={groups!r}: {error}."
+        ) from error
+
+
+def _crops(paths):
+    """The photograph of each file where the names say so, or its path."""
     folders = collections.defaultdict(list)
     for i, path in enumerate(paths):
         folders[path.parent].append(i)
@@ -135,13 +179,31 @@ def photographs(paths):
         found = [_CROP.fullmatch(paths[i].stem) for i in members]
         if not all(found):
             continue
-        names = [match.group(1) for match in found]
-        counts = collections.Counter(names)
-        # `dog_1`, `dog_2`: one name in a folder is its class.
-        said = all(match.group(2) for match in found)
-        if len(counts) > 1 and (said or max(counts.values()) <= _MOST_CROPS):
-            for i, name in zip(members, names):
-                groups[i] = str(folder / name)
-    if not 1 < len(set(groups)) < len(groups):
-        return None
-    return np.array(groups)
+        numbers = collections.defaultdict(list)
+        for match in found:
+            numbers[match["name"]].append(int(match["number"]))
+        if all(match["crop"] for match in found) or _count_up(numbers):
+            for i, match in zip(members, found):
+                groups[i] = str(folder / match["name"])
+    return groups
+
+
+def _count_up(numbers):
+    """Whether the numbers under each name are those of crops."""
+    most = max(map(len, numbers.values()))
+    return 2 <= most <= len(numbers) and all(
+        sorted(own) in (list(range(len(own))), list(range(1, len(own) + 1)))
+        for own in numbers.values()
+    )
+
+
+def _named(path, groups):
+    """The photograph of a file by a rule that the caller names."""
+    if groups == "folder":
+        return str(path.parent)
+    if groups == "name":
+        return str(path.parent / path.stem.rpartition("_")[0])
+    match = re.search(groups, str(path))
+    if match is None:
+        return str(path)
+    return match.group(1 if match.re.groups else 0) or str(path)

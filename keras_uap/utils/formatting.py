@@ -117,3 +117,18 @@ def html_table(caption, header, rows, remarks=()):
 def first_line(error):
     """The first line of an error's message, which may have none."""
     return (str(error).strip().splitlines() or [""])[0]
+
+
+def images_of(count, groups):
+    """A number of images, and how many photographs they were cut from.
+
+    Args:
+        count: Integer.
+        groups: The number of photographs, an array with that of each image, or
+            `None` where each image is its own photograph.
+    """
+    if groups is not None and not isinstance(groups, int):
+        groups = len(set(groups))
+    if groups is None or groups == count:
+        return f"{count} images, each its own photograph"
+    return f"{count} images of {groups} photographs"

@@ -505,7 +505,7 @@ def test_load_knows_folders_and_photographs(tmp_path):
         (tmp_path / name).mkdir()
         for i in range(4):
             image = Image.new("RGB", (8, 8), (50 * i, 0, 0))
-            image.save(tmp_path / name / f"p{i // 2}_{i}.png")
+            image.save(tmp_path / name / f"p{i // 2}_{i % 2}.png")
     pictures = datasets.load(tmp_path, (8, 8), labels=True)
     assert pictures.images.dtype == np.uint8
     assert pictures.folders.tolist() == ["x"] * 4 + ["y"] * 4
@@ -514,9 +514,24 @@ def test_load_knows_folders_and_photographs(tmp_path):
     assert pictures.class_names == ["x", "y"]
     reds = [Image.open(path).getpixel((0, 0))[0] for path in pictures.paths]
     assert reds == pictures.images[:, 0, 0, 0].tolist()
-    (tmp_path / "x" / "z.png").write_bytes(b"no picture")
-    with pytest.warns(UserWarning, match=r"z\.png"):
+    (tmp_path / "x" / "p2_0.png").write_bytes(b"no image")
+    with pytest.warns(UserWarning, match=r"p2_0\.png"):
         fewer = datasets.load(tmp_path, (8, 8))
-    assert [pathlib.Path(path).name for path in fewer.left_out] == ["z.png"]
+    assert [pathlib.Path(path).name for path in fewer.left_out] == ["p2_0.png"]
     assert fewer.paths.tolist() == pictures.paths.tolist()
     np.testing.assert_array_equal(fewer.groups, pictures.groups)
+
+
+def test_groups_are_decided_by_all_names_and_can_be_given(tmp_path):
+    for i in range(60):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"p{i // 3:02}_{i % 3}.png")
+    few = datasets.load(tmp_path, (4, 4), limit=25)
+    assert len(few.images) == 25
+    assert len(set(few.groups)) == 20
+    assert datasets.load(tmp_path, (4, 4), groups="none").groups is None
+    tens = datasets.load(tmp_path, (4, 4), groups=r"p(\d)\d_").groups
+    assert set(tens) == {"0", "1"}
+    with pytest.raises(ValueError, match="two photographs"):
+        datasets.load(tmp_path, (4, 4), groups="folder")
+    with pytest.raises(ValueError, match="no folder"):
+        datasets.load("mnist", (4, 4), groups="name")

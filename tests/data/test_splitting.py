@@ -84,6 +84,27 @@ def test_bad_arguments(arguments, says):
         ([f"f/IMG_{i:04}.jpg" for i in range(30)] + ["f/x_1.jpg"], None),
         (["f/a.jpg", "f/b.jpg"], None),
         (["f/a_1.jpg", "f/b_1.jpg"], None),
+        # A camera's date and time, ImageNet's names, and class prefixes.
+        (
+            [
+                f"f/IMG_202405{day:02}_{100000 + 3607 * i}.jpg"
+                for day in range(1, 11)
+                for i in range(6)
+            ],
+            None,
+        ),
+        ([f"f/n{i // 5:08}_{1000 + 7 * i}.jpg" for i in range(60)], None),
+        (
+            [
+                f"f/{name}_{i:02}.jpg"
+                for name in ("cat", "dog", "bird")
+                for i in range(20)
+            ],
+            None,
+        ),
+        # A gap, and numbers that begin at 2.
+        (["f/a_0.jpg", "f/a_2.jpg", "f/b_0.jpg", "f/b_1.jpg"], None),
+        (["f/a_2.jpg", "f/a_3.jpg", "f/b_2.jpg", "f/b_3.jpg"], None),
         # Where the names say "crop", there may be many of one photograph.
         (
             [f"f/a_crop{i:02}.jpg" for i in range(30)] + ["f/b_crop00.jpg"],
@@ -99,3 +120,27 @@ def test_bad_arguments(arguments, says):
 def test_photographs_from_names(paths, expected):
     found = photographs(paths)
     assert (found if found is None else found.tolist()) == expected
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        ("none", None),
+        ("name", ["f/a", "f/a", "g/a"]),
+        ("folder", ["f", "f", "g"]),
+        (r"_(\d)", ["1", "2", "1"]),
+        ("a_1", ["a_1", "f/a_2.jpg", "a_1"]),
+    ],
+)
+def test_photographs_by_a_rule(groups, expected):
+    found = photographs(["f/a_1.jpg", "f/a_2.jpg", "g/a_1.jpg"], groups)
+    assert (found if found is None else found.tolist()) == expected
+
+
+@pytest.mark.parametrize(
+    ("groups", "says"),
+    [("(", "regular"), (3, "regular"), (r"\.jpg", "at least two photographs")],
+)
+def test_rules_that_group_nothing(groups, says):
+    with pytest.raises(ValueError, match=says):
+        photographs(["f/a_1.jpg", "f/b_1.jpg"], groups)
