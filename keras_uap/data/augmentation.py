@@ -1,4 +1,4 @@
-"""Few photographs go further when each epoch shows other views of them."""
+"""Augmentation: few photographs go further with other views of them."""
 
 import keras
 import numpy as np
@@ -6,17 +6,18 @@ import tensorflow as tf
 
 from keras_uap.data.decoding import read_image, to_color_mode
 from keras_uap.data.pictures import without_tuner
+from keras_uap.utils.validation import check_channels_last
 
-# Fewer pictures than this are varied: see `augmented`. With as many, varied
-# ones fool as often for the same work; with twice as many, less.
+# Audits augment fewer images than this. At this number, augmented and plain
+# images give the same rate for the same work; beyond it, plain ones are better.
 FEW = 500
 
 
 def augmentation(value_range=(0, 255), seed=None, crops=True):
-    """Returns Keras layers that vary photographs: a few go much further.
+    """Returns a function that augments batches of photographs.
 
-    Random mirror images, zooms into the picture (up to twice), shifts (up to a
-    tenth), brightness (up to a fifth of the range) and contrast.
+    It applies random mirroring, zoom (up to twice), shifts (up to a tenth),
+    brightness (up to a fifth of the range) and contrast.
 
     Args:
         value_range: Pair of floats, the pixel range.
@@ -28,20 +29,29 @@ def augmentation(value_range=(0, 255), seed=None, crops=True):
         for `tf.data.Dataset.map`.
     """
     layers = keras.layers
-    seeds = [None if seed is None else 10 * seed + i for i in range(5)]
+    draws = [
+        (layers.RandomFlip, ["horizontal"]),
+        (layers.RandomZoom, [(-0.5, 0.0)]),
+        (layers.RandomTranslation, [0.1, 0.1]),
+        (layers.RandomBrightness, [0.2, value_range]),
+        (layers.RandomContrast, [0.3, value_range]),
+    ]
     pipeline = [
-        layers.RandomFlip("horizontal", seed=seeds[0]),
-        layers.RandomZoom((-0.5, 0.0), seed=seeds[1]),
-        layers.RandomTranslation(0.1, 0.1, seed=seeds[2]),
-        layers.RandomBrightness(0.2, value_range, seed=seeds[3]),
-        layers.RandomContrast(0.3, value_range, seed=seeds[4]),
+        # Whatever the user's Keras configuration says.
+        layer(
+            *arguments,
+            seed=None if seed is None else 10 * int(seed) + i,
+            data_format="channels_last",
+            dtype="float32",
+        )
+        for i, (layer, arguments) in enumerate(draws)
     ]
     if not crops:
         del pipeline[1:3]
 
     def augment(batch):
         batch = tf.cast(batch, "float32")
-        _check_pictures(batch.shape)
+        _check_images(batch.shape)
         for layer in pipeline:
             batch = layer(batch, training=True)
         return tf.clip_by_value(batch, *value_range)
@@ -49,32 +59,43 @@ def augmentation(value_range=(0, 255), seed=None, crops=True):
     return augment
 
 
-def _check_pictures(shape):
-    """Raises ValueError for what a mirror image would make no sense of."""
+def _check_images(shape):
+    """Raises ValueError for shapes that cannot be mirrored and cropped."""
     if len(shape) != 4:
         raise ValueError(
             "Only batches of images (n, height, width, channels) can be "
-            f"varied. Received: shape {tuple(shape)}. Signals go into fit, "
+            f"augmented. Received: shape {tuple(shape)}. Pass signals to fit, "
             "audit and harden as they are."
         )
+    check_channels_last(shape)
+
+
+def span(images):
+    """The value range of images that are not clipped to any."""
+    low, high = float(np.min(images)), float(np.max(images))
+    # Constant images have no range.
+    return (low, high) if low < high else (low, low + 1.0)
 
 
 def augmented(images, batch_size=16, value_range=(0, 255), seed=0):
-    """Returns a data set of varied batches of an array of images.
+    """Returns a dataset of augmented batches of an array of images.
 
     Args:
         images: Array `(n, H, W, C)`.
         batch_size: Integer.
-        value_range: Pair of floats, the pixel range.
+        value_range: Pair of floats, the pixel range; `None` takes that of the
+            images.
         seed: Integer, the seed of the order and of the draws.
 
     Returns:
-        A `tf.data.Dataset` of float32 batches. Each pass over it comes in
-        another order and with other draws.
+        A `tf.data.Dataset` of float32 batches. Each epoch has another order
+        and other draws.
     """
-    _check_pictures(np.shape(images))
+    _check_images(np.shape(images))
+    if value_range is None:
+        value_range = span(images)
     # No prefetch behind the layers: each batch moves their random state, and
-    # whoever looks at one batch only must move it by one, in every run.
+    # whoever takes one batch must move it by one, in every run.
     return without_tuner(
         tf.data.Dataset.from_tensor_slices(images)
         .shuffle(len(images), seed=seed)
@@ -85,24 +106,27 @@ def augmented(images, batch_size=16, value_range=(0, 255), seed=0):
 
 
 def views(pictures, batch_size=16, value_range=(0, 255), seed=0):
-    """Returns a data set of varied batches of pictures, whole where they are.
+    """Returns a dataset of augmented batches, cropped from whole files.
 
-    A picture that was loaded is the middle of its file. Where the files are
-    known, each view is a random crop of the whole of one, a quarter of it to
-    all of it, of any shape between 3:4 and 4:3; else as `augmented`.
+    A loaded image is the middle of its file. Where the files are known, each
+    augmented view is a random crop of the whole file: a quarter of it to all
+    of it, with an aspect ratio from 3:4 to 4:3. Otherwise as `augmented`.
 
     Args:
         pictures: `Pictures`, as `load` gives, with images of `value_range`.
         batch_size: Integer.
-        value_range: Pair of floats, the pixel range.
+        value_range: Pair of floats, the pixel range; `None` means grey levels
+            of 0 to 255 for files, and the range of the images otherwise.
         seed: Integer, the seed of the order and of the draws.
 
     Returns:
-        A `tf.data.Dataset` of float32 batches, each pass with other draws.
+        A `tf.data.Dataset` of float32 batches. Each epoch has other draws.
     """
     images, paths = pictures.images, pictures.paths
     if paths is None:
         return augmented(images, batch_size, value_range, seed)
+    if value_range is None:
+        value_range = (0.0, 255.0)
     low, high = value_range
     size = images.shape[1:3]
     color_mode = "grayscale" if images.shape[-1] == 1 else "rgb"
@@ -111,7 +135,7 @@ def views(pictures, batch_size=16, value_range=(0, 255), seed=0):
         image = tf.numpy_function(read_image, [path], tf.uint8)
         image = tf.ensure_shape(image, (None, None, 3))
         image = to_color_mode(tf.cast(image, "float32"), color_mode)
-        # What is kept in memory is at most twice the size that is needed.
+        # At most twice the size that is needed is kept in memory.
         sides = tf.cast(tf.shape(image)[:2], "float64")
         scale = 2.0 * max(size) / tf.reduce_min(sides)
         scale = tf.minimum(scale, 1)

@@ -32,6 +32,10 @@ _NAMED = 5
 _MOST_BYTES = 2**29
 
 
+# Below this largest value, the range of the files was probably misread.
+_NEARLY_BLACK = 32
+
+
 class UnreadableError(ValueError):
     """None of the files can be read."""
 
@@ -107,7 +111,10 @@ def images(
             f"{color_mode!r}."
         )
     resize = keras.layers.Resizing(
-        *size, crop_to_aspect_ratio=True, data_format="channels_last"
+        *size,
+        crop_to_aspect_ratio=True,
+        data_format="channels_last",
+        dtype="float32",
     )
 
     def prepare(image, *label):
@@ -233,8 +240,16 @@ def load(
             for path in paths
         ]
         folders = np.array(folders) if len(set(folders)) > 1 else None
+    loaded = np.concatenate(batches)
+    if loaded.max() < _NEARLY_BLACK:
+        warnings.warn(
+            f"The images of {source} are nearly black: the largest value is "
+            f"{loaded.max()} of 255. 16-bit files are divided by 256, so scale "
+            "data of fewer bits before, or pass an array.",
+            stacklevel=2,
+        )
     return Pictures(
-        np.concatenate(batches),
+        loaded,
         getattr(data, "class_names", None),
         np.concatenate(targets) if labels else None,
         groups,

@@ -91,6 +91,22 @@ def as_numbers(name, value):
     return array
 
 
+def check_channels_last(shape, name="images"):
+    """Raises ValueError for images that have their channels first."""
+    if (
+        len(shape) == 4
+        and shape[1] in (1, 3, 4)
+        and shape[-1] not in (1, 3, 4)
+        and None not in shape[2:]
+        and min(shape[2:]) > 4
+    ):
+        raise ValueError(
+            f"{name} must have their channels last, (n, height, width, "
+            f"channels). Received: shape {tuple(shape)}. Transpose them, and "
+            "pass keras_uap.attach(classifier, data_format='channels_first')."
+        )
+
+
 def as_images(images, name="images"):
     """Returns a batch of images as an array.
 
@@ -104,6 +120,7 @@ def as_images(images, name="images"):
             f"{name} must be a batch of at least one image, of shape "
             f"(n, height, width, channels). Received: shape {images.shape}."
         )
+    check_channels_last(images.shape, name)
     finite = np.isfinite(images)
     if not finite.all():
         index = np.argwhere(~finite)[0]
