@@ -1,14 +1,14 @@
-"""Attaching to a classifier, whatever images it takes.
+"""Preprocessing in front of a classifier, so that it takes images in 0 to 255.
 
-A perturbation has one unit here: grey levels of RGB images in 0 to 255. Many
-classifiers want other numbers: -1 to 1, BGR minus a mean, channels first, a
-dictionary of inputs. `attach` puts what lies between in front of such a
-classifier and gives back a plain Keras model that takes the images as they
-are, so that `epsilon=10` means ten grey levels for all of them.
+The pixel unit of perturbations is a grey level of RGB images in 0 to 255. Many
+classifiers take other values: -1 to 1, BGR minus a mean, channels first, a
+dictionary of inputs. `attach` puts the preprocessing in front of such a
+classifier and returns a plain Keras model of images in 0 to 255, so that
+`epsilon=10` means ten grey levels for all classifiers.
 
-What it adds are standard Keras layers and operations, without weights: the
-attached model saves, loads and exports as any other, and loads without
-keras_uap. The classifier inside is the caller's own, with its own weights.
+It adds standard Keras layers and operations without weights. The attached
+model saves, loads and exports as any other, and loads without keras_uap. The
+classifier inside is the caller's, with its own weights.
 """
 
 import collections.abc
@@ -30,16 +30,6 @@ _MODES = {
     "caffe": ([(-mean, 255 - mean) for mean in _CAFFE_MEAN], "bgr"),
     "tf": ((-1, 1), "rgb"),
     "torch": ([(-m / s, (1 - m) / s) for m, s in zip(_MEAN, _STD)], "rgb"),
-}
-
-_FOREIGN = {
-    "torch": "PyTorch models have no gradient in TensorFlow. Rebuild the "
-    "network in Keras and copy its weights.",
-    "sklearn": "Models of scikit-learn have no gradient.",
-    "tf_keras": "That is Keras 2. Write it with tf.saved_model.save(model, "
-    "folder) and pass the folder.",
-    "tensorflow": "Write it with tf.saved_model.save(module, folder, "
-    "signatures=module.call.get_concrete_function(...)) and pass the folder.",
 }
 
 
@@ -109,59 +99,30 @@ def attach(
     if isinstance(classifier, (str, os.PathLike)):
         classifier, stated = _load(classifier)
     if not isinstance(classifier, keras.Layer):
-        # The caller's own classes stand before those of the library.
-        roots = [c.__module__.partition(".")[0] for c in type(classifier).mro()]
-        known = [_FOREIGN[root] for root in roots if root in _FOREIGN]
-        hint = (known or ["Wrap what is differentiable in a layer."])[0]
         raise TypeError(
-            "classifier must be a Keras model, a layer, or the path of a "
-            f"saved one. Received: {classifier!r} of type "
-            f"{type(classifier).__name__}. {hint}"
+            "classifier must be a Keras 3 model or layer, or the path of a "
+            f"saved one. Received: {classifier!r}. Save a TensorFlow or Keras "
+            "2 model with tf.saved_model.save and pass its folder; rebuild "
+            "others in Keras."
         )
     channel_order, ranges = _standardize(value_range, channel_order)
     classifier = _with_one_output(classifier, output)
     inputs = _inputs(classifier)
     input = _choose_input(inputs, input, other_inputs)
-    stated = inputs[input].shape[1:] if inputs else stated
-    stated, first = _channels_last(stated, image_shape, data_format)
-    if image_shape is None:
-        image_shape = stated
-    image_shape = tuple(image_shape)
-    if image_shape[-1:] == (None,):
-        image_shape = (*image_shape[:-1], (stated and stated[-1]) or 3)
-    if len(image_shape) < 2 or (stated and len(stated) != len(image_shape)):
-        raise ValueError(
-            "Expected images of shape (height, width, channels) or signals "
-            f"of shape (time, channels). Received: {image_shape}, for a "
-            f"classifier of {stated or 'unknown shape'}."
-        )
-    image = keras.Input(image_shape, dtype="float32", name="image")
+    if inputs:
+        stated = inputs[input].shape[1:]
+    stated, channels_first = _channels_last(stated, data_format)
+    shape = _image_shape(image_shape, stated)
+    image = keras.Input(shape, dtype="float32", name="image")
     x = _resized(image, stated)
     x = _in_range(x, ranges, channel_order)
-    if first:
-        rank = len(image_shape)
-        x = keras.layers.Permute((rank, *range(1, rank)), dtype="float32")(x)
-    if inputs is not None:
-        others = {
-            name: _constant(image, other_inputs[name], tensor)
-            for name, tensor in inputs.items()
-            if name != input
-        }
-        x = _arranged(classifier, {input: x, **others})
-    elif input is not None:
-        others = other_inputs or {}
-        others = {name: _constant(image, v) for name, v in others.items()}
-        x = {input: x, **others}
-    if inputs is not None:
-        # A shell around the same layers: what is built here leaves no trace
-        # in the caller's model, and is not kept alive by it.
-        if isinstance(classifier, keras.Sequential):
-            ends = classifier.inputs[0], classifier.outputs[0]
-        else:
-            ends = classifier.input, classifier.output
-        classifier = keras.Model(*ends, name=classifier.name)
-    # Of a model with a layer graph, it has been chosen above.
-    scores = _choose_output(classifier(x), None if inputs else output)
+    if channels_first:
+        axes = (len(shape), *range(1, len(shape)))
+        x = keras.layers.Permute(axes, dtype="float32")(x)
+    x = _with_other_inputs(classifier, inputs, input, x, image, other_inputs)
+    scores = _shell(classifier)(x)
+    if not inputs:  # Else the output has been chosen above.
+        scores = _choose_output(scores, output)
     check_scores(scores)
     return keras.Model(image, scores, name=f"attached_{classifier.name}")
 
@@ -177,20 +138,18 @@ def _load(path):
             "one with model.export(folder)."
         )
     signatures = tf.saved_model.load(path).signatures
-    names = list(signatures)
-    endpoint = names[0] if len(names) == 1 else "serving_default"
-    if endpoint not in names:
-        raise ValueError(
-            f"The SavedModel {path} has no signature to call. Received: "
-            f"signatures {names}. Expected: 'serving_default', or just one. "
-            "Write it with model.export(folder), or pass a "
-            "keras.layers.TFSMLayer with the endpoint of your choice."
-        )
-    _, arguments = signatures[endpoint].structured_input_signature
+    endpoint = "serving_default"
+    if len(signatures) == 1:
+        (endpoint,) = signatures
+    arguments = {}
+    if endpoint in signatures:
+        _, arguments = signatures[endpoint].structured_input_signature
     if len(arguments) != 1:
         raise ValueError(
-            f"The SavedModel {path} must take one tensor of images. Received: "
-            f"the signature {endpoint!r} with inputs {sorted(arguments)}."
+            f"The SavedModel {path} must have a signature 'serving_default', "
+            "or just one, of one tensor of images. Received: signatures "
+            f"{list(signatures)} with inputs {sorted(arguments)}. Write one "
+            "with model.export(folder), or pass a keras.layers.TFSMLayer."
         )
     spec = next(iter(arguments.values()))
     _check_dtype(spec.name, spec.dtype.name)
@@ -201,75 +160,54 @@ def _load(path):
 def _standardize(value_range, channel_order):
     """Returns the order of channels, and one pair or a list of pairs."""
     order = "rgb"
-    if isinstance(value_range, str):
-        if value_range not in _MODES:
-            raise ValueError(
-                f"Unknown mode. Received: value_range={value_range!r}. "
-                f"Expected one of {sorted(_MODES)}, a pair (low, high) or a "
-                "pair for each channel."
-            )
+    if isinstance(value_range, str) and value_range in _MODES:
         value_range, order = _MODES[value_range]
+    if value_range is None or isinstance(value_range, str):
+        raise ValueError(
+            "value_range must be a pair (low, high), a pair for each channel, "
+            f"or one of {sorted(_MODES)}. Received: "
+            f"value_range={value_range!r}. Leave it out if the classifier "
+            "takes the images as they are, as with signals."
+        )
     channel_order = order if channel_order is None else channel_order
     if channel_order not in ("rgb", "bgr"):
         raise ValueError(
             "channel_order must be 'rgb' or 'bgr'. Received: "
             f"channel_order={channel_order!r}."
         )
-    if value_range is None:
-        raise ValueError(
-            "value_range must say which numbers the classifier takes where "
-            "the images have 0 and 255. Received: value_range=None. Leave it "
-            "away where it takes them as they are, as with signals."
-        )
-    if np.ndim(value_range) == 2:
-        ranges = [as_value_range(pair) for pair in value_range]
-    else:
-        ranges = [as_value_range(value_range)]
-    return channel_order, ranges
+    pairs = value_range if np.ndim(value_range) == 2 else [value_range]
+    return channel_order, [as_value_range(pair) for pair in pairs]
 
 
 def _with_one_output(classifier, output):
-    """The part of a model with a layer graph that gives the class scores."""
+    """The part of a model with a layer graph that returns the class scores."""
     if not has_layer_graph(classifier):
         return classifier
-    outputs = _by_name(classifier, "output")
-    if outputs is None:
-        if len(classifier.outputs) == 1:
-            names = getattr(classifier, "output_names", [])
-            _choose_output(classifier.outputs[0], output, names)
-            return classifier
-        outputs = classifier.outputs
-    # Names of a list of outputs are those of their layers.
-    names = classifier.output_names
-    if isinstance(output, str) and isinstance(outputs, list):
-        output = names.index(output) if names.count(output) == 1 else output
+    outputs = _by_name(classifier, "output") or list(classifier.outputs)
+    # A list of outputs has the names of their layers.
+    names = getattr(classifier, "output_names", [])
     scores = _choose_output(outputs, output, names)
+    if len(classifier.outputs) == 1 and isinstance(outputs, list):
+        return classifier
     return keras.Model(classifier.input, scores, name=classifier.name)
 
 
-def _choose_output(outputs, output, names=None):
+def _choose_output(outputs, output, names=()):
     """The class scores among a dictionary or a list of outputs."""
-    if not isinstance(outputs, (dict, list, tuple)):
-        if output not in (None, 0, *(names or ())):
-            raise ValueError(
-                "The classifier has a single output. Received: "
-                f"output={output!r}. Leave output away."
-            )
-        return outputs
     if isinstance(outputs, dict):
-        names = list(outputs)
-        outputs = dict(outputs)
+        names = ()
     else:
-        names = names or list(range(len(outputs)))
-        outputs = dict(enumerate(outputs))
+        one = not isinstance(outputs, (list, tuple))
+        outputs = dict(enumerate([outputs] if one else outputs))
+        if list(names).count(output) == 1:
+            output = names.index(output)
     if output is None and len(outputs) == 1:
         return next(iter(outputs.values()))
     # Equal by name; True is not the index 1.
     if isinstance(output, bool) or output not in outputs:
         raise ValueError(
-            "The classifier has several outputs: say which one holds the "
-            f"class scores, output=... Received: output={output!r}. "
-            f"Expected: one of {names}."
+            f"output must name the class scores. Received: output={output!r}. "
+            f"Expected: one of {list(names or outputs)}."
         )
     return outputs[output]
 
@@ -290,13 +228,35 @@ def _by_name(classifier, what):
     return dict(structure) if isinstance(structure, dict) else None
 
 
-def _arranged(classifier, tensors):
-    """Gives the named tensors the structure that the classifier takes."""
-    named = _by_name(classifier, "input")
-    if named:
-        return {name: tensors[name] for name in named}
-    tensors = [tensors[tensor.name] for tensor in classifier.inputs]
-    return tensors[0] if len(tensors) == 1 else tensors
+def _with_other_inputs(classifier, inputs, input, x, image, other_inputs):
+    """Returns what the classifier is called with: `x`, or `x` among others."""
+    if input is None:
+        return x
+    inputs = inputs or dict.fromkeys((input, *(other_inputs or ())))
+    tensors = {
+        name: x
+        if name == input
+        else _constant(image, other_inputs[name], tensor)
+        for name, tensor in inputs.items()
+    }
+    if not has_layer_graph(classifier) or _by_name(classifier, "input"):
+        return tensors
+    return list(tensors.values()) if len(tensors) > 1 else x
+
+
+def _shell(classifier):
+    """Returns a model of the same layers, if the classifier has a layer graph.
+
+    Calling it leaves no trace in the caller's model, and does not keep what is
+    attached alive.
+    """
+    if not has_layer_graph(classifier):
+        return classifier
+    if isinstance(classifier, keras.Sequential):
+        ends = classifier.inputs[0], classifier.outputs[0]
+    else:
+        ends = classifier.input, classifier.output
+    return keras.Model(*ends, name=classifier.name)
 
 
 def _choose_input(inputs, input, other_inputs):
@@ -307,24 +267,18 @@ def _choose_input(inputs, input, other_inputs):
             f"values. Received: {other_inputs!r}."
         )
     others = set(other_inputs or ())
-    if inputs is None:
-        if others and input is None:
-            raise ValueError(
-                "other_inputs needs the name of the image: input=... "
-                f"Received: other_inputs for {sorted(others)}."
-            )
-        return input
-    left = [name for name in inputs if name not in others]
+    left = [name for name in inputs or (input,) if name not in others]
     if input is None and len(left) == 1:
         input = left[0]
-    if others - set(inputs) or input not in left or len(left) > 1:
+    known = inputs is None or set(inputs) == {input, *others}
+    if left != [input] or not known or (others and input is None):
         raise ValueError(
-            "The classifier's inputs must be told apart: input= names the "
-            "image, other_inputs= gives each other one a value. Received: "
-            f"input={input!r} and other_inputs for {sorted(others)}. "
-            f"Expected, together: {list(inputs)}."
+            "input must name the image, and other_inputs give a value to each "
+            f"other input. Received: input={input!r} and other_inputs for "
+            f"{sorted(others)}. Expected, together: {list(inputs or ())}."
         )
-    _check_dtype(input, inputs[input].dtype)
+    if inputs:
+        _check_dtype(input, inputs[input].dtype)
     return input
 
 
@@ -337,34 +291,46 @@ def _check_dtype(name, dtype):
         )
 
 
-def _channels_last(stated, image_shape, data_format):
-    """Returns what the classifier takes, channels last, and if they are not."""
+def _channels_last(stated, data_format):
+    """Returns the stated shape with channels last, and if they were first."""
     if data_format not in (None, "channels_last", "channels_first"):
         raise ValueError(
             "data_format must be 'channels_last' or 'channels_first'. "
             f"Received: data_format={data_format!r}."
         )
     first = data_format == "channels_first"
-    if stated is not None and data_format is None and len(stated) == 3:
+    if data_format is None and stated is not None and len(stated) == 3:
         first = stated[0] in (1, 3) and (stated[-1] or 0) > 4
     if stated is not None and first:
         stated = (*stated[1:], stated[0])
-    if image_shape is None and (stated is None or None in stated):
+    return stated, first
+
+
+def _image_shape(image_shape, stated):
+    """Returns the shape of the images to come, as given or as stated."""
+    if image_shape is None and None in (stated or (None,)):
         raise ValueError(
             "The classifier does not state the size of its images. Received: "
             f"{stated or 'a model without a stated shape'}. Pass "
             "image_shape=(height, width, channels), or (time, channels) for "
             "signals."
         )
-    return stated, first
+    image_shape = tuple(stated if image_shape is None else image_shape)
+    if image_shape[-1:] == (None,):
+        image_shape = (*image_shape[:-1], (stated and stated[-1]) or 3)
+    if len(image_shape) < 2 or (stated and len(stated) != len(image_shape)):
+        raise ValueError(
+            "Expected images of shape (height, width, channels) or signals "
+            f"of shape (time, channels). Received: {image_shape}, for a "
+            f"classifier of {stated or 'unknown shape'}."
+        )
+    return image_shape
 
 
 def _resized(image, stated):
     """Resizes images to what the classifier states, where that differs."""
-    if stated is None:
-        return image
     shape = image.shape[1:]
-    if all(want in (None, size) for size, want in zip(shape, stated)):
+    if all(want in (None, size) for size, want in zip(shape, stated or ())):
         return image
     if len(stated) != 3 or None in stated or stated[-1] != shape[-1]:
         raise ValueError(
@@ -402,8 +368,8 @@ def _in_range(x, ranges, channel_order):
     if len(ranges) == 1:
         scale, offset = scale.item(), offset.item()
     else:
-        # With all axes spelt out, as Keras reads a bare list by the global
-        # image_data_format.
+        # Keras reads a bare list by the global image_data_format, so the shape
+        # has all axes.
         shape = (1,) * (len(x.shape) - 2) + (channels,)
         scale = scale.reshape(shape).tolist()
         offset = offset.reshape(shape).tolist()
@@ -420,8 +386,6 @@ def _constant(image, value, tensor=None):
                 "A value in other_inputs does not fit its input. Received: "
                 f"shape {value.shape} for {tensor.name!r}. Expected: {shape}."
             )
-        if tensor.dtype == "string":
-            _check_dtype(tensor.name, tensor.dtype)
         value = value.astype(tensor.dtype)
     elif value.dtype.kind == "f":
         value = value.astype("float32")
