@@ -1,19 +1,20 @@
-"""Checks of arguments that are shared: each names what it refuses.
+"""Shared checks of arguments, with errors that name the argument.
 
-`check_*` raises or returns nothing. `as_*` returns the argument as what the
-rest of the package works with.
+`check_*` raises or returns nothing. `as_*` returns the argument in
+the form that the package works with.
 """
 
 import numpy as np
 
 
+def is_whole(value):
+    """Whether `value` is an integer, which a boolean is not."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
 def check_whole(name, value, least):
     """Raises ValueError unless `value` is an integer of at least `least`."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, np.integer))
-        or value < least
-    ):
+    if not is_whole(value) or value < least:
         raise ValueError(
             f"{name} must be a whole number of at least {least}. "
             f"Received: {name}={value!r}."
@@ -37,10 +38,9 @@ def check_number(name, value, least=None, above=None, most=None, below=None):
         most, below: Float, the upper bound, itself allowed or not;
             `below=np.inf` asks for a finite number.
     """
-    number = isinstance(value, (int, float, np.integer, np.floating))
+    number = is_whole(value) or isinstance(value, (float, np.floating))
     if (
         number
-        and not isinstance(value, bool)
         and not np.isnan(value)
         and (least is None or value >= least)
         and (above is None or value > above)
@@ -48,18 +48,17 @@ def check_number(name, value, least=None, above=None, most=None, below=None):
         and (below is None or value < below)
     ):
         return
-    if least is not None and most is not None:
-        bounds = f"between {least:g} and {most:g}"
-    else:
-        words = {"of at least": least, "above": above}
-        words |= {"at most": most, "below": below}
-        bounds = " and ".join(
-            "finite" if bound == np.inf else f"{word} {bound:g}"
-            for word, bound in words.items()
-            if bound is not None
-        )
+    bounds = {"of at least": least, "above": above}
+    bounds |= {"at most": most, "below": below}
+    expected = " and ".join(
+        "finite" if bound == np.inf else f"{text} {bound:g}"
+        for text, bound in bounds.items()
+        if bound is not None
+    )
+    if None not in (least, most):
+        expected = f"between {least:g} and {most:g}"
     raise ValueError(
-        f"{name} must be a number {bounds}. Received: {name}={value!r}."
+        f"{name} must be a number {expected}. Received: {name}={value!r}."
     )
 
 
@@ -83,7 +82,7 @@ def as_numbers(name, value):
         kind = array.dtype.kind
     except (TypeError, ValueError):  # Parts of different shapes, or no array.
         kind = "O"
-    # bfloat16 and its like are of kind V.
+    # bfloat16 and similar types are of kind V.
     if kind in "OSUcmM":
         raise TypeError(
             f"{name} must be an array of numbers. Received: {name}={value!r}."
@@ -147,8 +146,8 @@ def as_groups(groups, images):
         )
     if len(np.unique(groups)) < 2:
         raise ValueError(
-            "groups must name at least two photographs: an interval cannot be "
-            "had from one. Received: one group."
+            "groups must name at least two photographs, or there is no "
+            "interval. Received: one group."
         )
     return groups
 
@@ -161,18 +160,10 @@ def as_wholes(name, values, least, most):
     """
     sequence = isinstance(values, (list, tuple, range, np.ndarray))
     found = tuple(values) if sequence and np.ndim(values) == 1 else ()
-    good = [
-        isinstance(value, (int, np.integer))
-        and not isinstance(value, bool)
-        and least <= value <= most
-        for value in found
-    ]
-    if not good or not all(good):
-        expected = (
-            f"of at least {least}"
-            if most == np.inf
-            else f"from {least} to {most}"
-        )
+    if not found or not all(is_whole(v) and least <= v <= most for v in found):
+        expected = f"from {least} to {most}"
+        if most == np.inf:
+            expected = f"of at least {least}"
         raise ValueError(
             f"{name} must be whole numbers {expected}, at least one. "
             f"Received: {name}={values!r}."
@@ -206,7 +197,7 @@ def as_class(name, value):
         TypeError: if it is not a whole number.
         ValueError: if it is below 0.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+    if not is_whole(value):
         raise TypeError(
             f"{name} must be a class index. Received: {name}={value!r}."
         )
