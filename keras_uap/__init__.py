@@ -37,7 +37,11 @@ if typing.TYPE_CHECKING or not _FOR_COMMANDS:
     from keras_uap.perturbations.resizing import resize_perturbation
 
 # Imported on first use, because they need libraries that a fit does not.
-_FUNCTIONS = {"audit": "evaluation.audit", "harden": "defenses.harden"}
+_LAZY = {
+    "AuditInterrupted": "evaluation.audit",
+    "audit": "evaluation.audit",
+    "harden": "defenses.harden",
+}
 _MODULES = (
     "analysis",
     "datasets",
@@ -49,6 +53,7 @@ _MODULES = (
 
 __all__ = [
     "AdversarialDistiller",
+    "AuditInterrupted",
     "BackupAndRestore",
     "DeepFool",
     "Ensemble",
@@ -73,8 +78,8 @@ __all__ = [
 
 
 def __getattr__(name):
-    if name in _FUNCTIONS:
-        module = importlib.import_module(f"keras_uap.{_FUNCTIONS[name]}")
+    if name in _LAZY:
+        module = importlib.import_module(f"keras_uap.{_LAZY[name]}")
         return getattr(module, name)
     if name in _MODULES:
         return importlib.import_module(f"keras_uap.{name}")

@@ -5,6 +5,8 @@ perturbation of a few hundredths changes labels and float32 is exact enough to
 compare with NumPy in float64.
 """
 
+import dataclasses
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -16,10 +18,41 @@ SHAPE = (8, 8, 3)
 CLASSES = 4
 
 
-def short_budget(passes):
-    """A budget of few runs: each traces the network, which takes its time."""
-    runs = [("dominant", 0), (attack_suite.DATA_FREE_START, 0)]
-    return attack_suite.Budget(passes, runs, longer=1)
+# The attacks of an audit by name, as they are before a test shortens them.
+ATTACKS = {
+    attack.name: attack
+    for budget in ("standard", "quick")
+    for attack in attack_suite.BUDGETS[budget]
+    if attack.seed == 0
+}
+MORE_WORK = attack_suite.MORE_WORK
+
+
+def short_budget(passes, names=("dominant", "data-free start")):
+    """A few attacks of an audit with few passes: each takes time to trace."""
+    return tuple(
+        dataclasses.replace(ATTACKS[name], passes=passes)
+        for name in ("transferred start", *names)
+    )
+
+
+def shorten_audits(monkeypatch, passes, *names, longer=1):
+    """Replaces the attacks of every audit by a few short ones.
+
+    Args:
+        monkeypatch: `pytest.MonkeyPatch`.
+        passes: Integer, the model passes of an attack.
+        *names: Strings, the attacks; by default those of `short_budget`.
+        longer: Integer, how many times the passes the longer attacks take.
+    """
+    short = short_budget(passes, names) if names else short_budget(passes)
+    for budget in attack_suite.BUDGETS:
+        monkeypatch.setitem(attack_suite.BUDGETS, budget, short)
+    more = [
+        dataclasses.replace(attack, passes=passes * longer * (i + 1))
+        for i, attack in enumerate(MORE_WORK)
+    ]
+    monkeypatch.setattr(attack_suite, "MORE_WORK", tuple(more))
 
 
 def images(count=40, seed=1):

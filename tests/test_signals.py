@@ -111,11 +111,7 @@ def test_rates_are_those_of_the_logits(classifier, v, signals):
 
 
 def test_audit_and_harden(classifier, signals, monkeypatch, tmp_path):
-    from keras_uap.evaluation import attack_suite
-
-    runs = [("dominant", 0), (attack_suite.DATA_FREE_START, 0)]
-    budget = attack_suite.Budget(96, runs)
-    monkeypatch.setitem(attack_suite.BUDGETS, "quick", budget)
+    models.shorten_audits(monkeypatch, 96)
     copy = keras.models.clone_model(classifier)
     copy.set_weights(classifier.get_weights())
     result = keras_uap.harden(

@@ -1,8 +1,7 @@
 """Perturbations for the measurements that need several of them."""
 
-import numpy as np
-
 from keras_uap.attacks import updates
+from keras_uap.attacks.fitting import some_of
 from keras_uap.attacks.universal_perturbation import UniversalPerturbation
 from keras_uap.data.pictures import as_array
 from keras_uap.utils.saving import random_state_kept
@@ -65,9 +64,7 @@ def fit_perturbation(
     check_whole("seed", seed, 0)
     check_whole("draws", draws, 1)
     check_whole("batch_size", batch_size, 1)
-    if len(images) > draws:
-        rng = np.random.default_rng(seed)
-        images = images[rng.permutation(len(images))[:draws]]
+    images = some_of(images, draws, seed)
     uap = UniversalPerturbation(
         classifier,
         epsilon,
@@ -76,18 +73,16 @@ def fit_perturbation(
         target=target,
         from_logits=from_logits,
         initial_perturbation=initial_perturbation,
+        seed=seed,
     )
     if not uap.built:
         uap.build((None, *images.shape[1:]))
-    # The order comes from this generator alone.
-    uap.seed_generator.state.assign([seed, 0])
-    epochs = -(-draws // len(images))
     best, loss = updates.strongest(uap.ball, target, loss)
     uap.compile(best if optimizer is None else optimizer, loss=loss)
     uap.fit(
         images,
         batch_size=batch_size,
-        epochs=epochs,
+        epochs=-(-draws // len(images)),
         verbose=verbose,
         callbacks=callbacks,
     )

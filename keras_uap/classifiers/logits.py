@@ -36,6 +36,16 @@ _ACTIVATIONS = (
 )
 
 
+def check_classifier(classifier):
+    """Raises TypeError for what is not a Keras model or layer."""
+    if not isinstance(classifier, keras.Layer):
+        raise TypeError(
+            "classifier must be a Keras model that maps images to class "
+            f"scores. Received: classifier={classifier!r} of type "
+            f"{type(classifier).__name__}."
+        )
+
+
 def logits_function(classifier, from_logits=None, images=None):
     """Returns a function from images to float32 logits.
 
@@ -60,12 +70,7 @@ def logits_function(classifier, from_logits=None, images=None):
             whether they are logits, or if they are no probabilities on
             `images` for `from_logits=False`.
     """
-    if not isinstance(classifier, keras.Layer):
-        raise TypeError(
-            "classifier must be a Keras model that maps images to class "
-            f"scores. Received: classifier={classifier!r} of type "
-            f"{type(classifier).__name__}."
-        )
+    check_classifier(classifier)
     if not (from_logits is None or isinstance(from_logits, bool)):
         raise ValueError(
             "from_logits must be None, True or False. "
@@ -175,22 +180,6 @@ def features_function(classifier, layer=None, of_scores=None):
         return features, _two_classes(scores)
 
     return features_and_logits
-
-
-def gives_logits(classifier, images):
-    """Whether a classifier returns logits, and not probabilities.
-
-    Args:
-        classifier: Keras model.
-        images: Array `(n, ...)`, a few images to try it on.
-
-    Raises:
-        ValueError: if it cannot be told.
-    """
-    activation, _ = _head(classifier)
-    if activation is not None:
-        return activation is keras.activations.linear
-    return not _are_probabilities(_only(classifier(images, training=False)))
 
 
 def compile_logits(logits, image_shape):

@@ -14,19 +14,18 @@ def run(options):
     classifier = loading.attach(loading.load_model(options.model), options)
     class_names = loading.load_class_names(options, classifier)
     images = loading.load_images(options, "images", classifier.input_shape[1:])
-    parts = loading.split(options, images)
+    parts = loading.in_parts(options, images)
     console.say("2/3", "attacking; the strongest attack counts")
     interrupted = None
     try:
         audit = auditing.audit_pictures(
             classifier,
-            images,
+            parts,
             ball,
             loading.PIXELS,
             options.budget,
             options.seed,
             verbose=1,
-            parts=parts,
             batch_size=options.batch_size,
         )
     except auditing.AuditInterrupted as error:

@@ -4,7 +4,6 @@ import pathlib
 
 from keras_uap.cli import console, loading
 from keras_uap.defenses import harden
-from keras_uap.evaluation import audit
 from keras_uap.utils.saving import atomic_path
 
 
@@ -19,21 +18,20 @@ def run(options):
     ball = loading.make_ball(options)
     console.say("1/3", "loading the images")
     class_names = loading.load_class_names(options, classifier)
-    images, parts = _load(options, classifier)
+    parts = _load(options, classifier)
     # The same command resumes a run that was cut off.
     backup = options.output / "harden_backup"
     console.say("2/3", "measuring, training, measuring again")
     result = harden.harden_pictures(
         classifier,
-        images,
+        parts,
         ball,
         loading.PIXELS,
-        options.robustness,
-        options.epochs,
-        options.learning_rate,
-        options.budget,
-        options.seed,
-        parts=parts,
+        robustness=options.robustness,
+        epochs=options.epochs,
+        learning_rate=options.learning_rate,
+        budget=options.budget,
+        seed=options.seed,
         verbose=1,
         backup_dir=backup,
     )
@@ -53,13 +51,12 @@ def run(options):
 
 
 def _load(options, classifier):
-    """The images, and the indices of the three parts."""
+    """The three parts: to fit on, to select with, held out."""
     shape = classifier.input_shape[1:]
     train = loading.load_images(options, "images", shape)
     loading.check_labels(options, train.class_names, classifier)
     if options.held_out is None:
-        return train, loading.split(options, train)
+        return loading.in_parts(options, train)
     held_out = loading.load_images(options, "held_out", shape)
     loading.check_labels(options, held_out.class_names, classifier)
-    parts = loading.split(options, train, (0.8, 0.2))
-    return audit.with_held_out(train, held_out, parts)
+    return [*loading.in_parts(options, train, (0.8, 0.2)), held_out]

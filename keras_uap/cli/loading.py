@@ -147,16 +147,7 @@ def split(options, images, shares=SHARES):
 
 def in_parts(options, images, shares=SHARES):
     """The parts of `split` as a list of `datasets.Pictures`."""
-    return [_taken(images, part) for part in split(options, images, shares)]
-
-
-def _taken(images, part):
-    columns = {
-        name: None if values is None else values[part]
-        for name, values in images._asdict().items()
-        if name not in ("class_names", "left_out")
-    }
-    return images._replace(**columns)
+    return [images.take(part) for part in split(options, images, shares)]
 
 
 def load_perturbation(path, shape=None):

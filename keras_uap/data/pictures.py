@@ -59,8 +59,26 @@ class Pictures(
         classes = self.labels if self.folders is None else self.folders
         return split(self.images, self.groups, classes, shares, seed)
 
+    def take(self, index):
+        """Returns the `Pictures` of some rows.
+
+        Args:
+            index: Integer array, or anything else that NumPy arrays take.
+        """
+        columns = {
+            name: getattr(self, name)[index]
+            for name in ("images", "labels", "groups", "folders", "paths")
+            if getattr(self, name) is not None
+        }
+        return self._replace(**columns)
+
     def __repr__(self):
         return one_line("Pictures", self._asdict())
+
+
+def pixel_range(images):
+    """The least and the largest value, for images of no stated range."""
+    return float(images.min()), float(images.max())
 
 
 def new_seed(seed_generator):

@@ -1,17 +1,16 @@
-"""Hardening a classifier, and what that was worth.
+"""Hardens a classifier between two audits.
 
-1. The pictures fall into the parts of an audit: fit, select, held out.
-2. An audit of the classifier as it is: the strongest of several attacks, with
-   as much work as afterwards.
-3. `AdversarialDistiller` trains the classifier on the part to fit, varied.
-4. The same audit of the hardened classifier, on the same pictures. The
-   perturbation of before is tried too, as it is and as a start.
+1. The images fall into the parts of an audit: fit, select, held out.
+2. An audit of the original classifier finds the strongest of several attacks.
+3. `AdversarialDistiller` trains the classifier on augmented images of the part
+   to fit.
+4. The same audit of the hardened classifier, on the same images. It also
+   evaluates the perturbation of the first audit, and starts an attack from it.
 
-Robust agreement is what a user gets: the share of held-out pictures on which
-the hardened classifier under attack says what the original said without one. A
-classifier that always says the same is never fooled, and agrees with nothing.
-
-The module is not called `harden`: `keras_uap.harden` is the function.
+Robust agreement is what a user gets: the share of held-out images on which the
+hardened classifier under attack keeps the original clean prediction. A
+classifier with one prediction for all images is never fooled, and agrees with
+nothing.
 
 Reference:
     - [Zhang et al., 2019](https://arxiv.org/abs/1901.08573)
@@ -19,6 +18,7 @@ Reference:
 
 import contextlib
 import dataclasses
+import functools
 import json
 import time
 import zlib
@@ -28,12 +28,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_uap.attacks.callbacks import BackupAndRestore
+from keras_uap.attacks.fitting import BATCH
+from keras_uap.classifiers.adapter import as_adapter
 from keras_uap.data import augmentation
-from keras_uap.data.pictures import Pictures, without_tuner
+from keras_uap.data.pictures import pixel_range, without_tuner
 from keras_uap.defenses.adversarial_distiller import AdversarialDistiller
 from keras_uap.defenses.hardening import Hardening, warnings_of
 from keras_uap.evaluation import attack_suite, audit
-from keras_uap.evaluation.attack_suite import BATCH
 from keras_uap.evaluation.intervals import difference_interval, rate_interval
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.perturbations.pixels import as_value_range
@@ -43,7 +44,7 @@ from keras_uap.utils.validation import as_numbers, check_number, check_whole
 
 __all__ = ["Hardening", "harden"]
 
-# How many views of the pictures the training draws, if nothing else is said.
+# The augmented views that the training draws with `epochs=None`.
 DRAWS = 8000
 LEARNING_RATE = 2e-4
 ROBUSTNESS = 0.5
@@ -126,23 +127,24 @@ def harden(
     if labels is not None:
         labels = _as_labels(labels, len(pictures.images))
         pictures = pictures._replace(labels=labels)
-    # Also what a data set holds beside its images makes fair parts.
-    parts = pictures.split(seed=seed)
+    parts = [pictures.take(part) for part in pictures.split(seed=seed)]
+    if labels is None:
+        # Labels of a data set balance the parts, and play no other role.
+        parts = [part._replace(labels=None) for part in parts]
     with random_state_kept():
         result = harden_pictures(
             classifier,
-            pictures._replace(labels=labels),
+            parts,
             ball,
             value_range,
-            robustness,
-            epochs,
-            learning_rate,
-            budget,
-            seed,
-            from_logits,
-            parts,
-            verbose,
-            backup_dir,
+            robustness=robustness,
+            epochs=epochs,
+            learning_rate=learning_rate,
+            budget=budget,
+            seed=seed,
+            from_logits=from_logits,
+            verbose=verbose,
+            backup_dir=backup_dir,
         )
     if backup_dir is not None:
         delete_backup(backup_dir)
@@ -151,33 +153,31 @@ def harden(
 
 def harden_pictures(
     classifier,
-    pictures,
+    parts,
     ball,
     value_range,
+    *,
     robustness=ROBUSTNESS,
     epochs=None,
     learning_rate=LEARNING_RATE,
     budget="quick",
     seed=0,
     from_logits=None,
-    parts=None,
     verbose=0,
     backup_dir=None,
     before=None,
 ):
-    """`harden` of `datasets.Pictures` and an `LpBall`, already checked.
+    """`harden` of three `Pictures` and an `LpBall`, already checked.
 
-    Args: as for `harden`, and `parts` as for `auditing.audit_pictures`. What is
-        kept in `backup_dir` stays, until `delete_backup`. `before` is the audit
-        of the classifier as it is, if it was made already.
+    Args: as for `harden`, and `parts` as for `audit.audit_pictures`. The files
+        in `backup_dir` stay, until `delete_backup`. `before` is the audit of
+        the original classifier, if it was made already.
     """
     _check_training(robustness, epochs, learning_rate)
     started = time.time()
-    say = print if verbose else progress.silent
-    if parts is None:
-        parts = pictures.split(seed=seed)
-    if epochs is None:
-        epochs = epochs_for(len(parts[0]))
+    write = print if verbose else progress.silent
+    fit, select, held_out = parts
+    epochs = epochs or epochs_for(len(fit.images))
     distiller = AdversarialDistiller(
         classifier,
         ball.epsilon,
@@ -190,10 +190,9 @@ def harden_pictures(
         pool_size=2,
     )
     if not distiller.built:
-        distiller.build((None, *pictures.images.shape[1:]))
-    distiller.check_labels(pictures.labels)
-    shared = (ball, value_range, budget, seed, from_logits, verbose, parts)
-    steps = epochs * -(-len(parts[0]) // BATCH)
+        distiller.build((None, *fit.images.shape[1:]))
+    for part in parts:
+        distiller.check_labels(part.labels)
     settings = {
         "robustness": robustness,
         "epochs": epochs,
@@ -203,7 +202,7 @@ def harden_pictures(
         "pool_size": distiller.pool_size,
         "restart_every": distiller.restart_every,
         "batch_size": BATCH,
-        "labels": pictures.labels is not None,
+        "labels": fit.labels is not None,
         "budget": budget,
         "seed": seed,
     }
@@ -217,84 +216,92 @@ def harden_pictures(
                 "norm": ball.norm,
                 "value_range": value_range,
                 "from_logits": from_logits,
-                "images": _sum([pictures.images[parts[0]]]),
-                "labels": pictures.labels is not None
-                and _sum([pictures.labels[parts[0]]]),
-                "weights": _sum(classifier.get_weights()),
+                "images": _checksum([fit.images]),
+                "labels": fit.labels is not None and _checksum([fit.labels]),
+                "weights": _checksum(classifier.get_weights()),
             }
         )
-    if before is None:
-        say("An audit of the classifier as it is.", flush=True)
-        before = audit.audit_pictures(
+    audited = functools.partial(
+        audit.audit_pictures,
+        # One adapter follows the weights: each audit attacks what they are.
+        as_adapter(
             classifier,
-            pictures,
-            *shared,
-            more_work=True,
-            backup_dir=backup and backup.before,
-        )
-    say(
-        f"Training, {epochs} epochs of {len(parts[0])} pictures, "
-        f"{steps:,} batches.",
+            fit.images.shape[1:],
+            from_logits,
+            select.images[:4].astype("float32"),
+        ),
+        parts,
+        ball,
+        value_range,
+        budget,
+        seed,
+        verbose=verbose,
+        more_work=True,
+    )
+    if before is None:
+        write("An audit of the classifier as it is.", flush=True)
+        before = audited(backup_dir=backup and backup.before)
+    begun = time.time()
+    data = training_data(fit, value_range, seed)
+    start_from(distiller, before.perturbation)
+    history = _train(
+        distiller, data, len(fit.images), epochs, learning_rate, backup, write
+    )
+    training_seconds = time.time() - begun
+    write("The same audit of the hardened classifier.", flush=True)
+    after = audited(
+        known=before.perturbation, backup_dir=backup and backup.after
+    )
+    return compared(
+        before,
+        after,
+        held_out,
+        history=history,
+        settings=settings,
+        # A forward of the teacher, and a forward and a backward of the clean
+        # and of the perturbed image.
+        training_passes=5 * epochs * len(fit.images),
+        training_seconds=training_seconds,
+        seconds=time.time() - started,
+    )
+
+
+def _train(distiller, data, count, epochs, learning_rate, backup, write):
+    """Trains the classifier of a distiller; returns the history."""
+    steps = epochs * -(-count // BATCH)
+    write(
+        f"Training, {epochs} epochs of {count} pictures, {steps:,} batches.",
         flush=True,
     )
-    begun = time.time()
-    data = training_data(pictures, parts[0], value_range, seed)
-    callbacks = [_Progress(say, steps), *([backup] if backup else [])]
-    start_from(distiller, before.perturbation)
     distiller.compile(falling_adam(learning_rate, steps))
-    history = distiller.fit(
+    return distiller.fit(
         data,
         epochs=epochs,
         shuffle=False,  # The data set does it.
         verbose=0,
-        callbacks=callbacks,
+        callbacks=[_Progress(write, steps), *([backup] if backup else [])],
     ).history
-    training_seconds = time.time() - begun
-    say("The same audit of the hardened classifier.", flush=True)
-    after = audit.audit_pictures(
-        classifier,
-        pictures,
-        *shared,
-        known=before.perturbation,
-        more_work=True,
-        backup_dir=backup and backup.after,
-    )
-    result = compared(
-        before,
-        after,
-        pictures,
-        parts[2],
-        history=history,
-        settings=settings,
-        # Of an image: one of the teacher, and clean and perturbed there and
-        # back.
-        training_passes=5 * epochs * len(parts[0]),
-        training_seconds=training_seconds,
-        seconds=time.time() - started,
-    )
-    return result
 
 
 def epochs_for(count):
-    """How many epochs of so many pictures `harden` trains by itself."""
+    """The number of epochs for `epochs=None` and `count` images."""
     return -(-DRAWS // count)
 
 
 def delete_backup(backup_dir):
-    """Deletes what a hardening keeps, once its outcome is safe."""
+    """Deletes the backup of a hardening, once its result is saved."""
     _Backup(backup_dir).delete()
 
 
-def start_from(distiller, known):
-    """One starts from the strongest of before, any others from zero."""
-    # The classifier must not leave it to whoever kept it.
+def start_from(distiller, perturbation):
+    """Starts the first of the pool from a perturbation, the rest from zero."""
     start = np.zeros(distiller.v.shape, "float32")
-    start[0] = known
+    start[0] = perturbation
     distiller.v.assign(start)
 
 
 def falling_adam(learning_rate, steps, **kwargs):
-    """Adam with a learning rate that falls to 0 in so many steps."""
+    """Adam with a cosine decay of the learning rate to 0."""
     falling = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     return keras.optimizers.Adam(falling, **kwargs)
 
@@ -317,25 +324,28 @@ def _as_labels(labels, count):
     return labels
 
 
-def training_data(pictures, fit, value_range, seed, varied=True):
-    """A data set of batches of the pictures to fit, varied if it may be."""
-    images, labels = pictures.images[fit], pictures.labels
-    low, high = value_range or (float(images.min()), float(images.max()))
-    if varied and labels is None and images.ndim == 4:
-        paths = None if pictures.paths is None else pictures.paths[fit]
-        # The answer to a view is that of the view, however it was varied.
-        return augmentation.views(
-            Pictures(images, paths=paths), BATCH, (low, high), seed
-        )
-    # A view may no longer show what the label of the picture says.
-    columns = images if labels is None else (images, labels[fit])
+def training_data(fit, value_range, seed, augment=True):
+    """Returns a data set of batches of the images to fit on.
+
+    Args:
+        fit: `Pictures`; with labels, the batches hold them too.
+        value_range: Pair of floats or `None`.
+        seed: Integer.
+        augment: Boolean, whether images without labels are augmented. An
+            augmented view may no longer show what a label says.
+    """
+    images, labels = fit.images, fit.labels
+    if augment and labels is None and images.ndim == 4:
+        value_range = value_range or pixel_range(images)
+        return augmentation.views(fit, BATCH, value_range, seed)
+    columns = images if labels is None else (images, labels)
     data = tf.data.Dataset.from_tensor_slices(columns)
     data = data.shuffle(len(images), seed=seed).batch(BATCH).prefetch(2)
     return without_tuner(data)
 
 
 class _Backup(BackupAndRestore):
-    """Keeps training and audits until all is done, with the settings beside."""
+    """Keeps the training, the audits and the settings until all is done."""
 
     def __init__(self, backup_dir):
         super().__init__(backup_dir, delete_checkpoint=False)
@@ -344,7 +354,7 @@ class _Backup(BackupAndRestore):
         self.after = self.backup_dir / "after"
 
     def claim(self, settings):
-        """Writes the settings; ValueError where the folder has others."""
+        """Writes the settings; raises ValueError if the folder has others."""
         text = json.dumps(settings, indent=1)
         if self._settings.exists():
             found = self._settings.read_text(encoding="utf-8")
@@ -365,12 +375,11 @@ class _Backup(BackupAndRestore):
             for pattern in ("run_*.npz", TEMPORARY + "*"):
                 for path in folder.glob(pattern):
                     path.unlink()
-            with contextlib.suppress(OSError):  # There may be files of others.
+            with contextlib.suppress(OSError):  # Other files may be there.
                 folder.rmdir()
 
 
-def _sum(arrays):
-    """A number that tells arrays from others."""
+def _checksum(arrays):
     total = 0
     for array in arrays:
         total = zlib.crc32(np.ascontiguousarray(array), total)
@@ -406,58 +415,59 @@ class _Progress(keras.callbacks.Callback):
         )
 
 
-def compared(before, after, pictures, held_out, **training):
-    """Returns what a training was worth, a `Hardening`.
+def compared(before, after, held_out, **training):
+    """Compares two audits; returns a `Hardening`.
 
     Args:
-        before, after: `Audit`s, with the same parts of the pictures; that of
-            after tried the perturbation of before.
-        pictures: `datasets.Pictures`.
-        held_out: Integer array, the indices of those measured on.
-        **training: What a `Hardening` says of it: `history`, `settings`,
-            `training_passes`, `training_seconds` and `seconds`.
+        before, after: `Audit`s on the same parts. The second one evaluated the
+            perturbation of the first.
+        held_out: `Pictures`, the held-out part.
+        **training: The fields `history`, `settings`, `training_passes`,
+            `training_seconds` and `seconds` of the `Hardening`.
     """
-    groups = None if pictures.groups is None else pictures.groups[held_out]
-    answers = before.report.clean_labels
-    kept = after.report.clean_labels == answers
-    robust = after.report.perturbed_labels == answers
+    original = before.report.clean_labels
+    clean, attacked = after.report.clean_labels, after.report.perturbed_labels
+    kept, robust = clean == original, attacked == original
     gain = before.report.fooled.astype(float) - after.report.fooled
-    labels = None if pictures.labels is None else pictures.labels[held_out]
 
-    def accuracy(answers):
-        return None if labels is None else float(np.mean(answers == labels))
+    def accuracy(predictions):
+        if held_out.labels is None:
+            return None
+        return float(np.mean(predictions == held_out.labels))
 
     def rate(*names):
         return max(run.fooling_rate for run in after.runs if run.name in names)
 
-    # What comes from gradients of the hardened classifier alone. Compared on
-    # the same pictures with those that do not, it is not chosen on others.
-    others = (
-        attack_suite.KNOWN,
-        attack_suite.KNOWN_START,
+    # The attacks that follow gradients of the hardened classifier alone.
+    not_fresh = [
         attack_suite.DATA_FREE,
-    )
-    fresh = max(
-        run.fooling_rate for run in after.runs if run.name not in others
-    )
+        attack_suite.TRANSFERRED,
+        *(
+            attack.name
+            for attack in attack_suite.BUDGETS[after.budget]
+            if attack.start == "transferred"
+        ),
+    ]
     result = Hardening(
         before=before,
         after=after,
-        gain_interval=difference_interval(gain, groups),
+        gain_interval=difference_interval(gain, held_out.groups),
         agreement=float(kept.mean()),
-        agreement_interval=rate_interval(kept, groups),
+        agreement_interval=rate_interval(kept, held_out.groups),
         robust_agreement_before=float(
-            np.mean(before.report.perturbed_labels == answers)
+            np.mean(before.report.perturbed_labels == original)
         ),
         robust_agreement=float(robust.mean()),
-        robust_agreement_interval=rate_interval(robust, groups),
-        transferred_rate=rate(attack_suite.KNOWN),
+        robust_agreement_interval=rate_interval(robust, held_out.groups),
+        transferred_rate=rate(attack_suite.TRANSFERRED),
         data_free_rate=rate(attack_suite.DATA_FREE),
-        fresh_rate=fresh,
-        longer_rate=rate(*attack_suite.MORE_WORK),
-        accuracy_before=accuracy(answers),
-        accuracy=accuracy(after.report.clean_labels),
-        robust_accuracy=accuracy(after.report.perturbed_labels),
+        fresh_rate=rate(
+            *(run.name for run in after.runs if run.name not in not_fresh)
+        ),
+        longer_rate=rate(*(attack.name for attack in attack_suite.MORE_WORK)),
+        accuracy_before=accuracy(original),
+        accuracy=accuracy(clean),
+        robust_accuracy=accuracy(attacked),
         **training,
         warnings=(),
     )

@@ -1,343 +1,293 @@
-"""The attacks of an audit: one perturbation each, for a number of passes.
+"""The attacks of an audit, one row each.
 
-They differ in what they minimise, in where they start, and in their seed. Few
-pictures are varied, of many only as many are shown as the passes allow. A
-data-free start spends a quarter of its passes on images without content, and
-goes on from what they gave. From coarse to fine, a third of the passes follow
-smoothed gradients, and the rest go on from there along gradients as they are.
+An attack finds one perturbation with a fixed number of model passes. Attacks
+differ in the loss, in where they start, and in their seed:
+
+- `start=None`: from zero.
+- `"noise"`: a quarter of the passes on images without content, then on from
+  what they gave. The perturbation of that quarter has a row of its own.
+- `"coarse"`: a third of the passes along smoothed gradients of the
+  cross-entropy, then on along the gradients themselves.
+- `"transferred"`: from a perturbation of another classifier, which has a row
+  of its own. This attack is left out where no perturbation is given.
 """
 
-import collections
+import dataclasses
 import json
 import time
-import warnings
 
-import keras
 import numpy as np
 
-from keras_uap.attacks import updates
+from keras_uap.attacks import losses
 from keras_uap.attacks.data_free import noise_images
-from keras_uap.attacks.deepfool import DeepFool
+from keras_uap.attacks.fitting import BATCH, fit_with_passes
 from keras_uap.attacks.smoothing import coarse
-from keras_uap.attacks.universal_perturbation import UniversalPerturbation
-from keras_uap.classifiers.logits import features_function
 from keras_uap.data import augmentation
-from keras_uap.data.pictures import Pictures
-from keras_uap.utils import progress
+from keras_uap.data.pictures import Pictures, pixel_range
 from keras_uap.utils.saving import atomic_path
 
-BATCH = 16
+# The rows of perturbations that other attacks start from.
 DATA_FREE = "data-free"
-DATA_FREE_START = "data-free start"
-# Of a perturbation that was there before, and of one that starts from it.
-KNOWN = "transferred"
-KNOWN_START = "transferred start"
-# More work tells whether the others had enough. A hardened classifier hides
-# what it is open to: of one, 2,000 and 6,000 passes fooled 33 and 36 %, 18,000
-# fooled 65 %.
-LONGER = "dominant, longer"
-# With more work this objective leads, where features can be seen.
-LONGER_FEATURES = "features+dominant, longer"
-# Hardened classifiers are open to coarse patterns, and from there to fine ones.
-COARSE = "coarse to fine"
-COARSE_LONGER = "coarse to fine, longer"
-# The loss of each run; DeepFool has none.
-LOSSES = {
-    "dominant": "dominant",
-    "features+dominant": "features+dominant",
-    "cross-entropy": "crossentropy",
-    "DeepFool": None,
-    DATA_FREE_START: "dominant",
-}
-_LONGER = {
-    LONGER: "dominant",
-    LONGER_FEATURES: "features+dominant",
-    COARSE_LONGER: "dominant",
-}
-# What a hardening is measured with, before and after, whatever the budget.
-MORE_WORK = (LONGER, COARSE_LONGER)
-# The first steps from a perturbation of before, as a share of epsilon: longer
-# ones lose it before they get anywhere.
-_KNOWN_STEP = 0.02
-# This share of a run's passes goes to images without content.
+TRANSFERRED = "transferred"
+
+_STARTS = (None, "noise", "coarse", "transferred")
 _NOISE_SHARE = 0.25
-# This one to coarse patterns, by cross-entropy, which found more of them than
-# the dominant label.
 _COARSE_SHARE = 1 / 3
-
-# The longer runs take so many times the passes, and that from coarse to fine
-# twice as many: with a half it had not ended.
-Budget = collections.namedtuple(
-    "Budget", ["passes", "runs", "longer"], defaults=[3]
-)
-BUDGETS = {
-    "quick": Budget(
-        2000,
-        [
-            ("dominant", 0),
-            ("features+dominant", 0),
-            ("DeepFool", 0),
-            (COARSE, 0),
-            (DATA_FREE_START, 0),
-        ],
-        longer=9,
-    ),
-    "standard": Budget(
-        6000,
-        [
-            *((name, i) for i in (0, 1) for name in LOSSES),
-            (COARSE, 0),
-            (LONGER, 0),
-            (LONGER_FEATURES, 0),
-        ],
-    ),
-}
-
-Attack = collections.namedtuple(
-    "Attack", ["name", "seed", "passes", "seconds", "no_gradient", "v"]
-)
+# Longer first steps lose a transferred perturbation before they improve it.
+_TRANSFERRED_STEP = 0.02
 
 
-def save(path, found):
-    """Keeps what a run found, a list of `Attack`s, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    facts = [attack._replace(v=None)._asdict() for attack in found]
-    with atomic_path(path) as temporary:
-        np.savez(
-            temporary, v=[attack.v for attack in found], facts=json.dumps(facts)
+@dataclasses.dataclass(frozen=True)
+class Attack:
+    """How one perturbation is found.
+
+    Attributes:
+        name: String, what tables call it.
+        passes: Integer, the model passes.
+        loss: String, what is minimised; `None` for DeepFool.
+        start: `None`, `"noise"`, `"coarse"` or `"transferred"`.
+        seed: Integer, added to the seed of the audit.
+    """
+
+    name: str
+    passes: int
+    loss: str | None = "dominant"
+    start: str | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.start not in _STARTS:
+            raise ValueError(
+                f"Unknown start. Received: start={self.start!r}. Expected one "
+                f"of {_STARTS}."
+            )
+        if self.loss is not None:
+            losses.get(self.loss)
+
+    @property
+    def needs_features(self):
+        """Boolean, whether the loss takes features of the classifier."""
+        return self.loss is not None and getattr(
+            losses.get(self.loss), "needs_features", False
         )
 
 
-def load(path):
-    """Returns what `save` kept."""
-    with np.load(path) as kept:
-        facts = json.loads(str(kept["facts"]))
-        return [Attack(**(f | {"v": v})) for f, v in zip(facts, kept["v"])]
+def _short(passes, seed=0):
+    """One short attack of each kind."""
+    return (
+        Attack("dominant", passes, seed=seed),
+        Attack("features+dominant", passes, "features+dominant", seed=seed),
+        Attack("cross-entropy", passes, "crossentropy", seed=seed),
+        Attack("DeepFool", passes, None, seed=seed),
+        Attack("data-free start", passes, start="noise", seed=seed),
+    )
 
 
-def passes_of(name, budget):
-    """How many model passes a run takes."""
-    times = budget.longer if name in _LONGER else 1
-    return budget.passes * times * (2 if name == COARSE_LONGER else 1)
+# More work reveals whether the short attacks had enough. A hardened classifier
+# hides from those: 2,000 and 6,000 passes fooled 33 and 36 % of one, 18,000
+# fooled 65 %.
+MORE_WORK = (
+    Attack("dominant, longer", 18_000),
+    # Twice the work, because with half of it this attack had not converged.
+    Attack("coarse to fine, longer", 36_000, start="coarse"),
+)
+
+BUDGETS = {
+    "quick": (
+        Attack("transferred start", 2000, start="transferred"),
+        Attack("dominant", 2000),
+        Attack("features+dominant", 2000, "features+dominant"),
+        Attack("DeepFool", 2000, None),
+        Attack("coarse to fine", 2000, start="coarse"),
+        Attack("data-free start", 2000, start="noise"),
+    ),
+    "standard": (
+        Attack("transferred start", 6000, start="transferred"),
+        *_short(6000),
+        *_short(6000, seed=1),
+        Attack("coarse to fine", 6000, start="coarse"),
+        MORE_WORK[0],
+        # With more work this loss leads, where features can be seen.
+        Attack("features+dominant, longer", 18_000, "features+dominant"),
+    ),
+}
+
+
+def attacks_for(adapter, budget, transferred, more_work):
+    """Returns the attacks that a classifier allows, and notes on the others.
+
+    Args:
+        adapter: `ClassifierAdapter`.
+        budget: String, one of `BUDGETS`.
+        transferred: Boolean, whether a perturbation is given to start from.
+        more_work: Boolean, whether those of `MORE_WORK` are among them.
+
+    Returns:
+        A list of `Attack`, and a list of sentences.
+    """
+    attacks, notes = list(BUDGETS[budget]), []
+    if more_work:
+        attacks += [each for each in MORE_WORK if each not in attacks]
+    if not transferred:
+        attacks = [each for each in attacks if each.start != "transferred"]
+    if len(adapter.image_shape) != 3:  # Signals are not smoothed.
+        attacks = [each for each in attacks if each.start != "coarse"]
+    try:
+        adapter.features_function()
+    except ValueError as error:
+        # Without the advice to pass layer=: an audit has nothing to tune.
+        why = str(error).split(". ")[0]
+        notes = [f"The runs on features were left out. {why}."]
+        attacks = [each for each in attacks if not each.needs_features]
+    return attacks, notes
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Finding:
+    """A perturbation that an attack found, and the work that it took.
+
+    Attributes:
+        name, seed: Of its row.
+        passes: Integer, the model passes.
+        seconds: Float.
+        no_gradient: Float, the share of the images shown that had no usable
+            gradient.
+        v: Array `(H, W, C)`.
+        data_free: Boolean, whether it was found without images. Its work is
+            also counted in the attack that starts from it.
+    """
+
+    name: str
+    seed: int
+    passes: int
+    seconds: float
+    no_gradient: float
+    v: np.ndarray
+    data_free: bool = False
 
 
 class Attacker:
-    """Runs with a fixed number of passes, on images that are varied if few."""
+    """Runs attacks on one classifier and one set of images.
+
+    Args:
+        adapter: `ClassifierAdapter`.
+        pictures: `Pictures` to fit on.
+        ball: `LpBall`.
+        value_range: Pair of floats or `None`.
+        transferred: Array `(H, W, C)` that a transferred start begins with, or
+            `None`.
+        write: Function that prints a line of progress.
+    """
 
     def __init__(
-        self, classifier, ball, value_range, from_logits, pictures, known, say
+        self, adapter, pictures, ball, value_range, transferred, write
     ):
-        images = pictures.images
-        self._known = known
-        self._say = say
+        self._adapter = adapter
         self._pictures = pictures
-        self._classifier = classifier
         self._ball = ball
         self._value_range = value_range
-        self._from_logits = from_logits
-        self._images = images
-        self._varied = len(images) < augmentation.FEW and images.ndim == 4
+        self._transferred = transferred
+        self._write = write
+        images = pictures.images
+        self._augment = len(images) < augmentation.FEW and images.ndim == 4
         self.notes = []
-        if self._varied:
+        if self._augment:
             self.notes.append(
                 f"The {len(images)} images to fit are few and were varied: "
                 "crops, light, mirror images."
             )
 
-    def run(self, name, seed, passes):
-        """Returns one attack, or two where it starts from another one."""
-        if name == KNOWN_START:
-            known = Attack(KNOWN, seed, 0, 0.0, 0.0, self._known)
+    def run(self, attack, seed):
+        """Returns a list of `Finding`s; the last one is the attack's own.
+
+        Args:
+            attack: `Attack`.
+            seed: Integer, the seed of the audit.
+        """
+        seed += attack.seed
+        passes, loss = attack.passes, attack.loss
+        if attack.start is None:
+            return [self._fit(attack.name, seed, passes, loss)]
+        if attack.start == "transferred":
+            v = self._transferred
             return [
-                known,
+                Finding(TRANSFERRED, seed, 0, 0.0, 0.0, v),
                 self._fit(
-                    name,
-                    seed,
-                    passes,
-                    initial_perturbation=known.v,
-                    step=_KNOWN_STEP,
+                    *(attack.name, seed, passes, loss),
+                    initial_perturbation=v,
+                    first_step=_TRANSFERRED_STEP,
                 ),
             ]
-        if name in (COARSE, COARSE_LONGER):
-            return [self._coarse_to_fine(name, seed, passes)]
-        if name != DATA_FREE_START:
-            return [self._fit(name, seed, passes)]
-        low, high = self._value_range or _span(self._images)
-        share = int(_NOISE_SHARE * passes)
-        noise = noise_images(
-            max(BATCH, min(512, share // 3)),
-            self._images.shape[1:],
-            seed=seed,
-            value_range=(low, high),
-        )
-        first = self._fit(DATA_FREE, seed, share, noise)
+        if attack.start == "noise":
+            first = self._fit_on_noise(seed, int(_NOISE_SHARE * passes), loss)
+            second_seed = seed
+        else:
+            first = self._fit(
+                *(attack.name, seed, int(_COARSE_SHARE * passes)),
+                # It found more coarse patterns than the dominant label did.
+                "crossentropy",
+                smoothing=coarse(self._adapter.image_shape),
+            )
+            second_seed = seed ^ 1  # Another order of the images.
         second = self._fit(
-            name, seed, passes - first.passes, initial_perturbation=first.v
-        )
-        return [first, _both(first, second)]
-
-    def _coarse_to_fine(self, name, seed, passes):
-        first = self._fit(
-            "cross-entropy",
-            seed,
-            int(_COARSE_SHARE * passes),
-            smoothing=coarse(self._images.shape[1:]),
-        )
-        second = self._fit(
-            name,
-            seed ^ 1,  # Another order.
-            passes - first.passes,
+            *(attack.name, second_seed, passes - first.passes, loss),
             initial_perturbation=first.v,
         )
-        return _both(first, second)._replace(seed=seed)
+        both = dataclasses.replace(
+            second,
+            seed=seed,
+            passes=first.passes + second.passes,
+            seconds=first.seconds + second.seconds,
+        )
+        return [first, both] if first.data_free else [both]
 
-    def _fit(
-        self,
-        name,
-        seed,
-        passes,
-        noise=None,
-        initial_perturbation=None,
-        smoothing=0.0,
-        step=2 * updates.STEP,
-    ):
+    def _fit_on_noise(self, seed, passes, loss):
+        noise = noise_images(
+            max(BATCH, min(512, passes // 3)),
+            self._adapter.image_shape,
+            seed=seed,
+            value_range=self._value_range or pixel_range(self._pictures.images),
+        )
+        return dataclasses.replace(
+            self._fit(DATA_FREE, seed, passes, loss, Pictures(noise)),
+            data_free=True,
+        )
+
+    def _fit(self, name, seed, passes, loss, noise=None, **arguments):
         started = time.time()
-        uap = UniversalPerturbation(
-            self._classifier,
-            self._ball.epsilon,
-            self._ball.norm,
-            value_range=self._value_range,
-            from_logits=self._from_logits,
-            initial_perturbation=initial_perturbation,
+        found = fit_with_passes(
+            self._adapter,
+            self._pictures if noise is None else noise,
+            self._ball,
+            passes,
+            loss,
+            self._value_range,
+            seed=seed,
+            augment=self._augment and noise is None,
+            write=self._write,
+            **arguments,
         )
-        if not uap.built:
-            uap.build((None, *self._images.shape[1:]))
-        # The order comes from this generator alone; the global state stays.
-        uap.seed_generator.state.assign([seed, 0])
-        # Those that start from another one, and those without data.
-        loss = (LOSSES | _LONGER).get(name, "dominant")
-        pictures = self._pictures
-        if noise is not None:
-            pictures = Pictures(noise)
-        varied = self._varied and noise is None
-        data, clean, steps = _data(
-            pictures, passes, varied, seed, self._value_range
-        )
-        if loss is None:
-            step_size = updates.falling(DeepFool.FIRST_STEP, steps)
-            uap.compile(DeepFool(step_size=step_size))
-        else:
-            uap.compile(
-                uap.decaying_lion(steps, step), loss=loss, smoothing=smoothing
-            )
-        spending = _Spending(passes - clean, self._say)
-        with warnings.catch_warnings():
-            # The audit has said it.
-            warnings.filterwarnings("ignore", "The pixels of x lie in")
-            uap.fit(**data, verbose=0, callbacks=[spending])
-        return Attack(
-            DATA_FREE if noise is not None else name,
+        return Finding(
+            name,
             seed,
-            clean + spending.passes,
+            found.passes,
             time.time() - started,
-            spending.failures / max(1, spending.images),
-            uap.perturbation,
+            found.no_gradient,
+            found.v,
         )
 
 
-def _both(first, second):
-    """The attack that the second one ended, with the work of both."""
-    passes = first.passes + second.passes
-    seconds = first.seconds + second.seconds
-    return second._replace(passes=passes, seconds=seconds)
+def save(path, findings):
+    """Writes the `Finding`s of an attack to a file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = [dataclasses.asdict(each) for each in findings]
+    v = [each.pop("v") for each in facts]
+    with atomic_path(path) as temporary:
+        np.savez(temporary, v=v, facts=json.dumps(facts))
 
 
-def _span(images):
-    """A value range for images that are clipped to none."""
-    return float(images.min()), float(images.max())
-
-
-def _data(pictures, passes, varied, seed, value_range):
-    """What `fit` takes, to spend a number of passes.
-
-    Returns:
-        The arguments of `fit`; how many passes go to clean predictions before
-        the first batch; and the number of batches that the rest allows, if one
-        image takes two passes.
-    """
-    if varied:
-        steps = max(1, passes // (3 * BATCH))
-        value_range = value_range or _span(pictures.images)
-        views = augmentation.views(pictures, BATCH, value_range, seed)
-        # DeepFool may take fewer passes: then there are more batches.
-        arguments = {"x": views.repeat(), "steps_per_epoch": passes // BATCH}
-        return arguments, 0, steps
-    images = pictures.images
-    # More images than the passes can show once need no clean prediction.
-    most = max(1, passes // 3)
-    if len(images) > most:
-        images = np.random.default_rng(seed).permutation(images)[:most]
-    count = len(images)
-    views = max(1, (passes - count) // 2)
-    per_epoch = -(-count // BATCH)
-    steps = views // count * per_epoch + -(-(views % count) // BATCH)
-    arguments = {"x": images, "batch_size": BATCH, "epochs": passes // count}
-    return arguments, count, max(1, steps)
-
-
-class _Spending(keras.callbacks.Callback):
-    """Ends a fit when its passes are spent."""
-
-    def __init__(self, most, say):
-        super().__init__()
-        self._most = most
-        self._lines = progress.Progress("model passes", most, say)
-        self._largest = 0
-        self.passes = self.failures = self.images = 0
-
-    def on_epoch_begin(self, epoch, logs=None):
-        # Keras' metrics start anew with each epoch.
-        self._before = self.passes, self.failures
-
-    def on_train_batch_end(self, batch, logs=None):
-        passes, failures = self._before
-        passes += int(logs["model_passes"])
-        self._largest = max(self._largest, passes - self.passes)
-        self.passes = passes
-        failed = logs.get("no_gradient", logs.get("not_converged", 0))
-        self.failures = failures + int(failed)
-        self.images += BATCH
-        self._lines.update(passes)
-        if self.passes + self._largest > self._most:
-            self.model.keep("all passes spent")
-
-
-def possible_runs(classifier, budget, known, more_work, image_shape):
-    """The runs that a classifier and its images allow; what was left out.
-
-    Args:
-        classifier: Keras model.
-        budget: `Budget`.
-        known: Boolean, whether there is a perturbation of before.
-        more_work: Boolean, whether those of `MORE_WORK` are among them.
-        image_shape: Tuple `(H, W, C)`; signals have no height.
-
-    Returns:
-        A list of pairs `(name, offset of the seed)`, and one of sentences.
-    """
-    runs, left_out = list(budget.runs), []
-    if known:
-        runs.insert(0, (KNOWN_START, 0))
-    if more_work:
-        more = [(name, 0) for name in MORE_WORK]
-        runs += [run for run in more if run not in runs]
-    if len(image_shape) != 3:
-        runs = [run for run in runs if "coarse" not in run[0]]
-    try:
-        features_function(classifier)
-    except ValueError as error:
-        # Without what `layer=` would mend: an audit has nothing to tune.
-        why = str(error).split(". ")[0]
-        left_out = [f"The runs on features were left out. {why}."]
-        runs = [run for run in runs if "features" not in run[0]]
-    return runs, left_out
+def load(path):
+    """Returns the `Finding`s that `save` wrote."""
+    with np.load(path) as kept:
+        facts = json.loads(str(kept["facts"]))
+        return [Finding(**f, v=v) for f, v in zip(facts, kept["v"])]

@@ -11,18 +11,14 @@ attacks that nobody has to tune:
 3. The one that fools most of the part to select is the strongest. Its rate is
    that on the held-out part: of one perturbation, never a union over runs.
 
-An attack needs gradients, and a defence can hide them without being any
-safer. Three signs of that are looked for and told in words: a perturbation
-found without images beats those found on images; one of twice the norm fools
-less; many images have no gradient.
-
-The module is not called `audit`: `keras_uap.audit` is the function, found when
-it is first used, and importing a module of that name would put the module in
-its place.
+An attack needs gradients, and a defense can mask them without being any safer.
+Four symptoms are reported as warnings: a perturbation found without images
+fools more than those found on images; one of twice the norm fools less; many
+images have no gradient; random noise fools as much.
 
 Reference:
     - [Croce and Hein, 2020](https://arxiv.org/abs/2003.01690), AutoAttack
-    - [Athalye et al., 2018](https://arxiv.org/abs/1802.00420), hidden gradients
+    - [Athalye et al., 2018](https://arxiv.org/abs/1802.00420), masked gradients
 """
 
 import collections
@@ -31,20 +27,14 @@ import os
 import textwrap
 import time
 
-import keras
 import numpy as np
 
-from keras_uap.classifiers.adapter import stated_shape
+from keras_uap.classifiers.adapter import as_adapter, stated_shape
+from keras_uap.classifiers.logits import check_classifier
 from keras_uap.data import loading
-from keras_uap.data.pictures import Pictures
 from keras_uap.data.pictures import as_pictures as read_pictures
 from keras_uap.evaluation import attack_suite
-from keras_uap.evaluation.attack_suite import (
-    DATA_FREE,
-    Attacker,
-    passes_of,
-    possible_runs,
-)
+from keras_uap.evaluation.attack_suite import Attacker, attacks_for
 from keras_uap.evaluation.audit_result import Audit, Run
 from keras_uap.evaluation.intervals import (
     difference_interval,
@@ -52,20 +42,20 @@ from keras_uap.evaluation.intervals import (
     rate_interval,
 )
 from keras_uap.evaluation.labelled_images import LabelledImages
-from keras_uap.evaluation.report import TOO_FEW, fooling_report
+from keras_uap.evaluation.report import TOO_FEW, report_on
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.perturbations.pixels import as_value_range, warn_of_other_range
 from keras_uap.utils.formatting import percent
 from keras_uap.utils.progress import Progress, in_words, silent
 from keras_uap.utils.saving import random_state_kept
-from keras_uap.utils.validation import as_groups, check_whole
+from keras_uap.utils.validation import check_whole
 
-__all__ = ["Audit", "Run", "audit"]
+__all__ = ["Audit", "AuditInterrupted", "Run", "audit"]
 
-# The most pictures of a folder or a TFDS data set: they are kept in memory.
+# The most images of a folder or a TFDS data set, which are kept in memory.
 MOST = 2000
 
-# From this share of images without a gradient on, a rate is not to be trusted.
+# At this share of images without a gradient, a warning is due.
 _MANY = 0.1
 
 
@@ -143,10 +133,11 @@ def audit(
     value_range = as_value_range(value_range)
     check_arguments(classifier, budget, seed, verbose)
     pictures = as_pictures(classifier, images, groups, value_range)
+    parts = [pictures.take(part) for part in pictures.split(seed=seed)]
     with random_state_kept():
         return audit_pictures(
             classifier,
-            pictures,
+            parts,
             ball,
             value_range,
             budget,
@@ -168,235 +159,193 @@ def check_arguments(classifier, budget, seed, verbose):
         raise ValueError(
             f"verbose must be 'auto', 0 or 1. Received: verbose={verbose!r}."
         )
-    if not isinstance(classifier, keras.Layer):
-        raise TypeError(
-            "classifier must be a Keras model that maps images to class "
-            f"scores. Received: {classifier!r}."
-        )
+    check_classifier(classifier)
 
 
 def audit_pictures(
     classifier,
-    pictures,
+    parts,
     ball,
     value_range,
     budget,
     seed,
     from_logits=None,
     verbose=0,
-    parts=None,
     known=None,
     more_work=False,
     batch_size=32,
     backup_dir=None,
 ):
-    """`audit` of `datasets.Pictures` and an `LpBall`, already checked.
+    """`audit` of three `Pictures` and an `LpBall`, already checked.
 
     Args:
-        classifier, ball, value_range, budget, seed, from_logits, verbose: As
-            for `audit`.
-        pictures: `datasets.Pictures`.
-        parts: Three integer arrays, the indices of the pictures to fit, to
-            select and to measure on. `None` splits them.
-        known: Array `(H, W, C)`, a perturbation found before, of another
-            classifier, which is tried too, and started from. Or `None`.
-        more_work: Boolean, whether the runs of 18,000 and 36,000 passes that
-            judge a hardening belong to it, whatever the budget.
+        classifier: As for `audit`, or its `ClassifierAdapter`.
+        parts: Three `Pictures`: to fit on, to select with, held out.
+        ball, value_range, budget, seed, from_logits, verbose: As for `audit`.
+        known: Array `(H, W, C)`, a perturbation of another classifier. It is
+            evaluated, and one attack starts from it. Or `None`.
+        more_work: Boolean, whether the attacks of 18,000 and 36,000 passes
+            that judge a hardening are run with every budget.
         batch_size: Integer, of the forward passes that measure.
-        backup_dir: Path of a folder that keeps what each run finds. What is
-            there is not looked for again: it must be of the same audit.
+        backup_dir: Path of a folder that keeps what each attack finds. What is
+            there is not found again: it must be of the same audit.
 
     Returns:
         An `Audit`.
     """
     started = time.time()
-    warn_of_other_range(pictures.images, value_range, "images", 3)
-    if parts is None:
-        parts = pictures.split(seed=seed)
-    say = print if verbose else silent
-    judge = _Judge(
-        classifier, pictures, value_range, from_logits, parts, batch_size, say
-    )
-    attacker = Attacker(
+    write = print if verbose else silent
+    fit, select, held_out = parts
+    warn_of_other_range(fit.images, value_range, "images", 3)
+    adapter = as_adapter(
         classifier,
-        ball,
-        value_range,
+        fit.images.shape[1:],
         from_logits,
-        judge.pictures_to_fit,
-        known,
-        say,
+        select.images[:4].astype("float32"),
     )
-    allowed = attack_suite.BUDGETS[budget]
-    shape = pictures.images.shape[1:]
-    runs, notes = possible_runs(
-        classifier, allowed, known is not None, more_work, shape
+    evaluation = _Evaluation(
+        adapter, select, held_out, value_range, batch_size, write
     )
+    attacker = Attacker(adapter, fit, ball, value_range, known, write)
+    attacks, notes = attacks_for(adapter, budget, known is not None, more_work)
     notes += attacker.notes
-    passes = [passes_of(name, allowed) for name, _ in runs]
-    _say_plan(say, judge, passes, notes, ball)
-    tried, begun, finished, spent = [], time.time(), 0, 0
+    if write is not silent:
+        _write_plan(write, evaluation, len(fit.images), attacks, notes, ball)
+
+    def result():
+        return _result(
+            *(evaluation, len(fit.images), ball, budget, seed),
+            *(notes, time.time() - started),
+        )
+
+    finished = 0
     try:
-        for i, (name, offset) in enumerate(runs):
-            backup = backup_dir and backup_dir / f"run_{i}.npz"
-            if backup and backup.exists():
-                found, left = attack_suite.load(backup), "; kept from before"
-            else:
-                found = attacker.run(name, seed + offset, passes[i])
-                if backup:
-                    attack_suite.save(backup, found)
-                spent += passes[i]
-                each = (time.time() - begun) / spent
-                left = each * sum(passes[i + 1 :])
-                left = f"; {in_words(left)} left" if left else ""
-            rate = judge.measure(found[-1])
-            tried, finished = tried + found, i + 1
-            say(
-                f"  {finished} of {len(runs)}: {name}, seed {seed + offset}: "
-                f"{rate:.1%} of those that choose{left}",
-                flush=True,
-            )
+        for line in _run(attacks, attacker, evaluation, seed, backup_dir):
+            finished += 1
+            write(f"  {finished} of {len(attacks)}: {line}", flush=True)
     except KeyboardInterrupt as error:
         if not finished:
             raise
-        stopped = f"interrupted after {finished} of {len(runs)} runs"
-        say(f"\n  {stopped}; measuring what they found", flush=True)
-        result = _result(judge, tried, ball, budget, seed, notes, started)
+        stopped = f"interrupted after {finished} of {len(attacks)} runs"
+        write(f"\n  {stopped}; measuring what they found", flush=True)
         warning = f"{stopped.capitalize()}: the others may fool more."
-        result = dataclasses.replace(
-            result, warnings=(warning, *result.warnings)
+        found = result()
+        found = dataclasses.replace(found, warnings=(warning, *found.warnings))
+        raise AuditInterrupted(stopped, found) from error
+    return result()
+
+
+def _run(attacks, attacker, evaluation, seed, backup_dir):
+    """Runs the attacks one by one; yields a line on each."""
+    begun, spent = time.time(), 0
+    for i, attack in enumerate(attacks):
+        backup = backup_dir and backup_dir / f"run_{i}.npz"
+        if backup and backup.exists():
+            findings, left = attack_suite.load(backup), "; kept from before"
+        else:
+            findings = attacker.run(attack, seed)
+            if backup:
+                attack_suite.save(backup, findings)
+            spent += attack.passes
+            each = (time.time() - begun) / spent
+            left = each * sum(other.passes for other in attacks[i + 1 :])
+            left = f"; {in_words(left)} left" if left else ""
+        for finding in findings:
+            run = evaluation.add(finding)
+        yield (
+            f"{attack.name}, seed {run.seed}: {run.select_rate:.1%} of those "
+            f"that choose{left}"
         )
-        raise AuditInterrupted(stopped, result) from error
-    return _result(judge, tried, ball, budget, seed, notes, started)
 
 
-def with_held_out(pictures, held_out, parts):
-    """Puts pictures and others, which alone are measured on, together.
+class _Evaluation:
+    """Findings and whom they fool, of the images that are not fitted on.
 
-    Args:
-        pictures, held_out: `datasets.Pictures`.
-        parts: Two integer arrays, the indices of `pictures` to fit and to
-            select.
-
-    Returns:
-        `datasets.Pictures` and the indices of its three parts.
+    Attributes:
+        select, held_out: `LabelledImages`.
+        findings: List of `Finding`.
+        fooled: List of boolean arrays, whom each finding fools of the
+            selection set and then of the held-out set.
+        runs: List of `Run`, the row of each finding.
+        forwards: Integer, the forward passes so far.
     """
-    both = (pictures, held_out)
-
-    def joined(name):
-        columns = [getattr(each, name) for each in both]
-        if any(column is None for column in columns):
-            return None
-        return np.concatenate(columns)
-
-    groups = [
-        # A picture of no known photograph is one of its own.
-        [f"{i} {name}" for name in groups]
-        for i, groups in enumerate(
-            range(len(each.images)) if each.groups is None else each.groups
-            for each in both
-        )
-    ]
-    together = pictures._replace(
-        images=joined("images"),
-        labels=joined("labels"),
-        paths=joined("paths"),
-        groups=np.concatenate(groups),
-        folders=None,
-    )
-    start = len(pictures.images)
-    return together, (*parts, start + np.arange(len(held_out.images)))
-
-
-class _Judge:
-    """The images in their parts, and the rates on those not fitted on."""
 
     def __init__(
-        self,
-        classifier,
-        pictures,
-        value_range,
-        from_logits,
-        parts,
-        batch_size,
-        say,
+        self, adapter, select, held_out, value_range, batch_size, write
     ):
-        self.name = classifier.name
-        self._classifier = classifier
-        self._from_logits = from_logits
-        self._lines = Progress("images classified", write=say)
-        images, groups = pictures.images, pictures.groups
-        fit, select, held_out = parts
-        self.images_to_fit = images[fit]
-        paths = pictures.paths
-        self.pictures_to_fit = Pictures(
-            self.images_to_fit, paths=None if paths is None else paths[fit]
+        self._progress = Progress("images classified", write=write)
+        self.select, self.held_out = (
+            LabelledImages(
+                adapter,
+                part.images,
+                value_range,
+                groups,
+                batch_size,
+                verbose=self._progress,
+            )
+            # The selection set may hold one photograph alone.
+            for part, groups in ((select, None), (held_out, held_out.groups))
         )
-        self.num_select = len(select)
-        others = np.concatenate([select, held_out])
-        self.held_out = images[held_out]
-        self.groups = None if groups is None else groups[held_out]
-        as_groups(self.groups, self.held_out)
-        self.labelled = LabelledImages(
-            classifier,
-            images[others],
-            value_range,
-            None if groups is None else groups[others],
-            batch_size,
-            from_logits,
-            self._lines,
+        self._groups = None
+        if select.groups is not None or held_out.groups is not None:
+            self._groups = np.concatenate([_units(select), _units(held_out)])
+            # No photograph is in both parts.
+            self._groups[len(select.images) :] += len(select.images)
+        self.num_select = len(select.images)
+        self.forwards = self.num_select + len(held_out.images)
+        self.findings, self.fooled, self.runs = [], [], []
+
+    def measure(self, v):
+        """Boolean array, which images a perturbation fools."""
+        self.forwards += self.num_select + len(self.held_out.images)
+        return np.concatenate(
+            [
+                part.fooled(v, self._progress)
+                for part in (self.select, self.held_out)
+            ]
         )
-        self.forwards = len(others)
-        self.hits = {}
 
-    def fooled(self, v):
-        self.forwards += len(self.labelled.images)
-        return self.labelled.fooled(v, self._lines)
-
-    def measure(self, attack):
-        """Remembers whom an attack fools; returns the rate that chooses."""
-        hits = self.hits[id(attack)] = self.fooled(attack.v)
-        return float(hits[: self.num_select].mean())
-
-    def row(self, attack):
-        if id(attack) not in self.hits:
-            self.measure(attack)
-        hits = self.hits[id(attack)]
-        held_out = hits[self.num_select :]
-        return Run(
-            attack.name,
-            attack.seed,
-            attack.passes,
-            attack.seconds,
-            attack.no_gradient,
-            float(hits[: self.num_select].mean()),
+    def add(self, finding):
+        """Measures a finding; returns its `Run`."""
+        fooled = self.measure(finding.v)
+        held_out = fooled[self.num_select :]
+        run = Run(
+            finding.name,
+            finding.seed,
+            finding.passes,
+            finding.seconds,
+            finding.no_gradient,
+            float(fooled[: self.num_select].mean()),
             float(held_out.mean()),
-            rate_interval(held_out, self.groups),
+            rate_interval(held_out, self.held_out.groups),
         )
+        self.findings.append(finding)
+        self.fooled.append(fooled)
+        self.runs.append(run)
+        return run
 
-    def difference(self, hits, others, first=0):
-        """The interval of how much more often the first are fooled."""
-        groups = self.labelled.groups
+    def difference(self, fooled, others, first=0):
+        """The interval of how much more often the former are fooled."""
         return difference_interval(
-            hits[first:].astype(float) - others[first:],
-            None if groups is None else groups[first:],
+            fooled[first:].astype(float) - others[first:],
+            None if self._groups is None else self._groups[first:],
         )
 
     def report(self, v, norm, seed):
-        report = fooling_report(
-            self._classifier,
-            v,
-            self.held_out,
-            groups=self.groups,
-            norm=norm,
-            value_range=self.labelled.value_range,
-            seed=seed,
-            batch_size=self.labelled.batch_size,
-            from_logits=self._from_logits,
-            verbose=self._lines,
+        """The `FoolingReport` of a perturbation on the held-out images."""
+        report = report_on(
+            self.held_out, v, norm=norm, seed=seed, verbose=self._progress
         )
-        # Clean, perturbed, rounded, unclipped, three draws of noise.
-        self.forwards += 7 * len(self.held_out) + report.examples.labels.size
+        # Perturbed, rounded, unclipped, three draws of noise.
+        self.forwards += 6 * report.num_images + report.examples.labels.size
         return report
+
+
+def _units(pictures):
+    """Integers `(n,)`, the photograph of each image."""
+    if pictures.groups is None:
+        return np.arange(len(pictures.images))
+    return np.unique(pictures.groups, return_inverse=True)[1]
 
 
 def as_pictures(classifier, images, groups, value_range):
@@ -434,114 +383,126 @@ def as_pictures(classifier, images, groups, value_range):
     return pictures
 
 
-def _result(judge, tried, ball, budget, seed, notes, started):
-    """Chooses the strongest, measures it, and looks for what smells."""
-    runs = [judge.row(attack) for attack in tried]
+def _result(evaluation, num_fit, ball, budget, seed, notes, seconds):
+    """Selects the strongest finding and reports it."""
+    runs, fooled = evaluation.runs, evaluation.fooled
     best = int(np.argmax([run.select_rate for run in runs]))
-    v, strongest = tried[best].v, runs[best]
-    report = judge.report(v, ball.norm, seed)
-    larger = judge.fooled(LpBall(2 * ball.epsilon, ball.norm).scaled(v))
-    hits = [judge.hits[id(attack)] for attack in tried]
-    found = _others(judge, runs, hits, best)
-    found += _smells(judge, runs, hits, hits[best], larger, report)
+    v, strongest = evaluation.findings[best].v, runs[best]
+    report = evaluation.report(v, ball.norm, seed)
+    larger = evaluation.measure(LpBall(2 * ball.epsilon, ball.norm).scaled(v))
+    warnings = _selection_warnings(evaluation, best)
+    warnings += _masking_warnings(evaluation, fooled[best], larger, report)
     if is_wide(report.fooling_interval):
-        found.append(TOO_FEW)
+        warnings.append(TOO_FEW)
     card = {
         "norm": ball.norm,
         "epsilon": ball.epsilon,
-        "value_range": judge.labelled.value_range,
-        "classifier": judge.name,
+        "value_range": evaluation.held_out.value_range,
+        "classifier": evaluation.held_out.adapter.classifier.name,
         "seed": strongest.seed,
         "found_by": f"audit, budget {budget}, run {strongest.name}",
         "held_out": report.for_card(),
     }
-    # The passes of a data-free start are those of the data-free one too.
-    attacking = sum(run.passes for run in runs if run.name != DATA_FREE)
+    attacking = sum(
+        finding.passes
+        for finding in evaluation.findings
+        if not finding.data_free
+    )
     return Audit(
         fooling_rate=report.fooling_rate,
         fooling_interval=report.fooling_interval,
         random_rate=report.random_rate,
-        larger_rate=float(larger[judge.num_select :].mean()),
+        larger_rate=float(larger[evaluation.num_select :].mean()),
         perturbation=v,
         strongest=strongest,
         runs=tuple(runs),
         report=report,
         budget=budget,
-        num_fit=len(judge.images_to_fit),
-        num_select=judge.num_select,
+        num_fit=num_fit,
+        num_select=evaluation.num_select,
         num_images=report.num_images,
         num_groups=report.num_groups,
-        passes=attacking + judge.forwards,
-        seconds=time.time() - started,
-        warnings=tuple(found),
+        passes=attacking + evaluation.forwards,
+        seconds=seconds,
+        warnings=tuple(warnings),
         notes=tuple(notes),
         card=card,
     )
 
 
-def _others(judge, runs, hits, best):
-    """A sentence on a run that fools clearly more than the one chosen."""
-    rates = [run.fooling_rate for run in runs]
+def _selection_warnings(evaluation, best):
+    """Warns of an attack that fools clearly more than the selected one."""
+    rates = [run.fooling_rate for run in evaluation.runs]
     top = int(np.argmax(rates))
     if rates[top] <= rates[best]:
         return []
-    low, _ = judge.difference(hits[top], hits[best], judge.num_select)
+    low, _ = evaluation.difference(
+        evaluation.fooled[top], evaluation.fooled[best], evaluation.num_select
+    )
     if low <= 0:
         return []
     return [
-        f"Another run, {runs[top].name}, fools {percent(rates[top])} of the "
-        f"held-out images, more than the {percent(rates[best])} of the one "
-        f"that the {judge.num_select} others chose: they are too few, or not "
-        "alike. The classifier is more fragile than the rate says."
+        f"Another run, {evaluation.runs[top].name}, fools "
+        f"{percent(rates[top])} of the held-out images, more than the "
+        f"{percent(rates[best])} of the one that the {evaluation.num_select} "
+        "others chose: they are too few, or not alike. The classifier is more "
+        "fragile than the rate says."
     ]
 
 
-def _smells(judge, runs, hits, best, larger, report):
-    """Sentences on signs of gradients that are hidden."""
-    found = []
-    with_data = [i for i, run in enumerate(runs) if run.name != DATA_FREE]
-    top = max(with_data, key=lambda i: runs[i].select_rate)
-    for i, run in enumerate(runs):
-        if run.name == DATA_FREE:
-            low, _ = judge.difference(hits[i], hits[top])
-            if low > 0:
-                found.append(
-                    "A perturbation found without images fools more than any "
-                    "found on images: the gradients may be hidden, and the "
-                    "classifier more fragile than measured."
-                )
-                break
-    _, high = judge.difference(larger, best)
+def _masking_warnings(evaluation, best, larger, report):
+    """Warns of symptoms of masked gradients.
+
+    Args:
+        evaluation: `_Evaluation`.
+        best, larger: Boolean arrays, whom the strongest perturbation fools,
+            and whom it fools at twice the norm.
+        report: `FoolingReport` of the strongest perturbation.
+    """
+    warnings = []
+    runs = evaluation.runs
+    data_free = [finding.data_free for finding in evaluation.findings]
+    with_data = [i for i, free in enumerate(data_free) if not free]
+    if any(data_free):
+        first = evaluation.fooled[data_free.index(True)]
+        top = max(with_data, key=lambda i: runs[i].select_rate)
+        low, _ = evaluation.difference(first, evaluation.fooled[top])
+        if low > 0:
+            warnings.append(
+                "A perturbation found without images fools more than any "
+                "found on images: the gradients may be hidden, and the "
+                "classifier more fragile than measured."
+            )
+    _, high = evaluation.difference(larger, best)
     if high < 0:
-        found.append(
+        warnings.append(
             "The perturbation fools less at twice the norm: the gradients "
             "may be hidden, and the classifier more fragile than measured."
         )
     missing = max(run.no_gradient for run in runs)
     if missing >= _MANY:
-        found.append(
+        warnings.append(
             f"Of the images shown to a run, {missing:.0%} had no usable "
             "gradient: the scores may be saturated or rounded. Pass a "
             "classifier that returns logits, if there is one."
         )
     if report.random_rate >= report.fooling_rate > 0:
-        found.append(
+        warnings.append(
             "Random noise of the same norm fools as much as the strongest "
             "perturbation: the attacks failed, or the classifier is unsure of "
             "these images as they are."
         )
-    return found
+    return warnings
 
 
-def _say_plan(say, judge, passes, notes, ball):
-    """Says what comes and how long it will take."""
-    if say is silent:
-        return
-    # The first forwards traced the classifier; these measure its speed.
-    rng = np.random.default_rng(0)
+def _write_plan(write, evaluation, num_fit, attacks, notes, ball):
+    """Writes what comes and how long it will take."""
+    # The clean predictions traced the classifier; this measures its speed.
+    images = evaluation.held_out.images
     begun = time.time()
-    judge.fooled(ball.noise(judge.held_out.shape[1:], rng))
-    forward = (time.time() - begun) / len(judge.labelled.images)
+    evaluation.measure(ball.noise(images.shape[1:], np.random.default_rng(0)))
+    forward = (time.time() - begun) / (evaluation.num_select + len(images))
+    passes = [attack.passes for attack in attacks]
     # Half of the passes are backwards, which take about twice as long.
     needed = sum(passes) * 1.5 * forward
     counts = sorted(collections.Counter(passes).items())
@@ -551,10 +512,9 @@ def _say_plan(say, judge, passes, notes, ball):
     else:
         each = f", {', '.join(each[:-1])} and {each[-1]} model passes,"
     plan = (
-        f"{len(passes)} attacks{each} on "
-        f"{len(judge.images_to_fit)} images; {judge.num_select} others choose "
-        f"the strongest, {len(judge.held_out)} more are measured on. This "
-        f"takes about {in_words(needed)}."
+        f"{len(passes)} attacks{each} on {num_fit} images; "
+        f"{evaluation.num_select} others choose the strongest, {len(images)} "
+        f"more are measured on. This takes about {in_words(needed)}."
     )
     for note in (plan, *notes):
-        say(textwrap.fill(note, 78), flush=True)
+        write(textwrap.fill(note, 78), flush=True)

@@ -1,4 +1,4 @@
-"""Images whose clean labels are known, so that perturbations are measured."""
+"""Images with their clean predictions, to measure perturbations on."""
 
 from keras_uap.classifiers.adapter import as_adapter
 from keras_uap.evaluation.intervals import rate_interval
@@ -12,10 +12,11 @@ from keras_uap.utils.validation import as_groups, as_images, check_whole
 
 
 class LabelledImages:
-    """Images and their clean labels, to measure perturbations on.
+    """Images and their clean predictions, to measure perturbations on.
 
     Args:
-        classifier: Keras model that maps images to class scores.
+        classifier: Keras model that maps images to class scores, or its
+            `ClassifierAdapter`.
         images: Array `(n, H, W, C)`.
         value_range: Pair of floats, the pixel range, or `None`.
         groups: Array `(n,)`, the photograph of each image, or `None`.
@@ -78,8 +79,6 @@ class LabelledImages:
 
     def rate(self, perturbation, verbose=0):
         """The fooling rate and its interval, which counts photographs."""
-        # SciPy takes half a second to import.
-
         fooled = self.fooled(perturbation, verbose)
         return float(fooled.mean()), rate_interval(fooled, self.groups)
 

@@ -321,6 +321,26 @@ def fooling_report(
         from_logits,
         verbose,
     )
+    return report_on(
+        *(labelled, v, labels, norm, num_random, seed, verbose, epsilon),
+        target,
+    )
+
+
+def report_on(
+    labelled,
+    v,
+    labels=None,
+    norm="linf",
+    num_random=3,
+    seed=0,
+    verbose=0,
+    epsilon=None,
+    target=None,
+):
+    """`fooling_report` of `LabelledImages`, with arguments already checked."""
+    images, groups = labelled.images, labelled.groups
+    value_range = labelled.value_range
     perturbed = labelled.logits(v, verbose)
     rounded_rate = None
     if images.ndim == 4:

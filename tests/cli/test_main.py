@@ -103,7 +103,7 @@ def run(workplace, monkeypatch, capsys, tmp_path):
 
 @pytest.fixture
 def short_audits(monkeypatch):
-    monkeypatch.setitem(attack_suite.BUDGETS, "quick", models.short_budget(100))
+    models.shorten_audits(monkeypatch, 100)
 
 
 FIT = {"--model": "model.keras", "--images": "photos", "--epochs": 2}
@@ -426,14 +426,13 @@ def test_audit(run, tmp_path, short_audits):
 
 def test_interrupted_audit_leaves_what_is_finished(run, tmp_path, monkeypatch):
     names = ["dominant", "cross-entropy", "DeepFool"]
-    budget = attack_suite.Budget(200, [(name, 0) for name in names])
-    monkeypatch.setattr(attack_suite, "BUDGETS", {"quick": budget})
+    models.shorten_audits(monkeypatch, 200, *names)
     fit = attack_suite.Attacker.run
 
-    def interrupt(attacker, name, *arguments):
-        if name == "DeepFool":
+    def interrupt(attacker, attack, *arguments):
+        if attack.name == "DeepFool":
             raise KeyboardInterrupt
-        return fit(attacker, name, *arguments)
+        return fit(attacker, attack, *arguments)
 
     monkeypatch.setattr(attack_suite.Attacker, "run", interrupt)
     status, _, err = run(*words("audit", AUDIT, {"--output": tmp_path}))

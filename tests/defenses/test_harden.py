@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 
 import keras
 import models
@@ -22,10 +23,9 @@ IMAGES = models.images(80)
 
 @pytest.fixture(scope="module", autouse=True)
 def _small():
-    quick = attack_suite.BUDGETS["quick"]
-    attack_suite.BUDGETS["quick"] = quick._replace(passes=150, longer=2)
-    yield
-    attack_suite.BUDGETS["quick"] = quick
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        models.shorten_audits(monkeypatch, 100, longer=2)
+        yield
 
 
 def harden(classifier, images=IMAGES, **changes):
@@ -64,7 +64,8 @@ def test_before_is_measured_with_as_much_work_as_after(hardened):
         "transferred start",
     ]
     assert before == after[2:]
-    assert {name for name, _ in before} > set(attack_suite.MORE_WORK)
+    longer = {attack.name for attack in attack_suite.MORE_WORK}
+    assert {name for name, _ in before} > longer
 
 
 def test_rates_are_a_recount(original, hardened):
@@ -96,27 +97,35 @@ def test_rates_are_a_recount(original, hardened):
 
 
 def test_judged_on_what_was_not_trained_on(monkeypatch):
-    """The same parts before and after, and none of the others is seen."""
-    seen, parts = [], []
-    real_data, real_audit = hardening.training_data, auditing.audit_pictures
+    """The same parts before and after, and only the first is trained on."""
+    seen, calls = [], []
 
-    def data(pictures, fit, *rest):
-        seen.extend(fit)
-        return real_data(pictures, fit, *rest)
+    class _Done(Exception):
+        pass
 
-    def audit_pictures(*arguments, **kwargs):
-        parts.append(arguments[-1])
-        return real_audit(*arguments, **kwargs)
+    def data(fit, *rest):
+        seen.append(fit)
+        return real_data(fit, *rest)
 
+    def audit_pictures(adapter, parts, *arguments, known=None, **kwargs):
+        calls.append((adapter, parts))
+        if known is not None:
+            raise _Done
+        return types.SimpleNamespace(perturbation=np.zeros(models.SHAPE))
+
+    real_data = hardening.training_data
     monkeypatch.setattr(hardening, "training_data", data)
     monkeypatch.setattr(auditing, "audit_pictures", audit_pictures)
     groups = np.arange(len(IMAGES)) // 4
-    harden(models.linear(), groups=groups)
-    before, after = parts
-    assert all(np.array_equal(a, b) for a, b in zip(before, after))
-    assert np.array_equal(np.sort(np.concatenate(before)), np.arange(80))
-    assert np.array_equal(seen, before[0])
-    photographs = [set(groups[part]) for part in before]
+    with pytest.raises(_Done):
+        harden(models.linear(), groups=groups)
+    (adapter, before), (same, after) = calls
+    assert before is after
+    assert adapter is same
+    assert seen == [before[0]]
+    counts = [len(part.images) for part in before]
+    assert sum(counts) == len(IMAGES)
+    photographs = [set(part.groups) for part in before]
     assert not photographs[0] & photographs[2]
 
 
@@ -215,8 +224,8 @@ def test_it_says_how_far_it_is(capsys, monkeypatch):
     text = capsys.readouterr().out
     assert "takes about" in text
     plan = " ".join(text.split())
-    assert " of 150, 1 of 300 and 1 of 600 model passes, on" in plan
-    assert "of 6; " in text
+    assert " of 100, 1 of 200 and 1 of 400 model passes, on" in plan
+    assert "of 4: " in text
     assert " model passes; " in text
     # So do the clean answers, and what comes after the last attack.
     before = text.split("Training, ")[0]
@@ -243,10 +252,10 @@ def test_goes_on_where_it_was_cut_off(tmp_path, monkeypatch, capsys):
         return classifier, result, capsys.readouterr().out
 
     def cut_off_at(name):
-        def stopped(attacker, which, *arguments):
-            if which == name:
+        def stopped(attacker, attack, *arguments):
+            if attack.name == name:
                 raise _Stopped
-            return real(attacker, which, *arguments)
+            return real(attacker, attack, *arguments)
 
         with monkeypatch.context() as patch:
             patch.setattr(attack_suite.Attacker, "run", stopped)
@@ -259,16 +268,16 @@ def test_goes_on_where_it_was_cut_off(tmp_path, monkeypatch, capsys):
     _, expected, text = run(backup_dir=None)
     runs = len(expected.before.runs) - 1  # One of them has two rows.
     assert "kept from before" not in text
-    assert "kept from before" not in cut_off_at(attack_suite.LONGER)
+    assert "kept from before" not in cut_off_at("dominant, longer")
     with pytest.raises(ValueError, match="a training with other settings"):
         run(robustness=0.9)
     capsys.readouterr()
     assert cut_off_at(None).count("kept from before") == runs - 2
-    text = cut_off_at(attack_suite.KNOWN_START)
+    text = cut_off_at("transferred start")
     assert text.count("kept from before") == runs
     assert "epoch 1 of 3" not in text
     assert "epoch 3 of 3" in text
-    text = cut_off_at(attack_suite.COARSE_LONGER)
+    text = cut_off_at("coarse to fine, longer")
     assert text.count("kept from before") == runs
     assert "epoch" not in text.replace("3 epochs", "")
     classifier, result, text = run()
@@ -307,7 +316,7 @@ def test_wrong_arguments(changes, error, says, monkeypatch):
 @pytest.mark.slow
 def test_embedded_classifier(monkeypatch):
     """Answers are kept, and the perturbation of before fools it less."""
-    monkeypatch.setitem(attack_suite.BUDGETS, "quick", models.short_budget(240))
+    models.shorten_audits(monkeypatch, 240)
     classifier = samples.load_classifier()
     images = samples.load_photos("fit")
     result = keras_uap.harden(

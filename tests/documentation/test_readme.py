@@ -19,7 +19,6 @@ from keras_uap import __main__ as command_line
 from keras_uap import samples
 from keras_uap.cli import demo
 from keras_uap.defenses import harden
-from keras_uap.evaluation import attack_suite
 
 ROOT = pathlib.Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -92,10 +91,7 @@ def offline(monkeypatch):
 @pytest.fixture
 def less_work(monkeypatch):
     """Audits, trainings and the demo as on the pages, but shorter."""
-    for name in attack_suite.BUDGETS:
-        monkeypatch.setitem(
-            attack_suite.BUDGETS, name, models.short_budget(150)
-        )
+    models.shorten_audits(monkeypatch, 150)
     monkeypatch.setattr(harden, "DRAWS", 100)
     monkeypatch.setattr(demo, "DRAWS", 272)
 

@@ -1,9 +1,7 @@
 """Tests of the standard evaluation, on tiny models with known answers."""
 
-import functools
 import json
 import random
-import types
 
 import keras
 import models
@@ -14,35 +12,26 @@ from PIL import Image
 
 import keras_uap
 from keras_uap import datasets, interchange, samples
+from keras_uap.attacks import fitting
+from keras_uap.classifiers.adapter import ClassifierAdapter
+from keras_uap.data import augmentation
 from keras_uap.evaluation import attack_suite
 from keras_uap.evaluation import audit as auditing
 
 RANGE = (0, 1)
-
-
-# Each run is traced anew, which takes most of the time: two where two do.
-TWO = [("dominant", 0), ("data-free start", 0)]
-BUDGETS = dict(attack_suite.BUDGETS)
-ALL = {name: budget.runs for name, budget in BUDGETS.items()}
+QUICK = [attack.name for attack in attack_suite.BUDGETS["quick"][1:]]
+MANY = models.images(120)
 
 
 @pytest.fixture(autouse=True)
-def tiny_budgets(monkeypatch):
-    budgets = {"quick": attack_suite.Budget(300, TWO)}
-    budgets["standard"] = attack_suite.Budget(300, ALL["standard"])
-    monkeypatch.setattr(attack_suite, "BUDGETS", budgets)
-    monkeypatch.setattr(datasets, "FEW", 0)
-
-
-@pytest.fixture
-def all_runs(tiny_budgets, monkeypatch):
-    budget = attack_suite.Budget(300, ALL["quick"])
-    monkeypatch.setattr(attack_suite, "BUDGETS", {"quick": budget})
+def _short(monkeypatch):
+    models.shorten_audits(monkeypatch, 150)
+    monkeypatch.setattr(augmentation, "FEW", 0)
 
 
 @pytest.fixture
 def many():
-    return models.images(120)
+    return MANY
 
 
 def run(classifier, images, **arguments):
@@ -53,6 +42,19 @@ def run(classifier, images, **arguments):
         "verbose": 0,
     }
     return keras_uap.audit(classifier, images, **(defaults | arguments))
+
+
+GROUPS = np.arange(120) // 3
+
+
+@pytest.fixture(scope="module")
+def audited():
+    """A classifier, and its audit with every attack of the quick budget."""
+    model = models.linear()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        models.shorten_audits(monkeypatch, 300, *QUICK)
+        monkeypatch.setattr(augmentation, "FEW", 0)
+        return model, run(model, MANY, groups=GROUPS)
 
 
 def recount(audit, classifier, images, groups=None, seed=0):
@@ -66,12 +68,10 @@ def recount(audit, classifier, images, groups=None, seed=0):
     return np.mean(clean.argmax(-1) != moved.argmax(-1))
 
 
-def test_one_perturbation_measured_on_what_nobody_saw(linear, many, all_runs):
-    model = linear()
-    groups = np.arange(120) // 3
-    audit = run(model, many, groups=groups)
+def test_one_perturbation_measured_on_held_out_images(audited):
+    model, audit = audited
     assert audit.fooling_rate == pytest.approx(
-        recount(audit, model, many, groups)
+        recount(audit, model, MANY, GROUPS)
     )
     low, high = audit.fooling_interval
     assert low < audit.fooling_rate < high
@@ -87,7 +87,7 @@ def test_one_perturbation_measured_on_what_nobody_saw(linear, many, all_runs):
         ("data-free", 0),
         ("data-free start", 0),
     ]
-    # What chose is the part to select, and no other.
+    # The selection set decides, and no other.
     rates = [run.select_rate for run in audit.runs]
     assert audit.strongest == audit.runs[int(np.argmax(rates))]
     assert audit.fooling_rate == pytest.approx(audit.strongest.fooling_rate)
@@ -96,26 +96,32 @@ def test_one_perturbation_measured_on_what_nobody_saw(linear, many, all_runs):
     assert sum(r.passes for r in audit.runs) > 5 * 300 * 0.7
 
 
+def attacker(images, transferred=None):
+    model = models.linear(2, scale=0.1)
+    return attack_suite.Attacker(
+        ClassifierAdapter(model, models.SHAPE),
+        datasets.Pictures(images),
+        keras_uap.LpBall(0.05),
+        (0.0, 1.0),
+        transferred,
+        print,
+    )
+
+
 def test_from_coarse_to_fine_begins_with_coarse_patterns(many, monkeypatch):
     """Neighbouring pixels go the same way more often than the slope does."""
-    fits, fit = [], attack_suite.Attacker._fit
+    fits, fit = [], fitting.fit_with_passes
 
     def spy(*args, **kwargs):
         fits.append((kwargs, fit(*args, **kwargs)))
         return fits[-1][1]
 
-    monkeypatch.setattr(attack_suite.Attacker, "_fit", spy)
-    attacker = attack_suite.Attacker(
-        models.linear(2, scale=0.1),
-        keras_uap.LpBall(0.05),
-        (0.0, 1.0),
-        None,
-        datasets.Pictures(many),
-        None,
-        print,
+    monkeypatch.setattr(attack_suite, "fit_with_passes", spy)
+    attacks = attacker(many)
+    (bare,) = attacks.run(attack_suite.Attack("dominant", 300), 0)
+    (both,) = attacks.run(
+        attack_suite.Attack("coarse to fine", 900, start="coarse"), 0
     )
-    (bare,) = attacker.run("dominant", 0, 300)
-    (both,) = attacker.run(attack_suite.COARSE, 0, 900)
     _, (_, coarse), (arguments, fine) = fits
     assert arguments["initial_perturbation"] is coarse.v
     assert (both.v == fine.v).all()
@@ -127,10 +133,10 @@ def test_from_coarse_to_fine_begins_with_coarse_patterns(many, monkeypatch):
     assert alike[1] > alike[0] + 0.2
 
 
+@pytest.mark.slow
 def test_near_the_best_there_is(linear, many, monkeypatch):
     """Of two classes the best perturbation is known: signs of the weights."""
-    budget = attack_suite.Budget(1200, ALL["quick"])
-    monkeypatch.setattr(attack_suite, "BUDGETS", {"quick": budget})
+    models.shorten_audits(monkeypatch, 1200, *QUICK)
     model = linear(classes=2)
     audit = run(model, many, epsilon=0.05)
     kernel = model.get_weights()[0]
@@ -149,105 +155,140 @@ def test_near_the_best_there_is(linear, many, monkeypatch):
     assert audit.fooling_rate >= best - 0.05
 
 
-def test_a_strong_start_is_not_lost(linear, many):
-    """Ten small steps from the best of one direction, and no way back."""
-    model = linear(classes=2)
-    kernel = model.get_weights()[0]
+def test_a_strong_start_is_not_lost(many):
+    """A few small steps from the best of one direction, and no way back."""
+    kernel = models.linear(2, scale=0.1).get_weights()[0]
     v = 0.05 * np.sign(kernel[:, 0] - kernel[:, 1]).reshape(many.shape[1:])
-    audit = auditing.audit_pictures(
-        model,
-        datasets.Pictures(many),
-        keras_uap.LpBall(0.05),
-        (0.0, 1.0),
-        "quick",
-        0,
-        known=v.astype("float32"),
-        more_work=True,
-    )
-    known, start = audit.runs[:2]
+    attacks = attacker(many, v.astype("float32"))
+    attack = attack_suite.Attack("transferred start", 300, start="transferred")
+    known, start = attacks.run(attack, 0)
     assert (known.name, start.name) == ("transferred", "transferred start")
-    assert (known.passes, known.fooling_rate > 0.2) == (0, True)
-    assert start.fooling_rate >= known.fooling_rate
-    assert [r.name for r in audit.runs[-2:]] == list(attack_suite.MORE_WORK)
-    # Of 300 passes.
-    assert 800 < audit.runs[-2].passes <= 900
-    assert 1700 < audit.runs[-1].passes <= 1800
+    assert known.passes == 0 < start.passes <= 300
+    assert np.mean(np.sign(start.v) == np.sign(v)) > 0.9
 
 
-@pytest.mark.parametrize("own", [[], [(attack_suite.LONGER, 0)]])
-def test_more_work_brings_each_longer_run_once(own, linear, many, monkeypatch):
-    budget = attack_suite.Budget(100, [("dominant", 0), *own])
-    monkeypatch.setattr(attack_suite, "BUDGETS", {"quick": budget})
-    audit = auditing.audit_pictures(
-        linear(),
-        datasets.Pictures(many),
-        keras_uap.LpBall(0.05),
-        (0.0, 1.0),
-        "quick",
-        0,
-        known=np.zeros(many.shape[1:], "float32"),
-        more_work=True,
-    )
-    names = [run.name for run in audit.runs]
-    assert names == [
-        *("transferred", "transferred start", "dominant"),
-        *attack_suite.MORE_WORK,
+@pytest.fixture(scope="module")
+def adapters():
+    """Adapters of classifiers with features, without, and of signals."""
+    signals = models.linear(shape=(12, 2))
+    return {
+        "features": ClassifierAdapter(models.cnn(), models.SHAPE),
+        "hidden": ClassifierAdapter(
+            models.Subclassed(), models.SHAPE, None, MANY[:4]
+        ),
+        "signals": ClassifierAdapter(signals, (12, 2)),
+    }
+
+
+def attacks_of(monkeypatch, adapter, budget, transferred=False, more=False):
+    monkeypatch.setattr(attack_suite, "BUDGETS", BUDGETS)
+    monkeypatch.setattr(attack_suite, "MORE_WORK", models.MORE_WORK)
+    return attack_suite.attacks_for(adapter, budget, transferred, more)
+
+
+BUDGETS = dict(attack_suite.BUDGETS)
+
+
+def test_the_attacks_of_each_budget(adapters, monkeypatch):
+    def listed(which, *arguments):
+        attacks, _ = attacks_of(monkeypatch, adapters[which], *arguments)
+        return [(attack.name, attack.seed, attack.passes) for attack in attacks]
+
+    assert [name for name, _, _ in listed("features", "quick")] == QUICK
+    standard = listed("features", "standard")
+    assert [seed for _, seed, _ in standard] == [0] * 5 + [1] * 5 + [0] * 3
+    assert standard[-2:] == [
+        ("dominant, longer", 0, 18_000),
+        ("features+dominant, longer", 0, 18_000),
     ]
+    # What judges a hardening is there once, and as long with every budget.
+    for budget in BUDGETS:
+        names = listed("features", budget, True, True)
+        assert names[0][0] == "transferred start"
+        assert names.count(("dominant, longer", 0, 18_000)) == 1
+        assert names.count(("coarse to fine, longer", 0, 36_000)) == 1
+    assert "coarse" not in str(listed("signals", "quick", False, True))
 
 
-def test_the_longest_runs_are_as_long_with_every_budget():
-    for each in BUDGETS.values():
-        assert attack_suite.passes_of(attack_suite.LONGER, each) == 18_000
-        assert (
-            attack_suite.passes_of(attack_suite.LONGER_FEATURES, each) == 18_000
-        )
-        assert (
-            attack_suite.passes_of(attack_suite.COARSE_LONGER, each) == 36_000
-        )
+def test_a_hidden_head_leaves_the_features_out(adapters, monkeypatch):
+    attacks, notes = attacks_of(monkeypatch, adapters["hidden"], "quick")
+    assert not any(attack.needs_features for attack in attacks)
+    assert "features were left out" in notes[0]
 
 
-@pytest.mark.parametrize(("more", "told"), [(0, False), (2, False), (20, True)])
-def test_a_run_that_fools_clearly_more_is_told(more, told):
-    """Of 100 held-out images; 20 others chose the first run."""
-    judge = types.SimpleNamespace(
-        num_select=20, labelled=types.SimpleNamespace(groups=None)
-    )
-    judge.difference = functools.partial(auditing._Judge.difference, judge)
+@pytest.mark.parametrize("changes", [{"loss": "dominnat"}, {"start": "noize"}])
+def test_a_misspelt_attack_is_refused(changes):
+    with pytest.raises(ValueError, match="Unknown"):
+        attack_suite.Attack("dominant", 100, **changes)
+
+
+@pytest.mark.parametrize(("more", "warns"), [(0, 0), (2, 0), (20, 1)])
+def test_warns_of_a_run_that_fools_clearly_more(more, warns, monkeypatch):
+    """Of 100 held-out images; 20 others selected the first run."""
     chosen = np.arange(120) < 50
-    # What it fools of those that choose plays no part.
+    # Whom it fools of the selection set plays no part.
     other = (np.arange(120) >= 20) & (np.arange(120) < 50 + more)
-    runs = [
-        types.SimpleNamespace(name=name, fooling_rate=hits[20:].mean())
-        for name, hits in (("dominant", chosen), ("DeepFool", other))
-    ]
-    found = auditing._others(judge, runs, [chosen, other], 0)
-    assert len(found) == told
-    if told:
+    adapter = ClassifierAdapter(models.linear(), models.SHAPE)
+    evaluation = auditing._Evaluation(
+        adapter,
+        datasets.Pictures(MANY[:20]),
+        datasets.Pictures(MANY[20:]),
+        RANGE,
+        32,
+        print,
+    )
+    hits = iter([chosen, other])
+    monkeypatch.setattr(evaluation, "measure", lambda v: next(hits))
+    for name in ("dominant", "DeepFool"):
+        evaluation.add(attack_suite.Finding(name, 0, 1, 0.0, 0.0, None))
+    found = auditing._selection_warnings(evaluation, 0)
+    assert len(found) == warns
+    if warns:
         assert "Another run, DeepFool, fools 50.0%" in found[0]
         assert "30.0% of the one that the 20 others chose" in found[0]
 
 
-def test_standard_has_two_seeds_and_longer_runs(cnn, many):
-    audit = run(cnn(), many, budget="standard", norm="l2", epsilon=1, seed=3)
-    assert [r.seed for r in audit.runs] == [3] * 6 + [4] * 6 + [3] * 3
-    longer = [attack_suite.LONGER, attack_suite.LONGER_FEATURES]
-    assert [r.name for r in audit.runs[-2:]] == longer
-    for each in audit.runs[-2:]:  # Of 300 passes.
-        assert 800 < each.passes <= 900
-    assert {r.name for r in audit.runs} >= {
-        *("DeepFool", "data-free", attack_suite.COARSE)
-    }
+def test_parts_may_know_their_photographs_or_not():
+    """Two images of a photograph count once, whatever the other part knows."""
+    adapter = ClassifierAdapter(models.linear(), models.SHAPE)
+    known = datasets.Pictures(MANY[:40], groups=np.arange(40) // 2)
+    unknown = datasets.Pictures(MANY[40:80])
+    for select, held_out in ((known, unknown), (unknown, known)):
+        evaluation = auditing._Evaluation(
+            adapter, select, held_out, RANGE, 32, print
+        )
+        assert len(np.unique(evaluation._groups)) == 60
+
+
+def test_standard_makes_one_adapter(many, monkeypatch):
+    """Every attack, every rate and the report take the same one."""
+    made, init = [], ClassifierAdapter.__init__
+
+    def counted(*args, **kwargs):
+        made.append(args)
+        init(*args, **kwargs)
+
+    monkeypatch.setattr(ClassifierAdapter, "__init__", counted)
+    standard = [attack.name for attack in BUDGETS["standard"][1:6]]
+    models.shorten_audits(monkeypatch, 64, *standard)
+    audit = run(
+        models.cnn(), many, budget="standard", norm="l2", epsilon=1, seed=3
+    )
+    assert len(made) == 1
+    assert len(audit.runs) == 6
+    assert {row.seed for row in audit.runs} == {3}
     assert np.linalg.norm(audit.perturbation) <= 1.0
     assert "DeepFool" in str(audit)
 
 
-def test_a_seed_repeats_it(cnn, many):
-    one, two = (run(cnn(), many, seed=3).perturbation for _ in range(2))
+def test_a_seed_repeats_it(linear, many, monkeypatch):
+    models.shorten_audits(monkeypatch, 150, "dominant")
+    one, two = (run(linear(), many, seed=3).perturbation for _ in range(2))
     np.testing.assert_array_equal(one, two)
 
 
-def test_leaves_the_caller_alone(cnn, many):
-    model, before = cnn(), many.copy()
+def test_leaves_the_caller_alone(linear, many):
+    model, before = linear(), many.copy()
     weights = [w.numpy() for w in model.weights]
     draws = []
     for audited in (False, True):
@@ -261,14 +302,16 @@ def test_leaves_the_caller_alone(cnn, many):
         np.testing.assert_array_equal(old, new.numpy())
 
 
-def test_softmax(cnn, many):
-    model = cnn("softmax")
+def test_softmax(linear, many, monkeypatch):
+    models.shorten_audits(monkeypatch, 150, "dominant")
+    model = linear(activation="softmax")
     audit = run(model, many)
     assert audit.fooling_rate == pytest.approx(recount(audit, model, many))
 
 
-def test_sigmoid_and_data_set(cnn, many):
-    model = cnn("sigmoid", classes=1)
+def test_sigmoid_and_data_set(linear, many, monkeypatch):
+    models.shorten_audits(monkeypatch, 150, "dominant")
+    model = linear(1, "sigmoid")
     data = tf.data.Dataset.from_tensor_slices((many, np.arange(120) % 2))
     audit = run(model, data.batch(50))
     assert audit.fooling_rate > audit.random_rate
@@ -276,20 +319,16 @@ def test_sigmoid_and_data_set(cnn, many):
         run(model, data.batch(50).repeat())
 
 
-def test_hidden_head_leaves_the_features_out(subclassed, many, monkeypatch):
-    budget = attack_suite.Budget(
-        300, [("dominant", 0), ("features+dominant", 0)]
-    )
-    monkeypatch.setattr(attack_suite, "BUDGETS", {"quick": budget})
+def test_a_classifier_with_a_hidden_head(subclassed, many, monkeypatch):
+    models.shorten_audits(monkeypatch, 150, "dominant", "features+dominant")
     audit = run(subclassed(), many)
     assert [r.name for r in audit.runs] == ["dominant"]
-    assert "features were left out" in " ".join(audit.notes)
     assert "features were left out" in " ".join(str(audit).split())
 
 
-def test_few_images_are_varied(cnn, many, monkeypatch, capsys):
-    monkeypatch.setattr(datasets, "FEW", 500)
-    audit = run(cnn(), many[:30], verbose=1)
+def test_few_images_are_varied(linear, many, monkeypatch, capsys):
+    monkeypatch.setattr(augmentation, "FEW", 500)
+    audit = run(linear(), many[:30], verbose=1)
     assert "were varied" in str(audit)
     assert "wider than 30 points" in " ".join(str(audit).split())
     out = capsys.readouterr().out
@@ -297,11 +336,11 @@ def test_few_images_are_varied(cnn, many, monkeypatch, capsys):
     assert "2 of 2: data-free start" in out
     assert max(map(len, out.splitlines())) <= 80
     for row in audit.runs:
-        assert row.passes <= 300
+        assert row.passes <= 150
 
 
-def test_result(linear, many, tmp_path):
-    audit = run(linear(), many)
+def test_result(audited, tmp_path):
+    _, audit = audited
     text = str(audit)
     assert max(map(len, text.splitlines())) <= 80
     assert f"{audit.fooling_rate:.1%}" in text
@@ -311,7 +350,7 @@ def test_result(linear, many, tmp_path):
     values = json.loads(audit.to_json())
     assert values["fooling_rate"] == audit.fooling_rate
     assert "perturbation" not in values
-    assert len(values["runs"]) == 3
+    assert len(values["runs"]) == 6
     with pytest.raises(AttributeError):
         audit.fooling_rate = 1.0
     assert len(audit.plot(list("abcd")).axes) == 3
@@ -326,28 +365,29 @@ def test_result(linear, many, tmp_path):
 def test_interrupted_after_a_run(linear, many, monkeypatch):
     fit = attack_suite.Attacker.run
 
-    def interrupt(attacker, name, *arguments):
-        if name != "dominant":
+    def interrupt(attacker, attack, *arguments):
+        if attack.name != "dominant":
             raise KeyboardInterrupt
-        return fit(attacker, name, *arguments)
+        return fit(attacker, attack, *arguments)
 
     monkeypatch.setattr(attack_suite.Attacker, "run", interrupt)
-    with pytest.raises(KeyboardInterrupt, match="after 1 of 2 runs") as caught:
+    with pytest.raises(
+        keras_uap.AuditInterrupted, match="after 1 of 2 runs"
+    ) as caught:
         run(linear(), many)
     audit = caught.value.audit
     assert [row.name for row in audit.runs] == ["dominant"]
     assert audit.fooling_rate == recount(audit, linear(), many)
     assert "Interrupted after 1 of 2 runs" in str(audit)
     # Before the first run is finished, there is nothing to keep.
-    budget = attack_suite.Budget(300, TWO[1:])
-    monkeypatch.setattr(attack_suite, "BUDGETS", {"quick": budget})
+    models.shorten_audits(monkeypatch, 150, "data-free start")
     with pytest.raises(KeyboardInterrupt) as caught:
         run(linear(), many)
-    assert not isinstance(caught.value, auditing.AuditInterrupted)
+    assert not isinstance(caught.value, keras_uap.AuditInterrupted)
 
 
-def test_page(linear, many, tmp_path):
-    audit = run(linear(), many)
+def test_page(audited, tmp_path):
+    _, audit = audited
     audit.save_html(tmp_path / "audit.html", list("abcd"))
     text = (tmp_path / "audit.html").read_text(encoding="utf-8")
     assert f"<strong>{audit.fooling_rate:.0%}</strong>" in text
@@ -355,7 +395,7 @@ def test_page(linear, many, tmp_path):
     assert f"{audit.passes:,} model passes" in text
 
 
-def test_no_gradient_is_told(linear, many, all_runs):
+def test_warns_of_missing_gradients(linear, many):
     """Rounded scores have no gradient: the attacks find next to nothing."""
     model = keras.Sequential(
         [
@@ -373,7 +413,7 @@ def test_no_gradient_is_told(linear, many, all_runs):
     assert "no usable gradient" in " ".join(audit.warnings)
 
 
-def test_a_rate_that_falls_with_the_norm_is_told(many):
+def test_warns_of_a_rate_that_falls_with_the_norm(many):
     """Beyond 0.1 this classifier gives its clean answers again."""
     masked = keras.Sequential(
         [keras.Input(many.shape[1:]), Forgets(), keras.layers.Dense(2)]
@@ -400,14 +440,15 @@ class Forgets(keras.layers.Layer):
         return tf.stack([score, -score], axis=-1)
 
 
-def test_folder(tmp_path, cnn):
+def test_folder(tmp_path, linear, monkeypatch):
+    models.shorten_audits(monkeypatch, 150, "dominant")
     rng = np.random.default_rng(0)
     for name in "abc":
         (tmp_path / name).mkdir()
         for i in range(20):
             pixels = rng.integers(0, 256, (9, 9, 3), "uint8")
             Image.fromarray(pixels).save(tmp_path / name / f"p{i // 2}_{i}.png")
-    audit = run(cnn(), str(tmp_path))
+    audit = run(linear(), str(tmp_path))
     assert audit.num_fit + audit.num_select + audit.num_images == 60
     assert audit.num_groups == audit.num_images / 2
     # Pictures come in the pixels that the classifier takes.
@@ -434,15 +475,15 @@ def test_folder(tmp_path, cnn):
     ],
 )
 def test_bad_input_is_refused_before_any_work(
-    arguments, says, cnn, many, monkeypatch
+    arguments, says, linear, many, monkeypatch
 ):
     def no_work(*_, **__):
         raise AssertionError("It has begun.")
 
-    monkeypatch.setattr(attack_suite.UniversalPerturbation, "fit", no_work)
+    monkeypatch.setattr(keras_uap.UniversalPerturbation, "fit", no_work)
     arguments = {"images": many} | arguments
     with pytest.raises(ValueError, match=says):
-        run(cnn(), **arguments)
+        run(linear(), **arguments)
 
 
 def test_no_classifier(many):
@@ -452,8 +493,7 @@ def test_no_classifier(many):
 
 @pytest.mark.slow
 def test_embedded_classifier(monkeypatch):
-    quick = attack_suite.Budget(480, ALL["quick"])
-    monkeypatch.setattr(attack_suite, "BUDGETS", {"quick": quick})
+    models.shorten_audits(monkeypatch, 480, *QUICK)
     photos = np.concatenate([samples.load_photos(s) for s in samples.SPLITS])
     groups = np.concatenate([samples.photo_groups(s) for s in samples.SPLITS])
     audit = keras_uap.audit(

@@ -62,9 +62,27 @@ def target_rates(classifier, images):
     return []
 
 
+def audit(classifier, images):
+    images = np.concatenate([images, images])
+    keras_uap.audit(
+        classifier, images, epsilon=0.05, value_range=(0, 1), verbose=0
+    )
+    return []
+
+
+@pytest.fixture(autouse=True)
+def _short_audits(monkeypatch):
+    models.shorten_audits(monkeypatch, 64, "dominant", "DeepFool")
+
+
 WHAT = {
     name: fit_perturbation(update) for name, update in models.UPDATES.items()
-} | {"harden": harden, "deepfool()": single, "target_rates": target_rates}
+} | {
+    "harden": harden,
+    "deepfool()": single,
+    "target_rates": target_rates,
+    "audit": audit,
+}
 
 
 @pytest.mark.parametrize("classifier", [models.cnn, models.Subclassed])
