@@ -114,7 +114,8 @@ def compare(classifier, images, groups, epsilon, options):
     print(found, flush=True)
     fit, _, held_out = datasets.split(images, groups, seed=seed)
     judge = LabelledImages(classifier, images[held_out], (0, 255))
-    passes = options.times * attack_suite.BUDGETS[options.budget].passes
+    # All but the longer attacks of a budget take as many passes as the first.
+    passes = options.times * attack_suite.BUDGETS[options.budget][0].passes
     longer = {}
     for objective in OBJECTIVES:
         begun = time.time()
@@ -171,9 +172,10 @@ def draw_again(classifier, x, y, options):
                     folder, classifier, x[chosen], y[chosen], number
                 )
         else:
+            pictures = datasets.Pictures(x[chosen], labels=y[chosen])
             found = audit.audit_pictures(
                 classifier,
-                datasets.Pictures(x[chosen], labels=y[chosen]),
+                [pictures.take(i) for i in pictures.split(seed=number)],
                 keras_uap.LpBall(25.5, "linf"),
                 (0.0, 255.0),
                 options.budget,

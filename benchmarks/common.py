@@ -59,7 +59,7 @@ def load_split(folder, num_fit, num_held_out, seed=0):
 
 
 def load_three_parts(folder, num_fit, num_held_out, seed=0):
-    """Returns pictures and the indices to fit, to select and to measure on.
+    """Returns three `datasets.Pictures`: to fit on, to select with, held out.
 
     The held-out crops are those of `load_split` with seed 0. Of the other
     photographs an eighth selects; the crops of the rest are to be fitted on.
@@ -70,7 +70,7 @@ def load_three_parts(folder, num_fit, num_held_out, seed=0):
             fitted on.
 
     Returns:
-        `datasets.Pictures` with their photographs as groups, and three arrays.
+        Three `datasets.Pictures` with their photographs as groups.
     """
     if folder is None:
         groups = samples.photo_groups("fit")
@@ -83,12 +83,9 @@ def load_three_parts(folder, num_fit, num_held_out, seed=0):
     photographs = rng.permutation(np.unique(groups))
     select = np.isin(groups, photographs[: len(photographs) // 8])
     fit = rng.permutation(np.flatnonzero(~select))[:num_fit]
-    pictures = datasets.Pictures(
-        np.concatenate([images, measured]),
-        groups=np.concatenate([groups, measured_groups]),
-    )
-    held_out = len(images) + np.arange(len(measured))
-    return pictures, (fit, np.flatnonzero(select), held_out)
+    pictures = datasets.Pictures(images, groups=groups)
+    held_out = datasets.Pictures(measured, groups=measured_groups)
+    return pictures.take(fit), pictures.take(select), held_out
 
 
 def one_each(folder, count, seed):

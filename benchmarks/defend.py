@@ -144,12 +144,14 @@ def measure(classifier, data, size, options, seed, known=None):
     images = np.concatenate([x[-(count + 500) :], x_test])
     found = audit.audit_pictures(
         classifier,
-        datasets.Pictures(images),
+        [
+            datasets.Pictures(part)
+            for part in np.split(images, [count, count + 500])
+        ],
         keras_uap.LpBall(EPSILON),
         (0.0, 255.0),
         options.budget,
         seed,
-        parts=np.split(np.arange(len(images)), [count, count + 500]),
         known=known,
         more_work=True,
         batch_size=500,

@@ -30,6 +30,7 @@ started from the perturbation of before nor are that one or one without data.
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import pathlib
@@ -42,6 +43,7 @@ import numpy as np
 
 import keras_uap
 from keras_uap import analysis, datasets
+from keras_uap.classifiers.adapter import as_adapter
 from keras_uap.defenses import harden
 from keras_uap.evaluation import attack_suite
 from keras_uap.evaluation import audit as auditing
@@ -49,6 +51,11 @@ from keras_uap.evaluation.intervals import rate_interval
 from keras_uap.utils import progress
 from keras_uap.utils.formatting import interval, percent
 
+ATTACKS = {
+    attack.name: attack
+    for attack in attack_suite.BUDGETS["standard"]
+    if attack.start in (None, "coarse") and attack.seed == 0
+}
 PAPERS = "as in the paper"
 # What differs from the defaults of `keras_uap.harden`.
 RECIPES = {
@@ -86,7 +93,7 @@ COLUMNS = {
 }
 
 
-def papers_fine_tuning(classifier, pictures, fit, seed, epochs):
+def papers_fine_tuning(classifier, fit, seed, epochs):
     """The paper's: half of the images with one of ten perturbations.
 
     Rounds of two epochs, each with ten perturbations found anew, which takes
@@ -99,7 +106,7 @@ def papers_fine_tuning(classifier, pictures, fit, seed, epochs):
     for layer in classifier.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
-    images = pictures.images[fit]
+    images = fit.images
     labels = classifier.predict(images, verbose=0).argmax(-1)
     training = keras.Sequential(
         [
@@ -133,18 +140,18 @@ def papers_fine_tuning(classifier, pictures, fit, seed, epochs):
     rounds = -(-epochs // 2)
     return {
         "history": history,
-        "training_passes": 2 * epochs * len(fit) + rounds * 21 * 256,
+        "training_passes": 2 * epochs * len(images) + rounds * 21 * 256,
     }
 
 
-def train(classifier, pictures, fit, seed, epochs, known, name):
+def train(classifier, fit, seed, epochs, known, name):
     """Trains by a recipe, or by the default but for one thing.
 
     Returns as above. `known` is the perturbation that the first one starts
     from.
     """
     if name == PAPERS:
-        return papers_fine_tuning(classifier, pictures, fit, seed, epochs)
+        return papers_fine_tuning(classifier, fit, seed, epochs)
     if name == "the last half of the layers":
         for layer in classifier.layers[: len(classifier.layers) // 2]:
             layer.trainable = False
@@ -158,26 +165,25 @@ def train(classifier, pictures, fit, seed, epochs, known, name):
     learning_rate = arguments.pop("learning_rate")
     if name == "its labels instead of soft answers":
         arguments["temperature"] = 1.0
-        labels = classifier.predict(pictures.images, verbose=0).argmax(-1)
-        pictures = pictures._replace(labels=labels)
+        labels = classifier.predict(fit.images, verbose=0).argmax(-1)
+        fit = fit._replace(labels=labels)
     data = harden.training_data(
-        pictures,
         fit,
         (common.LOW, common.HIGH),
         seed,
-        varied=name != "pictures not varied",
+        augment=name != "pictures not varied",
     )
     distiller = keras_uap.AdversarialDistiller(
         classifier, common.EPSILON, **arguments
     )
     harden.start_from(distiller, known)
-    steps = epochs * -(-len(fit) // common.BATCH)
+    steps = epochs * -(-len(fit.images) // common.BATCH)
     averaged = {"use_ema": name == "average of weights", "ema_momentum": 0.98}
     distiller.compile(harden.falling_adam(learning_rate, steps, **averaged))
     history = distiller.fit(data, epochs=epochs, shuffle=False, verbose=2)
     return {
         "history": history.history,
-        "training_passes": 5 * epochs * len(fit),
+        "training_passes": 5 * epochs * len(fit.images),
     }
 
 
@@ -193,27 +199,25 @@ def kept(what, options, suffix):
     return options.output / f"{stem}{suffix}"
 
 
-def before_audit(classifier, pictures, parts, options):
+def before_audit(classifier, parts, options):
     """The audit of the classifier as it is, which all recipes share."""
     path = kept("before", options, ".pickle")
     if not path.exists():
         common.say("before")
-        found = audit(classifier, pictures, parts, options)
+        found = audit(classifier, parts, options)
         path.write_bytes(pickle.dumps(found))
     return pickle.loads(path.read_bytes())
 
 
-def audit(classifier, pictures, parts, options, known=None):
+def audit(classifier, parts, options, known=None):
     return auditing.audit_pictures(
         classifier,
-        pictures,
+        parts,
         keras_uap.LpBall(common.EPSILON),
         (common.LOW, common.HIGH),
         options.budget,
         options.seed,
-        None,
-        1,
-        parts,
+        verbose=1,
         known=known,
         more_work=True,
     )
@@ -226,22 +230,21 @@ def run(name, options):
         The result's dictionary, or `None` without audits.
     """
     begun = time.time()
-    pictures, parts = load(options)
+    parts = load(options)
     classifier = common.load_classifier(options.classifier)
     if options.train_only:
-        known = quick_start(classifier, pictures, parts[0], options)
+        known = quick_start(classifier, parts[0], options)
     else:
-        before = before_audit(classifier, pictures, parts, options)
+        before = before_audit(classifier, parts, options)
         known = before.perturbation
     if name in RECIPES and name != PAPERS and not options.train_only:
         result = harden.harden_pictures(
             classifier,
-            pictures,
+            parts,
             keras_uap.LpBall(common.EPSILON),
             (common.LOW, common.HIGH),
             budget=options.budget,
             seed=options.seed,
-            parts=parts,
             verbose=1,
             before=before,
             epochs=options.epochs,
@@ -249,11 +252,9 @@ def run(name, options):
         )
         classifier.save(kept(name, options, ".keras"))
         return result.to_dict()
-    epochs = options.epochs or harden.epochs_for(len(parts[0]))
+    epochs = options.epochs or harden.epochs_for(len(parts[0].images))
     started = time.time()
-    training = train(
-        classifier, pictures, parts[0], options.seed, epochs, known, name
-    )
+    training = train(classifier, parts[0], options.seed, epochs, known, name)
     seconds = time.time() - started
     classifier.save(kept(name, options, ".keras"))
     if options.train_only:
@@ -261,8 +262,7 @@ def run(name, options):
         return None
     return harden.compared(
         before,
-        audit(classifier, pictures, parts, options, known),
-        pictures,
+        audit(classifier, parts, options, known),
         parts[2],
         settings={"recipe": name, "seed": options.seed},
         training_seconds=seconds,
@@ -277,33 +277,30 @@ def load(options):
     )
 
 
-def quick_start(classifier, pictures, fit, options):
+def quick_start(classifier, fit, options):
     """The perturbation of 2,000 passes that trainings start from."""
     path = kept("before", options, ".npy")
     if not path.exists():
-        np.save(
-            path,
-            attack(classifier, "dominant", pictures, fit, 2000, options.seed),
-        )
+        np.save(path, attack(classifier, "dominant", fit, 2000, options.seed))
     return np.load(path)
 
 
-def attack(classifier, name, pictures, fit, passes, seed):
+def attack(classifier, name, fit, passes, seed):
     """Returns what one attack of an audit finds with so many passes."""
     attacker = attack_suite.Attacker(
-        classifier,
+        as_adapter(classifier, fit.images.shape[1:]),
+        datasets.Pictures(fit.images),
         keras_uap.LpBall(common.EPSILON),
         (common.LOW, common.HIGH),
         None,
-        datasets.Pictures(pictures.images[fit]),
-        None,
         progress.silent,
     )
-    (found,) = attacker.run(name, seed, passes)
+    row = dataclasses.replace(ATTACKS[name], passes=passes)
+    (found,) = attacker.run(row, seed)
     return found.v
 
 
-def attack_kept(name, attack_name, options, original, pictures, parts):
+def attack_kept(name, attack_name, options, original, parts):
     """A row of one longer attack: who is fooled, who agrees with before."""
     classifier = keras.saving.load_model(
         kept(name, options, ".keras"), compile=False
@@ -312,16 +309,15 @@ def attack_kept(name, attack_name, options, original, pictures, parts):
     v = attack(
         classifier,
         attack_name,
-        pictures,
         parts[0],
         options.passes,
         options.seed + 1,
     )
-    groups = pictures.groups[parts[2]]
+    groups = parts[2].groups
     report = analysis.fooling_report(
         classifier,
         v,
-        pictures.images[parts[2]],
+        parts[2].images,
         groups=groups,
         value_range=(common.LOW, common.HIGH),
         num_random=1,
@@ -343,9 +339,9 @@ def attack_kept(name, attack_name, options, original, pictures, parts):
 
 def attack_all(names, options):
     """Prints a table: would more work find more in what is kept?"""
-    pictures, parts = load(options)
+    parts = load(options)
     classifier = common.load_classifier(options.classifier)
-    original = classifier.predict(pictures.images[parts[2]], verbose=0)
+    original = classifier.predict(parts[2].images, verbose=0)
     original = original.argmax(-1)
     columns = [
         "recipe",
@@ -360,9 +356,7 @@ def attack_all(names, options):
     print("|---" * len(columns) + "|")
     for name in names:
         for attack_name in options.attacks:
-            cells = attack_kept(
-                name, attack_name, options, original, pictures, parts
-            )
+            cells = attack_kept(name, attack_name, options, original, parts)
             print(f"| {' | '.join(cells)} |", flush=True)
 
 
@@ -393,8 +387,8 @@ def main():
     parser.add_argument(
         "--attacks",
         nargs="+",
-        choices=["dominant", "cross-entropy", "DeepFool", attack_suite.COARSE],
-        default=[attack_suite.COARSE],
+        choices=list(ATTACKS),
+        default=["coarse to fine"],
     )
     parser.add_argument("--classifier", type=pathlib.Path, help="a .keras file")
     parser.add_argument("--budget", default="quick")

@@ -60,10 +60,14 @@ _MANY = 0.1
 
 
 class AuditInterrupted(KeyboardInterrupt):
-    """Ctrl-C during an audit, after the first run.
+    """Raised for Ctrl-C during an audit, after its first attack.
+
+    Args:
+        text: String, how many attacks were finished.
+        audit: `Audit` of these attacks.
 
     Attributes:
-        audit: `Audit` of the runs that were finished.
+        audit: `Audit` of the attacks that were finished.
     """
 
     def __init__(self, text, audit):

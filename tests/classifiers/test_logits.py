@@ -430,15 +430,6 @@ def test_one_output_of_several_of_an_inner_model(linear, images):
     np.testing.assert_allclose(logits, exact, atol=1e-4)
 
 
-def test_gives_logits(linear, images):
-    from keras_uap.classifiers.logits import gives_logits
-
-    assert gives_logits(linear(scale=1e-3), images)
-    assert not gives_logits(linear(activation="softmax"), images)
-    assert not gives_logits(linear(activation="sigmoid"), images)
-    assert not gives_logits(own_softmax(linear), images)
-
-
 @pytest.mark.parametrize(
     "tail",
     [

@@ -82,7 +82,8 @@ def test_rates_are_a_recount(original, hardened):
     transferred = answers(classifier, result.before.perturbation)
     fooled_before = answers(original, result.before.perturbation) != before
     gain = fooled_before.mean() - (attacked != after).mean()
-    assert np.mean(result.gain_interval) == pytest.approx(gain)
+    low, high = result.gain_interval
+    assert low < gain < high
     assert result.before.num_images == len(images)
     for rate, hits in (
         (result.agreement, after == before),

@@ -447,7 +447,8 @@ def test_folder(tmp_path, linear, monkeypatch):
         (tmp_path / name).mkdir()
         for i in range(20):
             pixels = rng.integers(0, 256, (9, 9, 3), "uint8")
-            Image.fromarray(pixels).save(tmp_path / name / f"p{i // 2}_{i}.png")
+            path = tmp_path / name / f"p{i // 2}_{i % 2}.png"
+            Image.fromarray(pixels).save(path)
     audit = run(linear(), str(tmp_path))
     assert audit.num_fit + audit.num_select + audit.num_images == 60
     assert audit.num_groups == audit.num_images / 2
