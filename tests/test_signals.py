@@ -74,7 +74,16 @@ MEASURES = {
 }
 
 
-@pytest.mark.parametrize("name", MEASURES)
+FAST = ("report", "transfer", "normals")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in FAST else pytest.mark.slow)
+        for name in MEASURES
+    ],
+)
 def test_every_measurement(name, classifier, v, signals, spectrum):
     result = MEASURES[name](classifier, v, signals, spectrum)
     assert len(result.table()) > 40
@@ -110,6 +119,7 @@ def test_rates_are_those_of_the_logits(classifier, v, signals):
     assert report.to_dict()["rounded_rate"] is None
 
 
+@pytest.mark.slow
 def test_audit_and_harden(classifier, signals, monkeypatch, tmp_path):
     models.shorten_audits(monkeypatch, 96)
     copy = keras.models.clone_model(classifier)
@@ -127,7 +137,7 @@ def test_audit_and_harden(classifier, signals, monkeypatch, tmp_path):
     assert audit.perturbation.shape == SHAPE
     assert np.abs(audit.perturbation).max() <= EPSILON
     assert {"audit", "grey"}.isdisjoint(audit.table().split())
-    assert not audit.notes  # Signals are not varied as pictures are.
+    assert not audit.notes  # Signals are not augmented as images are.
     lines = [len(axes.lines) for axes in audit.plot().axes]
     assert lines[1] == 4
     lines = [len(axes.lines) for axes in result.plot().axes]
@@ -175,7 +185,7 @@ def other_length(seed=0):
 REFUSED = {
     "augmented": (
         lambda c, v, x: datasets.augmented(x, value_range=(0, 1)),
-        r"Only batches of images .* \(64, 12, 2\). Signals go into fit",
+        r"Only batches of images .* \(64, 12, 2\)",
     ),
     "augmentation": (
         lambda c, v, x: datasets.augmentation((0, 1))(x),
@@ -205,7 +215,7 @@ REFUSED = {
     ),
     "attach, no range": (
         lambda c, v, x: keras_uap.attach(c, value_range=None),
-        "Leave it away where it takes them as they are",
+        "Leave it out if the classifier takes the images as they are",
     ),
     "attach, any length": (
         lambda c, v, x: keras_uap.attach(models.Subclassed()),

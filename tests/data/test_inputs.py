@@ -305,8 +305,11 @@ PERTURBED = {
 }
 
 
-@pytest.mark.parametrize("kind", ["model", "layer", "keras", "npz"])
-@pytest.mark.parametrize("name", PERTURBED)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(name, "model") for name in PERTURBED]
+    + [("report", kind) for kind in ("layer", "keras", "npz")],
+)
 def test_every_kind_of_perturbation_gives_what_the_array_gives(
     name, kind, tmp_path
 ):
@@ -325,7 +328,7 @@ def test_a_perturbation_of_another_pixel_range_is_refused(tmp_path):
 
 
 def test_files_that_are_no_perturbation_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="no file that is there"):
+    with pytest.raises(ValueError, match="file that exists"):
         keras_uap.PerturbationLayer(tmp_path / "none.npz")
     models.cnn().save(tmp_path / "cnn.keras")
     with pytest.raises(ValueError, match="holds a Sequential"):
@@ -355,6 +358,7 @@ def test_a_generator_loses_no_batch():
     np.testing.assert_array_equal(np.concatenate(seen), x)
 
 
+@pytest.mark.slow
 def test_a_generator_is_fitted_on_whole():
     x = models.images(12)
     rates = []
@@ -366,6 +370,7 @@ def test_a_generator_is_fitted_on_whole():
     np.testing.assert_array_equal(*rates)
 
 
+@pytest.mark.slow
 def test_a_spent_generator_is_named():
     uap = _uap(models.cnn())
     uap.compile("lion")
@@ -375,6 +380,7 @@ def test_a_spent_generator_is_named():
         _uap(models.cnn()).fit(_once(models.images(12)), verbose=0)
 
 
+@pytest.mark.slow
 def test_a_generator_that_begins_anew_is_read_in_every_epoch():
     x = models.images(12)
     data = tf.data.Dataset.from_generator(
@@ -398,6 +404,7 @@ def test_of_a_data_set_only_what_is_shown_is_read():
 # Heads and averages ---------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_head_that_is_another_is_found_on_the_first_images():
     x = models.images(24)
     c = models.linear(activation="softmax")
@@ -413,6 +420,7 @@ def test_a_head_that_is_another_is_found_on_the_first_images():
         np.testing.assert_array_equal(labels, c.predict(x, verbose=0).argmax(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("swap", [False, True])
 def test_a_layer_stays_in_its_ball_under_averages(norm, swap):

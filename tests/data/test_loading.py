@@ -169,8 +169,8 @@ def test_other_formats_are_read(suffix, tmp_path):
     np.testing.assert_allclose(picture[0, 0], [250, 120, 10], atol=4)
 
 
-@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tif"])
-@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6])
 def test_portraits_stand_upright(kind, orientation, tmp_path):
     pixels = np.full((16, 8, 3), 200, "uint8")
     pixels[:8] = 20  # What is above, in the scene.
@@ -307,10 +307,7 @@ def tfds(tmp_path, monkeypatch):
     ("name", "channels", "num_classes"),
     [
         ("imagenette/320px-v2", 3, 10),
-        ("stanford_dogs", 3, 120),
-        ("cifar10", 3, 10),
         ("mnist", 1, 10),
-        ("oxford_iiit_pet", 3, 37),
     ],
 )
 def test_tfds_name(name, channels, num_classes, tfds):

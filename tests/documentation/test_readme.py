@@ -17,7 +17,7 @@ import pytest
 
 from keras_uap import __main__ as command_line
 from keras_uap import samples
-from keras_uap.cli import demo
+from keras_uap.cli import demo, parser
 from keras_uap.defenses import harden
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -93,7 +93,7 @@ def less_work(monkeypatch):
     """Audits, trainings and the demo as on the pages, but shorter."""
     models.shorten_audits(monkeypatch, 150)
     monkeypatch.setattr(harden, "DRAWS", 100)
-    monkeypatch.setattr(demo, "DRAWS", 272)
+    monkeypatch.setattr(demo, "VIEWS", 272)
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ COMMANDS = [pytest.param(words, id=place) for place, words in commands()]
 
 @pytest.mark.parametrize("arguments", COMMANDS)
 def test_commands_are_understood(arguments):
-    command_line._parser().parse_args(arguments)
+    parser.make_parser().parse_args(arguments)
 
 
 @pytest.mark.slow
