@@ -13,10 +13,8 @@ import dataclasses
 import numpy as np
 
 from keras_uap import visualization
-from keras_uap.analysis.fitting import check_alike
 from keras_uap.attacks.deepfool import deepfool
-from keras_uap.data.pictures import as_array, as_pictures
-from keras_uap.evaluation.labelled_images import LabelledImages
+from keras_uap.evaluation.measurement import label_pictures, read_parts
 from keras_uap.perturbations.interchange import read_perturbation
 from keras_uap.perturbations.lp_ball import LpBall, as_norm, lp_norm
 from keras_uap.perturbations.pixels import same_shape
@@ -117,20 +115,13 @@ def baseline_rates(
     v = read_perturbation(perturbation, value_range)
     check_whole("seed", seed, 0)
     norm = as_norm(norm)
-    images = as_array(images)
+    images, held_out = read_parts(images, held_out, groups)
     same_shape(images.shape[1:], v.shape)
     if norms is None:
         norms = [lp_norm(v, norm) * factor for factor in (0.25, 0.5, 1, 2)]
     norms = np.array(as_sizes("norms", norms))
-    held_out = as_pictures(held_out, "held_out", groups)
-    check_alike(images, held_out.images)
-    labelled = LabelledImages(
-        classifier,
-        held_out.images,
-        value_range,
-        held_out.groups,
-        batch_size,
-        from_logits,
+    labelled = label_pictures(
+        classifier, held_out, value_range, batch_size, from_logits
     )
     if increments is None:
         increments = deepfool(

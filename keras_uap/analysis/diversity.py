@@ -14,9 +14,9 @@ import dataclasses
 import numpy as np
 
 from keras_uap import visualization
-from keras_uap.analysis.fitting import check_alike, default_fit
+from keras_uap.analysis.fitting import default_fit
 from keras_uap.data.pictures import as_array
-from keras_uap.evaluation.labelled_images import LabelledImages
+from keras_uap.evaluation.measurement import label_pictures, read_parts
 from keras_uap.perturbations.interchange import read_perturbation
 from keras_uap.reporting.result import PICTURES, Result
 from keras_uap.utils.formatting import percent
@@ -118,10 +118,9 @@ def perturbation_diversity(
     fit = fit or default_fit(classifier, norm, value_range, draws, from_logits)
     labelled = None
     if held_out is not None:
-        held_out = as_array(held_out, "held_out")
-        check_alike(images, held_out)
-        labelled = LabelledImages(
-            classifier, held_out, value_range, None, batch_size, from_logits
+        _, held_out = read_parts(images, held_out)
+        labelled = label_pictures(
+            classifier, held_out, value_range, batch_size, from_logits
         )
     progress = progress_bar(count, verbose, "perturbation")
     seeds = tuple(range(seed, seed + count))
@@ -135,7 +134,7 @@ def perturbation_diversity(
         inner_products=inner_products(perturbations),
         fooling_rates=np.array(rates) if rates else None,
         seeds=seeds,
-        num_images=0 if held_out is None else len(held_out),
+        num_images=0 if held_out is None else len(held_out.images),
         perturbations=np.stack(perturbations),
     )
 

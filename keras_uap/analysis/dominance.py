@@ -27,20 +27,19 @@ import numpy as np
 import tensorflow as tf
 
 from keras_uap import visualization
-from keras_uap.analysis.fitting import check_alike, fit_perturbation
+from keras_uap.analysis.fitting import fit_perturbation
 from keras_uap.analysis.labels import captured_by
 from keras_uap.attacks import losses
-from keras_uap.data.pictures import as_array, as_pictures
 from keras_uap.evaluation.intervals import rate_interval
-from keras_uap.evaluation.labelled_images import LabelledImages
-from keras_uap.perturbations.interchange import read_perturbation
-from keras_uap.perturbations.lp_ball import LpBall, as_norm, lp_norm
-from keras_uap.perturbations.pixels import (
-    apply_perturbation,
-    mid_grey,
-    same_shape,
+from keras_uap.evaluation.measurement import (
+    Measurement,
+    label_pictures,
+    rates_and_intervals,
+    read_parts,
 )
-from keras_uap.reporting.result import PICTURES, Result, random_noise
+from keras_uap.perturbations.lp_ball import LpBall
+from keras_uap.perturbations.pixels import apply_perturbation, mid_grey
+from keras_uap.reporting.result import PICTURES, Result
 from keras_uap.utils.formatting import interval, percent
 from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import check_flag, check_whole
@@ -179,29 +178,11 @@ def label_dominance(
     Reference:
         - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
     """
-    v = read_perturbation(perturbation, value_range)
-    pictures = as_pictures(images, "images", groups)
-    norm = as_norm(norm)
-    same_shape(pictures.images.shape[1:], v.shape)
-    check_whole("seed", seed, 0)
-    labelled = LabelledImages(
-        classifier,
-        pictures.images,
-        value_range,
-        pictures.groups,
-        batch_size,
-        from_logits,
-        verbose,
-    )
-    size = lp_norm(v, norm)
-    noise = random_noise(v.shape, size, norm, np.random.default_rng(seed))
-    labels = np.stack(
-        [
-            labelled.clean,
-            labelled.labels(v, verbose),
-            labelled.labels(noise, verbose),
-        ]
-    )
+    given = Measurement(perturbation, images, groups, norm, value_range, seed)
+    labelled = given.labelled(classifier, batch_size, from_logits, verbose)
+    v, noise = given.v, given.noise()
+    attacked = [labelled.labels(added, verbose) for added in (v, noise)]
+    labels = np.stack([labelled.clean, *attacked])
     shares, intervals = zip(
         *(_shares(kind, labelled.groups) for kind in labels)
     )
@@ -234,8 +215,8 @@ def label_dominance(
         fooling_interval=rate_interval(fooled, labelled.groups),
         random_interval=rate_interval(moved, labelled.groups),
         grey=float(grey.flat[0]),
-        epsilon=size,
-        norm=norm,
+        epsilon=given.epsilon,
+        norm=given.norm,
         num_images=len(labelled.images),
         num_groups=labelled.num_groups,
     )
@@ -404,59 +385,54 @@ def dominance_history(
     check_whole("draws", draws, 1)
     check_whole("fit_batch_size", fit_batch_size, 1)
     loss = "dominant" if loss is None else loss
-    losses.get(loss)  # Which refuses what is none.
+    losses.get(loss)  # Raises an error if it is none.
     ball = LpBall(epsilon, norm)
-    images = as_array(images)
-    held_out = as_pictures(held_out, "held_out", groups)
-    check_alike(images, held_out.images)
-    labelled = LabelledImages(
-        classifier,
-        held_out.images,
-        value_range,
-        held_out.groups,
-        batch_size,
-        from_logits,
+    images, held_out = read_parts(images, held_out, groups)
+    labelled = label_pictures(
+        classifier, held_out, value_range, batch_size, from_logits
     )
-    shape = images.shape[1:]
     seeds = tuple(range(seed, seed + num_seeds))
-    progress = progress_bar(num_seeds, verbose, "perturbation")
-    watches, perturbations, intervals = [], [], []
-    for done, each in enumerate(seeds, start=1):
-        rng = np.random.default_rng(each)
-        watch = _Watch(labelled)
-        v = fit_perturbation(
+
+    def fit(seed, watch):
+        start = None
+        if random_start:
+            rng = np.random.default_rng(seed)
+            start = ball.uniform(images.shape[1:], rng)
+        return fit_perturbation(
             classifier,
             images,
             epsilon=ball.epsilon,
             norm=ball.norm,
             value_range=value_range,
-            seed=each,
+            seed=seed,
             draws=draws,
             batch_size=fit_batch_size,
             from_logits=from_logits,
             loss=loss,
-            initial_perturbation=ball.uniform(shape, rng)
-            if random_start
-            else None,
+            initial_perturbation=start,
             callbacks=[watch],
         )
-        watches.append(watch.seen)
-        perturbations.append(v)
-        intervals.append(rate_interval(watch.hits, labelled.groups))
+
+    progress = progress_bar(num_seeds, verbose, "perturbation")
+    watches, perturbations = [], []
+    for done, each in enumerate(seeds, start=1):
+        watches.append(_Watch(labelled))
+        perturbations.append(fit(each, watches[-1]))
         progress.update(done)
-    noise = ball.noise(shape, np.random.default_rng(seed))
+    noise = ball.noise(images.shape[1:], np.random.default_rng(seed))
     random_label, random_hits, random_rate = _sent(labelled, noise)
     batches, labels, shares, rates = (
-        np.array([[look[part] for look in seen] for seen in watches])
+        np.array([[look[part] for look in watch.seen] for watch in watches])
         for part in range(4)
     )
+    hits = [watch.hits for watch in watches]
     return DominanceHistory(
         seeds=seeds,
         batches=batches[0],
         labels=labels,
         shares=shares,
         fooling_rates=rates,
-        intervals=np.array(intervals),
+        intervals=rates_and_intervals(hits, labelled.groups)[1],
         random_label=random_label,
         random_share=float(random_hits.mean()),
         random_rate=random_rate,

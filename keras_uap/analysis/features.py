@@ -26,23 +26,16 @@ Reference:
 import dataclasses
 
 import numpy as np
-import tensorflow as tf
 from scipy import stats
 
 from keras_uap import visualization
 from keras_uap.attacks.losses import Features
 from keras_uap.classifiers.adapter import as_adapter
-from keras_uap.classifiers.logits import compile_logits, predict_logits
-from keras_uap.data.pictures import as_pictures
+from keras_uap.classifiers.logits import predict_logits
 from keras_uap.evaluation.intervals import rate_interval
-from keras_uap.perturbations.interchange import read_perturbation
-from keras_uap.perturbations.lp_ball import as_norm, lp_norm
-from keras_uap.perturbations.pixels import (
-    apply_perturbation,
-    as_value_range,
-    same_shape,
-)
-from keras_uap.reporting.result import Result, random_noise
+from keras_uap.evaluation.measurement import Measurement
+from keras_uap.perturbations.pixels import apply_perturbation
+from keras_uap.reporting.result import Result
 from keras_uap.utils.formatting import percent
 from keras_uap.utils.validation import check_whole
 from keras_uap.visualization.style import sample
@@ -172,16 +165,11 @@ def feature_collapse(
     Reference:
         - [Ye, Cheng and Huang, 2022](https://arxiv.org/abs/2209.13113)
     """
-    v = read_perturbation(perturbation, value_range)
-    pictures = as_pictures(images, "images", groups)
-    images = pictures.images
-    norm, value_range = as_norm(norm), as_value_range(value_range)
-    same_shape(images.shape[1:], v.shape)
-    check_whole("seed", seed, 0)
+    given = Measurement(perturbation, images, groups, norm, value_range, seed)
+    images, v = given.images, given.v
     check_whole("batch_size", batch_size, 1)
-    Features(layer)  # Which refuses what is no name.
-    groups = pictures.groups
-    groups = np.arange(len(images)) if groups is None else groups
+    Features(layer)  # Raises an error if it is no name.
+    groups = np.arange(len(images)) if given.groups is None else given.groups
     _, groups = np.unique(groups, return_inverse=True)
     num_groups = int(groups.max()) + 1
     if num_groups < 3:
@@ -195,23 +183,17 @@ def feature_collapse(
         from_logits,
         images[:4].astype("float32"),
     )
-    function = adapter.features_function(layer)
-    both = compile_logits(
-        lambda x: tf.concat(function(x), axis=-1), images.shape[1:]
-    )
-    size = lp_norm(v, norm)
-    noise = random_noise(v.shape, size, norm, np.random.default_rng(seed))
     features, labels = [], []
-    for added in (0 * v, v, noise):
-        found = predict_logits(
-            both,
+    for added in (0 * v, v, given.noise()):
+        found, logits = predict_logits(
+            adapter.compiled_features(layer),
             images,
-            lambda x, v=added: apply_perturbation(x, v, value_range),
+            lambda x, v=added: apply_perturbation(x, v, given.value_range),
             batch_size,
             verbose,
         )
-        features.append(found[:, : -adapter.num_classes].astype("float64"))
-        labels.append(found[:, -adapter.num_classes :].argmax(-1))
+        features.append(found.astype("float64"))
+        labels.append(logits.argmax(-1))
     units = [_unit(each) for each in features]
     fooled, moved = labels[1] != labels[0], labels[2] != labels[0]
     return FeatureCollapse(
@@ -220,12 +202,12 @@ def feature_collapse(
         own_cosines=np.array([(units[0] * u).sum(-1).mean() for u in units]),
         fooling_rate=float(fooled.mean()),
         random_rate=float(moved.mean()),
-        fooling_interval=rate_interval(fooled, pictures.groups),
-        random_interval=rate_interval(moved, pictures.groups),
+        fooling_interval=rate_interval(fooled, given.groups),
+        random_interval=rate_interval(moved, given.groups),
         num_features=features[0].shape[1],
         num_classes=len(np.unique(labels[0])),
-        epsilon=size,
-        norm=norm,
+        epsilon=given.epsilon,
+        norm=given.norm,
         num_images=len(images),
         num_groups=num_groups,
     )

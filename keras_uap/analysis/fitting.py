@@ -105,17 +105,3 @@ def default_fit(classifier, norm, value_range, draws, from_logits):
         )
 
     return fit
-
-
-def check_alike(images, held_out):
-    """Checks that images to fit on and images to measure on have one shape.
-
-    Raises:
-        ValueError: if they do not.
-    """
-    if images.shape[1:] != held_out.shape[1:]:
-        raise ValueError(
-            "The held-out images do not have the shape of those to fit on. "
-            f"Received: {held_out.shape}. Expected: (n, "
-            f"{', '.join(map(str, images.shape[1:]))})."
-        )

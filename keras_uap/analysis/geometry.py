@@ -27,7 +27,7 @@ from keras_uap.attacks.losses import ClippedCrossentropy
 from keras_uap.classifiers.adapter import as_adapter
 from keras_uap.data.pictures import as_array, as_pictures
 from keras_uap.evaluation.intervals import difference_interval, rate_interval
-from keras_uap.evaluation.labelled_images import LabelledImages
+from keras_uap.evaluation.measurement import label_pictures
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.perturbations.pixels import as_value_range, clip_to_range
 from keras_uap.reporting.result import PICTURES, Result
@@ -347,13 +347,8 @@ def subspace_fooling(
     check_whole("seed", seed, 0)
     pictures = as_pictures(images, "images", groups)
     groups = pictures.groups
-    labelled = LabelledImages(
-        classifier,
-        pictures.images,
-        value_range,
-        groups,
-        batch_size,
-        from_logits,
+    labelled = label_pictures(
+        classifier, pictures, value_range, batch_size, from_logits
     )
     shape = spectrum.directions.shape[1:]
     rng = np.random.default_rng(seed)
@@ -457,23 +452,7 @@ def subspace_perturbation(
         classifier, shape, from_logits, images[:4].astype("float32")
     )
     clean = adapter.labels(images)
-    loss = ClippedCrossentropy()
-
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec((None, *shape), "float32"),
-            tf.TensorSpec((None,), "int64"),
-            tf.TensorSpec(shape, "float32"),
-        ],
-        autograph=False,
-    )
-    def pixel_gradient(batch, labels, v):
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(v)
-            scores = adapter.logits(clip_to_range(batch + v, value_range))
-            value = tf.reduce_mean(loss.call(labels, scores))
-        return tape.gradient(value, v)
-
+    pixel_gradient = _pixel_gradient(adapter, shape, value_range)
     rng = np.random.default_rng(seed)
     basis = spectrum.directions[:dim].reshape(dim, -1)
     coordinates = rng.standard_normal(dim)
@@ -502,6 +481,28 @@ def subspace_perturbation(
             coordinates /= np.linalg.norm(coordinates)
         progress.update(step + 1)
     return ball.scaled(_combine(spectrum, coordinates))
+
+
+def _pixel_gradient(adapter, shape, value_range):
+    """Returns a compiled function from a batch, labels and v to a gradient."""
+    loss = ClippedCrossentropy()
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec((None, *shape), "float32"),
+            tf.TensorSpec((None,), "int64"),
+            tf.TensorSpec(shape, "float32"),
+        ],
+        autograph=False,
+    )
+    def pixel_gradient(batch, labels, v):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(v)
+            scores = adapter.logits(clip_to_range(batch + v, value_range))
+            value = tf.reduce_mean(loss.call(labels, scores))
+        return tape.gradient(value, v)
+
+    return pixel_gradient
 
 
 def _combine(spectrum, coordinates):

@@ -30,17 +30,11 @@ import numpy as np
 
 from keras_uap import visualization
 from keras_uap.attacks.deepfool import deepfool
-from keras_uap.data.pictures import as_pictures
 from keras_uap.evaluation.intervals import difference_interval, rate_interval
-from keras_uap.evaluation.labelled_images import LabelledImages
-from keras_uap.perturbations.interchange import read_perturbation
-from keras_uap.perturbations.lp_ball import LpBall, as_norm, lp_norm
-from keras_uap.perturbations.pixels import (
-    apply_perturbation,
-    mid_grey,
-    same_shape,
-)
-from keras_uap.reporting.result import Result, random_noise
+from keras_uap.evaluation.measurement import Measurement, at_norm
+from keras_uap.perturbations.lp_ball import lp_norm
+from keras_uap.perturbations.pixels import apply_perturbation, mid_grey
+from keras_uap.reporting.result import Result
 from keras_uap.utils.formatting import percent
 from keras_uap.utils.validation import as_images, check_whole
 from keras_uap.visualization.style import sample
@@ -171,13 +165,9 @@ def mutual_influence(
     Reference:
         - [Zhang et al., 2020](https://arxiv.org/abs/2007.06189)
     """
-    v = read_perturbation(perturbation, value_range)
-    pictures = as_pictures(images, "images", groups)
-    images = pictures.images
-    norm = as_norm(norm)
-    same_shape(images.shape[1:], v.shape)
+    given = Measurement(perturbation, images, groups, norm, value_range, seed)
+    images, norm, size = given.images, given.norm, given.epsilon
     check_whole("num_candidates", num_candidates, 2)
-    check_whole("seed", seed, 0)
     if len(images) < 2:
         raise ValueError(
             "images must be at least two, to average over. Received: one image."
@@ -189,15 +179,7 @@ def mutual_influence(
                 "increments must be one perturbation per image. Received: "
                 f"shape {increments.shape}. Expected: {images.shape}."
             )
-    labelled = LabelledImages(
-        classifier,
-        images,
-        value_range,
-        pictures.groups,
-        batch_size,
-        from_logits,
-        verbose,
-    )
+    labelled = given.labelled(classifier, batch_size, from_logits, verbose)
     if labelled.num_classes < 3:
         raise ValueError(
             "A correlation over two classes is always 1 or -1. Received: a "
@@ -213,24 +195,15 @@ def mutual_influence(
             from_logits=from_logits,
             verbose=verbose,
         ).perturbations
-    size = lp_norm(v, norm)
-    noise = random_noise(v.shape, size, norm, np.random.default_rng(seed))
+    # For linf, signs use up the ball in every pixel, as v and the noise do.
+    steps = np.sign(increments) if norm == "linf" else increments
     kinds = {
-        "universal": v[np.newaxis],
-        "random noise": noise[np.newaxis],
-        _OWN: np.stack([_at_norm(each, size, norm) for each in increments]),
+        "universal": given.v[np.newaxis],
+        "random noise": given.noise()[np.newaxis],
+        _OWN: np.stack([at_norm(each, size, norm) for each in steps]),
         _MINIMAL: increments,
     }
     return _measured(labelled, kinds, norm)
-
-
-def _at_norm(perturbation, size, norm):
-    """What uses up a ball of that size in the direction of a perturbation."""
-    if size == 0:
-        return np.zeros_like(perturbation)
-    if norm == "linf":
-        perturbation = np.sign(perturbation)
-    return LpBall(size, norm).scaled(perturbation)
 
 
 def _measured(labelled, kinds, norm):
@@ -281,17 +254,15 @@ def _logits(labelled, images, perturbations, value_range):
     if len(perturbations) == 1:
         perturbations = np.broadcast_to(perturbations, images.shape)
     size = labelled.batch_size
-    parts = []
-    for start in range(0, len(images), size):
-        v = perturbations[start : start + size]
-        parts.append(
-            labelled.adapter.predict(
-                images[start : start + size],
-                lambda x, v=v: apply_perturbation(x, v, value_range),
-                size,
-            )
-        )
-    return np.concatenate(parts)
+    batches = (
+        perturbations[start : start + size]
+        for start in range(0, len(images), size)
+    )
+    return labelled.adapter.predict(
+        images,
+        lambda x: apply_perturbation(x, next(batches), value_range),
+        size,
+    )
 
 
 def _correlations(some, others):

@@ -16,10 +16,11 @@ import dataclasses
 import numpy as np
 
 from keras_uap import visualization
-from keras_uap.analysis.fitting import check_alike, fit_perturbation
-from keras_uap.data.pictures import as_array, as_pictures
+from keras_uap.analysis.fitting import fit_perturbation
+from keras_uap.data.pictures import as_array
 from keras_uap.evaluation.intervals import interval_of_some
 from keras_uap.evaluation.labelled_images import LabelledImages
+from keras_uap.evaluation.measurement import label_pictures, read_parts
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.reporting.result import PICTURES, Result
 from keras_uap.utils.formatting import interval, percent
@@ -91,11 +92,9 @@ class LabelFlow(Result):
 
         Returns:
             A `networkx.DiGraph`; edges carry `images` and `of`.
-
-        Raises:
-            ImportError: if networkx is not installed.
         """
-        networkx = _networkx()
+        import networkx  # It takes half a second.
+
         graph = networkx.DiGraph()
         for start, end, moved, of in self.edges(least_share, least_images):
             graph.add_edge(start, end, images=moved, of=of)
@@ -112,9 +111,11 @@ class LabelFlow(Result):
             List of `(labels, dominant label)`, the largest part first; the
             dominant label is the one that most edges lead to.
         """
+        import networkx
+
         graph = self.graph(least_share, least_images)
         parts = []
-        for nodes in _networkx().weakly_connected_components(graph):
+        for nodes in networkx.weakly_connected_components(graph):
             dominant = max(
                 sorted(nodes),
                 key=lambda n: (
@@ -313,12 +314,9 @@ def target_rates(
     check_whole("draws", draws, 1)
     targets = as_wholes("targets", targets, 0, np.inf)
     ball = LpBall(epsilon, norm)
-    images = as_array(images)
-    held_out = as_pictures(held_out, "held_out", groups)
-    held_out, groups = held_out.images, held_out.groups
-    check_alike(images, held_out)
-    labelled = LabelledImages(
-        classifier, held_out, value_range, groups, batch_size, from_logits
+    images, held_out = read_parts(images, held_out, groups)
+    labelled = label_pictures(
+        classifier, held_out, value_range, batch_size, from_logits
     )
     if max(targets) >= labelled.num_classes:
         raise ValueError(
@@ -326,13 +324,13 @@ def target_rates(
             f"{labelled.num_classes - 1}, as the classifier has "
             f"{labelled.num_classes} classes."
         )
-    # Who is there already is not sent there.
+    # An image that is already of the target cannot be sent there.
     others = [labelled.clean != target for target in targets]
     for target, other in zip(targets, others):
         if not other.any():
             raise ValueError(
                 "A target needs held-out images of other classes. Received: "
-                f"target {target}, and {len(held_out)} held-out images that "
+                f"target {target}, and {len(other)} held-out images that "
                 "the classifier gives that label."
             )
     progress = progress_bar(len(targets), verbose, "target")
@@ -353,11 +351,8 @@ def target_rates(
         perturbations.append(v)
         hits = labels[other] == target
         rates.append(hits.mean())
-        intervals.append(
-            interval_of_some(
-                hits, None if groups is None else labelled.groups[other]
-            )
-        )
+        groups = None if labelled.groups is None else labelled.groups[other]
+        intervals.append(interval_of_some(hits, groups))
         fooled.append(np.mean(labels != labelled.clean))
         progress.update(done)
     return TargetRates(
@@ -369,7 +364,7 @@ def target_rates(
         fooling_rates=np.array(fooled),
         epsilon=ball.epsilon,
         norm=ball.norm,
-        num_images=len(held_out),
+        num_images=len(labelled.images),
         num_groups=labelled.num_groups,
         perturbations=np.stack(perturbations),
     )
@@ -384,13 +379,3 @@ def captured_by(labels):
     values, counts = np.unique(labels, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     return values[order], np.cumsum(counts[order]) / len(labels)
-
-
-def _networkx():
-    try:
-        import networkx
-    except ImportError as error:
-        raise ImportError(
-            "The label graph needs networkx: pip install networkx."
-        ) from error
-    return networkx

@@ -22,11 +22,15 @@ import dataclasses
 import numpy as np
 
 from keras_uap import visualization
-from keras_uap.analysis.fitting import check_alike, default_fit
+from keras_uap.analysis.fitting import default_fit
 from keras_uap.data.pictures import as_array, as_pictures
-from keras_uap.evaluation.intervals import rate_interval
-from keras_uap.evaluation.labelled_images import LabelledImages
-from keras_uap.perturbations.lp_ball import LpBall, as_norm
+from keras_uap.evaluation.measurement import (
+    check_alike,
+    label_pictures,
+    rates_and_intervals,
+    read_parts,
+)
+from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.reporting.result import Result
 from keras_uap.utils.formatting import interval, percent
 from keras_uap.utils.progress import progress_bar
@@ -185,10 +189,11 @@ def sample_size_curve(
     Reference:
         - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
     """
-    images = as_array(images)
-    held_out = as_pictures(held_out, "held_out", groups)
-    check_alike(images, held_out.images)
+    images, held_out = read_parts(images, held_out, groups)
     sizes = as_wholes("sizes", sizes, 1, len(images))
+    labelled = label_pictures(
+        classifier, held_out, value_range, batch_size, from_logits
+    )
 
     def subset(size, each):
         order = np.random.default_rng(each).permutation(len(images))
@@ -198,17 +203,11 @@ def sample_size_curve(
         "number of images",
         sizes,
         subset,
-        classifier,
-        held_out,
-        groups,
-        fit,
+        fit or default_fit(classifier, norm, value_range, draws, from_logits),
+        labelled,
         norm,
-        value_range,
-        draws,
         num_seeds,
         seed,
-        batch_size,
-        from_logits,
         verbose,
     )
 
@@ -259,21 +258,21 @@ def image_kinds(
     }
     if not kinds:
         raise ValueError("kinds must hold at least one. Received: none.")
+    held_out = as_pictures(held_out, "held_out", groups)
+    for images in kinds.values():
+        check_alike(images, held_out.images)
+    labelled = label_pictures(
+        classifier, held_out, value_range, batch_size, from_logits
+    )
     return _curve(
         "kind of images",
         tuple(kinds),
         lambda kind, each: (kinds[kind], epsilon),
-        classifier,
-        held_out,
-        groups,
-        fit,
+        fit or default_fit(classifier, norm, value_range, draws, from_logits),
+        labelled,
         norm,
-        value_range,
-        draws,
         num_seeds,
         seed,
-        batch_size,
-        from_logits,
         verbose,
     )
 
@@ -313,23 +312,20 @@ def epsilon_curve(
     Raises:
         ValueError: for radii that are not above 0.
     """
-    images = as_array(images)
+    images, held_out = read_parts(images, held_out, groups)
     epsilons = as_sizes("epsilons", epsilons)
+    labelled = label_pictures(
+        classifier, held_out, value_range, batch_size, from_logits
+    )
     curve = _curve(
         "epsilon, pixel units",
         epsilons,
         lambda epsilon, each: (images, epsilon),
-        classifier,
-        held_out,
-        groups,
-        fit,
+        fit or default_fit(classifier, norm, value_range, draws, from_logits),
+        labelled,
         norm,
-        value_range,
-        draws,
         num_seeds,
         seed,
-        batch_size,
-        from_logits,
         verbose,
     )
     # The more are fooled, the smaller the epsilon that fools half.
@@ -368,63 +364,42 @@ def _half(epsilons, rates):
     return float(np.interp(0.5, rates[pair], epsilons[pair]))
 
 
-def _curve(
-    name,
-    values,
-    choose,
-    classifier,
-    held_out,
-    groups,
-    fit,
-    norm,
-    value_range,
-    draws,
-    num_seeds,
-    seed,
-    batch_size,
-    from_logits,
-    verbose,
-):
-    """Fits and measures; `choose(value, seed)` gives images and epsilon."""
+def _curve(name, values, choose, fit, labelled, norm, num_seeds, seed, verbose):
+    """Fits perturbations for each value, and measures them.
+
+    Args:
+        name, values: As of a `FoolingCurve`.
+        choose: Function from a value and a seed to images and epsilon.
+        fit: Function `fit(images, epsilon, seed)`.
+        labelled: `LabelledImages`, held out.
+        norm, num_seeds, seed, verbose: As for `sample_size_curve`.
+    """
     check_whole("num_seeds", num_seeds, 1)
     check_whole("seed", seed, 0)
-    check_whole("draws", draws, 1)
-    norm = as_norm(norm)
-    held_out = as_pictures(held_out, "held_out", groups)
-    held_out, groups = held_out.images, held_out.groups
-    balls = []
-    for value in values:
-        images, epsilon = choose(value, seed)
-        check_alike(images, held_out)
-        balls.append(LpBall(epsilon, norm))
-    fit = fit or default_fit(classifier, norm, value_range, draws, from_logits)
-    labelled = LabelledImages(
-        classifier, held_out, value_range, groups, batch_size, from_logits
-    )
+    balls = [LpBall(choose(value, seed)[1], norm) for value in values]
     progress = progress_bar(len(values) * num_seeds, verbose, "perturbation")
     rates = np.zeros((len(values), num_seeds))
-    intervals, random_rates, noise_rate = [], [], {}
+    mean_hits, noise_rates = [], {}
     for i, value in enumerate(values):
-        counts = np.zeros(len(held_out), int)
+        counts = np.zeros(len(labelled.images), int)
         for j in range(num_seeds):
             images, epsilon = choose(value, seed + j)
             fooled = labelled.fooled(fit(images, epsilon, seed + j))
             rates[i, j] = fooled.mean()
             counts += fooled
             progress.update(i * num_seeds + j + 1)
-        intervals.append(rate_interval(counts / num_seeds, labelled.groups))
-        if epsilon not in noise_rate:
+        mean_hits.append(counts / num_seeds)
+        if balls[i].epsilon not in noise_rates:
             rng = np.random.default_rng(seed)
-            noise = balls[i].noise(held_out.shape[1:], rng)
-            noise_rate[epsilon] = labelled.fooled(noise).mean()
-        random_rates.append(noise_rate[epsilon])
+            noise = balls[i].noise(labelled.images.shape[1:], rng)
+            noise_rates[balls[i].epsilon] = labelled.fooled(noise).mean()
     return FoolingCurve(
         name=name,
         values=values,
         fooling_rates=rates,
-        intervals=np.array(intervals),
-        random_rates=np.array(random_rates),
-        norm=norm,
-        num_images=len(held_out),
+        intervals=rates_and_intervals(mean_hits, labelled.groups)[1],
+        random_rates=np.array([noise_rates[ball.epsilon] for ball in balls]),
+        norm=balls[0].norm,
+        num_images=len(labelled.images),
         num_groups=labelled.num_groups,
     )

@@ -30,12 +30,12 @@ import itertools
 import numpy as np
 
 from keras_uap import visualization
-from keras_uap.data.pictures import as_pictures
-from keras_uap.evaluation.intervals import rate_interval
-from keras_uap.evaluation.labelled_images import LabelledImages
+from keras_uap.evaluation.measurement import (
+    Measurement,
+    rates_and_intervals,
+)
 from keras_uap.perturbations.interchange import read_perturbation
-from keras_uap.perturbations.lp_ball import LpBall, as_norm, lp_norm
-from keras_uap.perturbations.pixels import as_value_range, same_shape
+from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.reporting.result import Result
 from keras_uap.utils.formatting import interval, percent
 from keras_uap.utils.progress import progress_bar
@@ -179,28 +179,18 @@ def perturbation_spectrum(
         - [Yin et al., 2019](https://arxiv.org/abs/1906.08988)
     """
     v = read_perturbation(perturbation, value_range)
-    norm, value_range = as_norm(norm), as_value_range(value_range)
     check_whole("num_random", num_random, 1)
-    check_whole("seed", seed, 0)
     if v.ndim < 2 or not v.any():
         raise ValueError(
             "perturbation must have shape (height, width, channels), or "
             "(time, channels) of a signal, and not be zero. Received: shape "
             f"{v.shape}, largest value {np.abs(v).max(initial=0):g}."
         )
+    given = Measurement(v, images, groups, norm, value_range, seed)
     radii = _radii(v.shape)
     bands = _bands(edges, radii, max(v.shape[:-1]))
-    pictures = as_pictures(images, "images", groups)
-    same_shape(pictures.images.shape[1:], v.shape)
-    labelled = LabelledImages(
-        classifier,
-        pictures.images,
-        value_range,
-        pictures.groups,
-        batch_size,
-        from_logits,
-    )
-    ball = LpBall(lp_norm(v, norm), norm)
+    labelled = given.labelled(classifier, batch_size, from_logits)
+    ball = LpBall(given.epsilon, given.norm)
     power = _power(v)
     rng = np.random.default_rng(seed)
     progress = progress_bar(len(bands) * (1 + num_random), verbose, "part")
@@ -226,22 +216,24 @@ def perturbation_spectrum(
         random.append([np.mean(column, axis=0) for column in zip(*draws)])
     hits, sizes, shares = zip(*own)
     random_hits, random_sizes = zip(*random)
+    rates, intervals = rates_and_intervals(hits, labelled.groups)
+    random_rates, random_intervals = rates_and_intervals(
+        random_hits, labelled.groups
+    )
     return PerturbationSpectrum(
         frequencies=np.arange(int(np.rint(radii.max())) + 1),
         power=_by_radius(radii, power),
         white_power=_by_radius(radii, np.full(radii.shape, 1 / radii.size)),
         bands=bands,
         shares=np.array(shares),
-        fooling_rates=np.mean(hits, axis=1),
-        intervals=np.array([rate_interval(h, labelled.groups) for h in hits]),
-        random_rates=np.mean(random_hits, axis=1),
-        random_intervals=np.array(
-            [rate_interval(h, labelled.groups) for h in random_hits]
-        ),
+        fooling_rates=rates,
+        intervals=intervals,
+        random_rates=random_rates,
+        random_intervals=random_intervals,
         root_mean_squares=np.array(sizes),
         random_root_mean_squares=np.array(random_sizes),
         epsilon=ball.epsilon,
-        norm=norm,
+        norm=ball.norm,
         num_random=num_random,
         num_images=len(labelled.images),
         num_groups=labelled.num_groups,

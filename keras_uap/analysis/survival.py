@@ -35,18 +35,15 @@ import tensorflow as tf
 from scipy import ndimage
 
 from keras_uap import visualization
-from keras_uap.data.pictures import as_pictures
-from keras_uap.evaluation.intervals import rate_interval
-from keras_uap.evaluation.labelled_images import LabelledImages
-from keras_uap.perturbations.interchange import read_perturbation
-from keras_uap.perturbations.lp_ball import LpBall, as_norm, lp_norm
-from keras_uap.perturbations.pixels import (
-    apply_perturbation,
-    as_value_range,
-    same_shape,
+from keras_uap.evaluation.measurement import (
+    Measurement,
+    at_norm,
+    rates_and_intervals,
 )
+from keras_uap.perturbations.lp_ball import lp_norm
+from keras_uap.perturbations.pixels import apply_perturbation
 from keras_uap.perturbations.resizing import resize_images
-from keras_uap.reporting.result import Result, random_noise
+from keras_uap.reporting.result import Result
 from keras_uap.utils.formatting import interval, percent
 from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import check_number, check_whole
@@ -177,22 +174,10 @@ def survival_rates(
     Reference:
         - [Kurakin et al., 2016](https://arxiv.org/abs/1607.02533)
     """
-    v = read_perturbation(perturbation, value_range)
-    norm, value_range = as_norm(norm), as_value_range(value_range)
-    check_whole("seed", seed, 0)
-    pictures = as_pictures(images, "images", groups)
-    same_shape(pictures.images.shape[1:], v.shape)
-    changes = _as_changes(changes, pictures.images, value_range)
-    labelled = LabelledImages(
-        classifier,
-        pictures.images,
-        value_range,
-        pictures.groups,
-        batch_size,
-        from_logits,
-    )
-    rng = np.random.default_rng(seed)
-    noise = random_noise(v.shape, lp_norm(v, norm), norm, rng)
+    given = Measurement(perturbation, images, groups, norm, value_range, seed)
+    changes = _as_changes(changes, given.images, given.value_range)
+    labelled = given.labelled(classifier, batch_size, from_logits)
+    v, noise, norm = given.v, given.noise(), given.norm
     progress = progress_bar(len(changes), verbose, "change")
     rows, hits = [], []
     for done, (name, of_picture, change) in enumerate(changes, start=1):
@@ -201,12 +186,12 @@ def survival_rates(
                 _labels_of_changed(labelled, added, change)
                 for added in (np.zeros_like(v), v, noise)
             )
-            size = lp_norm(v, norm)
+            size = given.epsilon
         else:
             clean, changed = labelled.clean, change(v)
             size = lp_norm(changed, norm)
             own = labelled.labels(changed)
-            random = labelled.labels(_at_norm(change(noise), size, norm))
+            random = labelled.labels(at_norm(change(noise), size, norm))
         hits.append(own != clean)
         rows.append(
             (
@@ -220,11 +205,12 @@ def survival_rates(
         )
         progress.update(done)
     names, of_picture, random, unchanged, alone, sizes = zip(*rows)
+    rates, intervals = rates_and_intervals(hits, labelled.groups)
     return Survival(
         names=names,
         of_picture=np.array(of_picture),
-        fooling_rates=np.mean(hits, axis=1),
-        intervals=np.array([rate_interval(h, labelled.groups) for h in hits]),
+        fooling_rates=rates,
+        intervals=intervals,
         random_rates=np.array(random),
         unchanged_rates=np.array(unchanged),
         change_rates=np.array(alone),
@@ -245,10 +231,6 @@ def _labels_of_changed(labelled, added, change):
     return labelled.adapter.labels(
         labelled.images, transform, labelled.batch_size
     )
-
-
-def _at_norm(noise, size, norm):
-    return noise * 0 if size == 0 else LpBall(size, norm).scaled(noise)
 
 
 # Changes of a perturbation `(H, W, C)` or `(T, C)`.

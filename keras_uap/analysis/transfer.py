@@ -22,11 +22,12 @@ from keras_uap import visualization
 from keras_uap.classifiers.adapter import stated_shape
 from keras_uap.data.pictures import as_pictures
 from keras_uap.evaluation.labelled_images import LabelledImages
+from keras_uap.evaluation.measurement import random_noise
 from keras_uap.perturbations.interchange import read_perturbation
 from keras_uap.perturbations.lp_ball import as_norm, lp_norm
 from keras_uap.perturbations.pixels import as_value_range
 from keras_uap.perturbations.resizing import resize_images, resize_perturbation
-from keras_uap.reporting.result import Result, random_noise
+from keras_uap.reporting.result import Result
 from keras_uap.utils.formatting import interval, percent
 from keras_uap.utils.validation import check_whole
 from keras_uap.visualization.style import sample
@@ -245,7 +246,9 @@ def _as_seen_by(classifier, images, value_range, own):
     Returns:
         The images, and what a perturbation is to be multiplied by.
     """
-    size = _input_size(classifier) or images.shape[1:3]
+    stated = stated_shape(classifier)
+    is_image = stated is not None and len(stated) == 3
+    size = stated[:2] if is_image else images.shape[1:3]
     if images.shape[1:3] != size:
         images = resize_images(images, size)
     if own in (None, value_range):
@@ -279,11 +282,3 @@ def _named(items, what, names=None):
     if not items:
         raise ValueError(f"{what} must hold at least one. Received: none.")
     return items
-
-
-def _input_size(classifier):
-    """Height and width that a classifier states, or None."""
-    shape = getattr(classifier, "input_shape", None)
-    if isinstance(shape, tuple) and len(shape) == 4 and None not in shape[1:3]:
-        return tuple(shape[1:3])
-    return None

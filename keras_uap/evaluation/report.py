@@ -13,23 +13,17 @@ import numpy as np
 import tensorflow as tf
 
 from keras_uap import visualization
-from keras_uap.data.pictures import as_pictures
 from keras_uap.evaluation.examples import Examples, confidence, take_examples
 from keras_uap.evaluation.intervals import (
     interval_of_some,
     is_wide,
     rate_interval,
 )
-from keras_uap.evaluation.labelled_images import LabelledImages
-from keras_uap.perturbations.interchange import read_perturbation
-from keras_uap.perturbations.lp_ball import as_epsilon, as_norm, lp_norm
-from keras_uap.perturbations.pixels import (
-    apply_perturbation,
-    as_value_range,
-    same_shape,
-)
+from keras_uap.evaluation.measurement import Measurement, random_noise
+from keras_uap.perturbations.lp_ball import as_epsilon, lp_norm
+from keras_uap.perturbations.pixels import apply_perturbation
 from keras_uap.reporting import html
-from keras_uap.reporting.result import PICTURES, Result, random_noise
+from keras_uap.reporting.result import PICTURES, Result
 from keras_uap.utils.formatting import cut, interval, percent
 from keras_uap.utils.validation import as_numbers, check_whole
 from keras_uap.visualization.style import class_name, norm_in_words, sample
@@ -299,31 +293,19 @@ def fooling_report(
         ValueError: for images that are empty, not finite or of another shape
             than the perturbation, or labels or groups of another length.
     """
-    v = read_perturbation(perturbation, value_range)
-    pictures = as_pictures(images, "images", groups)
-    images, groups = pictures.images, pictures.groups
-    labels = pictures.labels if labels is None else labels
-    norm, value_range = as_norm(norm), as_value_range(value_range)
-    same_shape(images.shape[1:], v.shape)
+    given = Measurement(perturbation, images, groups, norm, value_range, seed)
     check_whole("num_random", num_random, 1)
-    check_whole("seed", seed, 0)
-    labels = _as_labels(labels, images)
+    labels = _as_labels(
+        given.pictures.labels if labels is None else labels, given.images
+    )
     if epsilon is not None:
         epsilon = as_epsilon(epsilon)
     if target is not None:
         check_whole("target", target, 0)
-    labelled = LabelledImages(
-        classifier,
-        images,
-        value_range,
-        groups,
-        batch_size,
-        from_logits,
-        verbose,
-    )
+    labelled = given.labelled(classifier, batch_size, from_logits, verbose)
     return report_on(
-        *(labelled, v, labels, norm, num_random, seed, verbose, epsilon),
-        target,
+        *(labelled, given.v, labels, given.norm, num_random, seed, verbose),
+        *(epsilon, target),
     )
 
 
@@ -339,40 +321,30 @@ def report_on(
     target=None,
 ):
     """`fooling_report` of `LabelledImages`, with arguments already checked."""
-    images, groups = labelled.images, labelled.groups
-    value_range = labelled.value_range
+    value_range, size = labelled.value_range, lp_norm(v, norm)
     perturbed = labelled.logits(v, verbose)
+
+    def rate(transform):
+        return _fooling_rate(labelled, transform, verbose)
+
     rounded_rate = None
-    if images.ndim == 4:
-        rounded_rate = _fooling_rate(
-            labelled,
-            lambda x: _in_grey_levels(x, v, value_range),
-            verbose,
-        )
-    unclipped_rate = _fooling_rate(
-        labelled,
-        lambda x: apply_perturbation(x, v, None),
-        verbose,
-    )
+    if labelled.images.ndim == 4:
+        rounded_rate = rate(lambda x: _in_grey_levels(x, v, value_range))
+    unclipped_rate = rate(lambda x: apply_perturbation(x, v, None))
     rng = np.random.default_rng(seed)
-    random_hits, random_sent = [], []
-    for _ in range(num_random):
-        noise = random_noise(v.shape, lp_norm(v, norm), norm, rng)
-        random = labelled.labels(noise, verbose)
-        random_hits.append(random != labelled.clean)
-        random_sent.append(random == target)
-    random_hits = np.mean(random_hits, axis=0)
+    noise = [random_noise(v.shape, size, norm, rng) for _ in range(num_random)]
+    random = np.stack([labelled.labels(each, verbose) for each in noise])
     before, after = labelled.clean, perturbed.argmax(-1)
-    fooled = before != after
+    fooled, random_hits = before != after, np.mean(random != before, axis=0)
     clean_certainty = confidence(labelled.clean_logits)
     certainty = confidence(perturbed)
     sure = certainty[fooled]
     bound = np.abs(v) >= lp_norm(v, "linf") * (1 - 1e-5)
     return FoolingReport(
-        num_images=len(images),
+        num_images=len(labelled.images),
         num_groups=labelled.num_groups,
         norm=norm,
-        epsilon=lp_norm(v, norm),
+        epsilon=size,
         value_range=value_range,
         fooling_rate=float(fooled.mean()),
         fooling_interval=rate_interval(fooled, labelled.groups),
@@ -393,12 +365,12 @@ def report_on(
         error_rate=_error_rate(after, labels),
         ball_epsilon=None if epsilon is None else float(epsilon),
         examples=take_examples(labelled, v),
-        **_target_rates(target, before, after, random_sent, groups),
+        **_target_rates(target, before, after, random, labelled.groups),
     )
 
 
-def _target_rates(target, before, after, random_sent, groups):
-    """The fields of a report that tell of its target."""
+def _target_rates(target, before, after, random, groups):
+    """The fields of a report about its target."""
     others = before != target
     if target is None or not others.any():
         return {"target": target}
@@ -409,7 +381,7 @@ def _target_rates(target, before, after, random_sent, groups):
         "target_rate": float(hits.mean()),
         "target_interval": interval_of_some(hits, groups),
         "target_random_rate": float(
-            np.mean(random_sent, axis=0)[others].mean()
+            np.mean(random == target, axis=0)[others].mean()
         ),
     }
 

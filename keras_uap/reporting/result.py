@@ -12,7 +12,6 @@ import textwrap
 
 import numpy as np
 
-from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.utils.formatting import html_table, one_line, text_table
 
 # Metadata of a dataclass field of images: left out of `to_dict`.
@@ -99,10 +98,3 @@ def _plain(value):
     if isinstance(value, dict):
         return {key: _plain(part) for key, part in value.items()}
     return value
-
-
-def random_noise(shape, size, norm, rng):
-    """Returns `LpBall(size, norm).noise(shape, rng)`, zeros for a size of 0."""
-    if size == 0:
-        return np.zeros(shape, "float32")
-    return LpBall(size, norm).noise(shape, rng)

@@ -1,5 +1,3 @@
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -79,12 +77,6 @@ def test_a_majority_makes_an_edge():
 def test_parts_have_their_own_dominant_label():
     flow = flow_of([0, 1, 2, 3, 4, 7], [9, 9, 9, 8, 8, 7])
     assert flow.components() == [([0, 1, 2, 9], 9), ([3, 4, 8], 8)]
-
-
-def test_networkx_is_asked_for_by_name(monkeypatch):
-    monkeypatch.setitem(sys.modules, "networkx", None)
-    with pytest.raises(ImportError, match="pip install networkx"):
-        flow_of([0, 1], [2, 2]).graph()
 
 
 def test_no_perturbation_no_edges(switch, pixels):

@@ -190,7 +190,7 @@ def test_noise_is_brought_to_what_is_left_of_the_perturbation():
     peak = 0.1 / (2 * np.pi)
     np.testing.assert_allclose(result.norms, [0.1, peak, 0.1, 0.1], rtol=0.03)
     blurred = survival._blur(np.random.default_rng(0).normal(size=SHAPE), 1.0)
-    left = survival._at_norm(blurred, result.norms[1], "linf")
+    left = survival.at_norm(blurred, result.norms[1], "linf")
     assert np.abs(left).max() == pytest.approx(result.norms[1], 1e-5)
     # A picture is seen without, with the perturbation, and with noise.
     assert [np.abs(x).max() for x in seen[1:]] == pytest.approx([0, 0.1, 0.1])
