@@ -2,7 +2,7 @@
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
-from matplotlib.text import Annotation, Text
+from matplotlib.text import Text
 
 
 def texts_of(figure):
@@ -59,23 +59,3 @@ def _overlap(one, other, figure):
     if not boxes[0].overlaps(boxes[1]):
         return False
     return np.any(ink_of(one, figure) & ink_of(other, figure))
-
-
-def arrows_over_texts(figure):
-    """Texts that an arrow runs through, but for those on a white ground."""
-    texts = [
-        text
-        for text in texts_of(figure)
-        if text.get_bbox_patch() is None and text.axes is not None
-    ]
-    arrows = [
-        arrow.arrow_patch
-        for axes in figure.axes
-        for arrow in axes.texts
-        if isinstance(arrow, Annotation) and arrow.arrow_patch is not None
-    ]
-    return [
-        f"an arrow runs through {text.get_text()!r}"
-        for text in texts
-        if any(_overlap(arrow, text, figure) for arrow in arrows)
-    ]

@@ -1,4 +1,4 @@
-"""The runs of an audit beside each other, and the strongest perturbation."""
+"""The attacks of an audit, and the strongest perturbation."""
 
 from keras_uap.visualization import style
 
@@ -24,54 +24,39 @@ def plot_audit(audit, class_names=None):
         f"{style.sample(audit)}",
         12,
     )
-    names = [f"{run.name}, seed {run.seed}" for run in audit.runs]
     rates = [run.fooling_rate for run in audit.runs]
     colors = [
         style.FOOLED if run == audit.strongest else style.CLEAN
         for run in audit.runs
     ]
-    places = range(len(names))
+    places = range(len(rates))
     rates_at.barh(places, rates, color=colors)
     intervals = [run.fooling_interval for run in audit.runs]
-    rates_at.errorbar(
-        rates,
-        places,
-        xerr=[
-            [max(0, rate - low) for rate, (low, _) in zip(rates, intervals)],
-            [max(0, high - rate) for rate, (_, high) in zip(rates, intervals)],
-        ],
-        fmt="none",
-        color="black",
-        capsize=3,
-    )
+    style.whiskers(rates_at, places, rates, intervals, horizontal=True)
     rates_at.axvline(
         audit.random_rate,
         color=style.NEUTRAL,
         linestyle="--",
         label="random noise, same norm",
     )
+    names = [f"{run.name}, seed {run.seed}" for run in audit.runs]
     rates_at.set_yticks(places, names, fontsize=9)
     rates_at.invert_yaxis()
     rates_at.set_xlim(0, 1.02)
-    style.percent(rates_at.xaxis)
-    rates_at.set_xlabel("held-out images fooled, lines: 95 % interval")
-    rates_at.set_title("Runs, in red the strongest", fontsize=10)
-    figure.legend(loc="outside lower left", fontsize=9, frameon=False)
-
+    style.percent_axis(rates_at.xaxis)
+    style.label(
+        rates_at,
+        "Attacks, in red the strongest",
+        "held-out images fooled, lines: 95% interval",
+    )
+    style.legend_below(rates_at, 1, "left")
     v = audit.perturbation
     style.show_perturbation(shown_at, v)
     if style.is_drawn(v):
-        shown_at.set_title(
-            "The strongest perturbation\nstretched to full range", fontsize=10
+        style.label(
+            shown_at, "The strongest perturbation\nstretched to full range"
         )
-    labels = audit.report.dominant_labels(6)[::-1]
-    labels_at.barh(
-        [style.short_name(c, class_names, 14) for c, _ in labels],
-        [share for _, share in labels],
-        color=style.CLEAN,
-    )
-    style.percent(labels_at.xaxis)
-    labels_at.set_xlabel("share of the fooled")
-    labels_at.set_title("Labels they are\nsent to", fontsize=10)
+    style.ranking(labels_at, audit.report.dominant_labels(6), class_names, 14)
+    style.label(labels_at, "Labels they are\nsent to", "share of the fooled")
     style.tidy(rates_at, labels_at)
     return figure

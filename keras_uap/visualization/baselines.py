@@ -11,29 +11,19 @@ def plot_baselines(result):
     """
     axes = style.axes(8, 5)
     for i, name in enumerate(result.names):
-        rates = result.fooling_rates[i]
-        axes.plot(
-            result.norms,
-            rates,
-            color=style.SERIES[i % len(style.SERIES)],
-            marker="os^Dvx"[i % 6],
-            label=name,
-        )
-        axes.fill_between(
-            result.norms,
-            *result.intervals[i].T,
-            color=style.SERIES[i % len(style.SERIES)],
-            alpha=0.15,
-            linewidth=0,
-        )
-    style.percent(axes.yaxis)
+        color, marker = style.SERIES[i % 6], style.MARKERS[i % 6]
+        rates, intervals = result.fooling_rates[i], result.intervals[i]
+        axes.plot(result.norms, rates, color=color, marker=marker, label=name)
+        band = {"color": color, "alpha": 0.15, "linewidth": 0}
+        axes.fill_between(result.norms, *intervals.T, **band)
+    style.percent_axis(axes.yaxis)
     axes.set_ylim(0, 1.02)
-    axes.set_xlabel(f"{result.norm} norm, pixel units")
-    axes.set_ylabel("held-out fooling rate")
-    axes.set_title(
+    style.label(
+        axes,
         "Fooling rate of perturbations of the same norm\n"
-        f"{style.sample(result)}; bands: 95 %",
-        fontsize=10,
+        f"{style.sample(result)}; bands: 95%",
+        f"{result.norm} norm, pixel units",
+        "held-out fooling rate",
     )
     style.legend(axes)
     style.tidy(axes)

@@ -30,8 +30,7 @@ def plot_diversity(result):
     )
     axes.set_xticks(range(count), result.seeds)
     axes.set_yticks(range(count), result.seeds)
-    axes.set_xlabel("seed")
-    axes.set_ylabel("seed")
+    style.label(axes, None, "seed", "seed")
     measured = (
         f"; fooling rates on n = {result.num_images} held-out images"
         if result.num_images

@@ -17,32 +17,19 @@ def plot_dominance(result, class_names=None):
     """
     figure = style.figure(11, 4.8)
     shares, alone = figure.subplots(1, 2, width_ratios=[1.2, 1])
-    places = np.arange(len(result.tops))
-    for i, (name, colour) in enumerate(
-        zip(result.names, (style.CLEAN, style.FOOLED, style.NEUTRAL))
-    ):
-        at = places + 0.27 * (i - 1)
-        shares.bar(at, result.shares[i], 0.25, color=colour, label=name)
-        for place, share, (low, high) in zip(
-            at, result.shares[i], result.intervals[i]
-        ):
-            style.whisker(shares, place, share, low, high)
-    shares.set_xticks(
-        places,
-        ["first" if top == 1 else f"first {top}" for top in result.tops],
-    )
-    style.percent(shares.yaxis)
+    names = ["first" if top == 1 else f"first {top}" for top in result.tops]
+    colors = style.CLEAN, style.FOOLED, style.NEUTRAL
+    series = zip(result.names, colors, result.shares, result.intervals)
+    style.grouped_bars(shares, names, list(series))
+    style.percent_axis(shares.yaxis)
     shares.set_ylim(0, 1.02)
-    shares.set_xlabel("most common labels of each kind")
-    shares.set_ylabel("share of the images, lines: 95 %")
-    shares.set_title("What the most common labels take", fontsize=10)
-    figure.legend(
-        *shares.get_legend_handles_labels(),
-        fontsize=9,
-        loc="outside lower left",
-        ncols=3,
-        frameon=False,
+    style.label(
+        shares,
+        "What the most common labels take",
+        "most common labels of each kind",
+        "share of the images, lines: 95%",
     )
+    style.legend_below(shares, 3, "left")
     labels = result.alone_labels[1][::-1]
     at = np.arange(len(labels))
     alone.barh(
@@ -62,20 +49,14 @@ def plot_dominance(result, class_names=None):
     alone.set_yticks(
         at, [style.short_name(c, class_names, 22) for c in labels], fontsize=9
     )
-    style.percent(alone.xaxis)
+    style.percent_axis(alone.xaxis)
     alone.set_xlim(0, 1.02)
-    alone.set_title(
+    style.label(
+        alone,
         "Top labels of v alone; the most common one of\nperturbed images is "
         f"number {result.alone_rank} of them",
-        fontsize=10,
     )
-    figure.legend(
-        *alone.get_legend_handles_labels(),
-        fontsize=9,
-        loc="outside lower right",
-        ncols=1,
-        frameon=False,
-    )
+    style.legend_below(alone, 1, "right")
     style.suptitle(
         figure,
         f"Dominant labels, {result.norm} norm {result.epsilon:.4g}, "
@@ -101,31 +82,17 @@ def plot_dominance_history(result, class_names=None):
     axes = figure.subplots()
     settled = result.settled
     for i, seed in enumerate(result.seeds):
-        colour = style.SERIES[i % len(style.SERIES)]
+        color = style.SERIES[i % 6]
         label = result.labels[i, -1]
         name = "no label" if label < 0 else style.short_name(label, class_names)
-        axes.plot(
-            result.batches,
-            result.fooling_rates[i],
-            "--",
-            color=colour,
-            linewidth=1,
-        )
-        axes.plot(
-            result.batches,
-            result.shares[i],
-            color=colour,
-            label=f"seed {seed}: {name}, since batch {settled[i]}",
-        )
+        x, rates, shares = result.batches, result.fooling_rates, result.shares
+        axes.plot(x, rates[i], "--", color=color, linewidth=1)
+        text = f"seed {seed}: {name}, since batch {settled[i]}"
+        axes.plot(x, shares[i], color=color, label=text)
         last = result.labels[i] == label
-        for same, face in ((last, colour), (~last, "white")):
-            axes.plot(
-                result.batches[same],
-                result.shares[i][same],
-                "os^Dvx"[i % 6],
-                color=colour,
-                markerfacecolor=face,
-            )
+        for same, face in ((last, color), (~last, "white")):
+            marks = {"color": color, "markerfacecolor": face}
+            axes.plot(x[same], shares[i][same], style.MARKERS[i % 6], **marks)
     axes.axhline(
         result.random_share,
         color=style.NEUTRAL,
@@ -139,22 +106,16 @@ def plot_dominance_history(result, class_names=None):
     _, *middle = axes.get_xticklabels()
     if len(middle) > 1 and result.batches[-1] < 1.4 * result.batches[-2]:
         middle[-2].set_visible(False)
-    style.percent(axes.yaxis)
+    style.percent_axis(axes.yaxis)
     axes.set_ylim(0, 1.02)
-    axes.set_xlabel(f"batches of {result.batch_size} images")
-    axes.set_ylabel("held-out images")
-    axes.set_title(
+    style.label(
+        axes,
         "solid: sent to the label that takes most, hollow where that was "
         "another one; dashed: fooled",
-        fontsize=9,
+        f"batches of {result.batch_size} images",
+        "held-out images",
     )
-    figure.legend(
-        *axes.get_legend_handles_labels(),
-        fontsize=9,
-        loc="outside lower center",
-        ncols=2,
-        frameon=False,
-    )
+    style.legend_below(axes, 2)
     start = "random points" if result.random_start else "zero"
     style.suptitle(
         figure,

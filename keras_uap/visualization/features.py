@@ -1,7 +1,5 @@
 """How far apart the features of images are."""
 
-import numpy as np
-
 from keras_uap.visualization import style
 
 
@@ -16,46 +14,29 @@ def plot_features(result):
     """
     figure = style.figure(11, 4.8)
     distances, cosines = figure.subplots(1, 2)
-    places = np.arange(len(result.pairs))
-    for i, (name, colour) in enumerate(
-        zip(result.names, (style.CLEAN, style.FOOLED, style.NEUTRAL))
+    colors = style.CLEAN, style.FOOLED, style.NEUTRAL
+    counts = zip(result.pairs, result.num_pairs)
+    names = [f"{pair} ({count:,})" for pair, count in counts]
+    for axes, title, y, values, intervals in (
+        (
+            *(distances, "Distance of two images' features (root mean square)"),
+            "share of the clean distance, lines: 95%",
+            *(result.relative_distances, result.relative_intervals),
+        ),
+        (
+            *(cosines, "Cosine of two images' features"),
+            "mean cosine, lines: 95%",
+            *(result.cosines, result.cosine_intervals),
+        ),
     ):
-        at = places + 0.27 * (i - 1)
-        for axes, values, intervals in (
-            (
-                distances,
-                result.relative_distances[i],
-                result.relative_intervals[i],
-            ),
-            (cosines, result.cosines[i], result.cosine_intervals[i]),
-        ):
-            axes.bar(at, values, 0.25, color=colour, label=name)
-            for place, value, (low, high) in zip(at, values, intervals):
-                style.whisker(axes, place, value, low, high)
-    names = [
-        f"{pair} ({count:,})"
-        for pair, count in zip(result.pairs, result.num_pairs)
-    ]
-    for axes in (distances, cosines):
-        axes.set_xticks(places, style.tick_names(names, 1.2), fontsize=9)
+        series = zip(result.names, colors, values, intervals)
+        style.grouped_bars(axes, names, list(series), 1.2)
         axes.axhline(0, color="black", linewidth=0.8)
-        axes.set_xlabel("pairs of images (how many)")
-    style.percent(distances.yaxis)
+        style.label(axes, title, "pairs of images (how many)", y)
+    style.percent_axis(distances.yaxis)
     distances.set_ylim(bottom=0)
-    distances.set_ylabel("share of the clean distance, lines: 95 %")
-    distances.set_title(
-        "Distance of two images' features (root mean square)", fontsize=10
-    )
     cosines.set_ylim(min(0.0, result.cosine_intervals.min()) * 1.05, 1.05)
-    cosines.set_ylabel("mean cosine, lines: 95 %")
-    cosines.set_title("Cosine of two images' features", fontsize=10)
-    figure.legend(
-        *distances.get_legend_handles_labels(),
-        fontsize=9,
-        loc="outside lower center",
-        ncols=3,
-        frameon=False,
-    )
+    style.legend_below(distances, 3)
     style.suptitle(
         figure,
         f"Inputs of the head, {result.num_features} features, "

@@ -20,9 +20,8 @@ def plot_normals(result):
     )
     axes = figure.add_subplot(grid[:, 0])
     axes.hist(result.distances, bins=30, color=style.CLEAN)
-    axes.set_xlabel("l2 distance to the boundary, pixel units")
-    axes.set_ylabel("images")
-    axes.set_title("Distances", fontsize=10)
+    x = "l2 distance to the boundary, pixel units"
+    style.label(axes, "Distances", x, "images")
     for i, normal in enumerate(shown):
         at = figure.add_subplot(grid[i % 2, 1 + i // 2])
         style.show_perturbation(at, normal)
@@ -44,31 +43,26 @@ def plot_spectrum(result):
     """
     axes = style.axes(8, 4.8)
     index = np.arange(1, result.num_normals + 1)
-    axes.plot(
-        index,
-        result.singular_values,
-        color=style.FOOLED,
-        label="boundary normals",
-    )
-    axes.plot(
-        index,
-        result.random_singular_values,
-        color=style.NEUTRAL,
-        linestyle="--",
-        label="random unit vectors",
-    )
+    for values, line, color, name in (
+        (result.singular_values, "-", style.FOOLED, "boundary normals"),
+        (
+            *(result.random_singular_values, "--"),
+            *(style.NEUTRAL, "random unit vectors"),
+        ),
+    ):
+        axes.plot(index, values, line, color=color, label=name)
     axes.set_xscale("log")
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("index of the singular value")
-    axes.set_ylabel("singular value (unit vectors, no unit)")
     dim = min(100, max(1, result.num_normals // 5))
     random_share = np.square(result.random_singular_values)
-    axes.set_title(
+    style.label(
+        axes,
         f"Singular values of n = {result.num_normals} unit normals in "
         f"{result.dimension:,} dimensions\nthe first {dim} hold "
         f"{result.share(dim):.0%} of the squared length; of random vectors "
         f"{random_share[:dim].sum() / random_share.sum():.0%}",
-        fontsize=10,
+        "index of the singular value",
+        "singular value (unit vectors, no unit)",
     )
     style.legend(axes)
     style.tidy(axes)
@@ -93,8 +87,8 @@ def plot_subspace(result):
         color=[style.FOOLED] * len(result.dims) + [style.NEUTRAL],
         width=0.6,
     )
-    for place, rate, (low, high) in zip(places, rates, intervals):
-        style.whisker(axes, place, rate, low, high)
+    style.whiskers(axes, places, rates, intervals)
+    for place, rate in zip(places, rates):
         axes.text(place + 0.06, rate + 0.01, f"{rate:.0%}", fontsize=10)
     axes.plot(
         places[:-1],
@@ -104,24 +98,19 @@ def plot_subspace(result):
         label=f"best of {result.num_random}",
     )
     axes.set_xticks(places, names, fontsize=9)
-    style.percent(axes.yaxis)
-    axes.set_ylim(
-        0,
-        min(
-            1.05,
-            max(0.05, 1.25 * max(*result.best_rates, *np.ravel(intervals))),
-        ),
-    )
-    axes.set_ylabel("fooling rate")
+    style.percent_axis(axes.yaxis)
+    top = max(*result.best_rates, *np.ravel(intervals))
+    axes.set_ylim(0, np.clip(1.25 * top, 0.05, 1.05))
     gain = result.fooling_rates[-1] - result.random_rate
     low, high = result.difference_intervals[-1]
-    axes.set_title(
+    style.label(
+        axes,
         f"Random vectors of {result.norm} norm {result.epsilon:g}, in the span "
         f"of singular vectors and anywhere\n{style.sample(result)}, mean of "
-        f"{result.num_random} vectors; bars: 95 %\nspan of "
+        f"{result.num_random} vectors; bars: 95%\nspan of "
         f"{result.dims[-1]} minus whole space, paired: {gain:+.0%} "
-        f"(95 %: {low:+.0%} to {high:+.0%})",
-        fontsize=10,
+        f"(95%: {low:+.0%} to {high:+.0%})",
+        y="fooling rate",
     )
     style.legend(axes)
     style.tidy(axes)

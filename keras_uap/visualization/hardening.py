@@ -1,5 +1,7 @@
 """A classifier before and after it was hardened."""
 
+import numpy as np
+
 from keras_uap.visualization import style
 
 
@@ -19,49 +21,32 @@ def plot_hardening(result, class_names=None):
     figure.suptitle(
         f"Hardening, {before.report.norm} norm at most "
         f"{before.card['epsilon']:.4g}: {before.fooling_rate:.0%} fooled "
-        f"before, {after.fooling_rate:.0%} after, {result.agreement:.0%} of "
-        f"the answers kept, {style.sample(before)}",
+        f"before, {after.fooling_rate:.0%} after, {result.agreement:.0%} "
+        f"clean agreement, {style.sample(before)}",
         fontsize=11,
     )
-    rows = [
-        (
-            "fooled by\nthe strongest",
-            (before.fooling_rate, before.fooling_interval),
-            (after.fooling_rate, after.fooling_interval),
-        ),
-        (
-            "by random\nnoise",
-            (before.random_rate, None),
-            (after.random_rate, None),
-        ),
-        (
-            "clean answers\nkept",
-            (1.0, None),
-            (result.agreement, result.agreement_interval),
-        ),
-        (
-            "robust\nagreement",
-            (result.robust_agreement_before, None),
-            (result.robust_agreement, result.robust_agreement_interval),
-        ),
+    none = (np.nan, np.nan)
+    names = ["fooled by\nthe strongest", "by random\nnoise"]
+    names += ["clean\nagreement", "robust\nagreement"]
+    rates = [
+        [before.fooling_rate, before.random_rate],
+        [after.fooling_rate, after.random_rate],
     ]
-    for i, name in enumerate(("before", "after")):
-        places = [place + 0.4 * i - 0.2 for place in range(len(rows))]
-        cells = [row[1 + i] for row in rows]
-        rates_at.bar(
-            places,
-            [rate for rate, _ in cells],
-            width=0.38,
-            color=(style.NEUTRAL, style.CLEAN)[i],
-            label=name,
-        )
-        for place, (rate, interval) in zip(places, cells):
-            if interval is not None:
-                style.whisker(rates_at, place, rate, *interval)
-    rates_at.set_xticks(range(len(rows)), [row[0] for row in rows], fontsize=9)
+    rates[0] += [1.0, result.robust_agreement_before]
+    rates[1] += [result.agreement, result.robust_agreement]
+    intervals = [
+        [before.fooling_interval, none, none, none],
+        [after.fooling_interval, none, result.agreement_interval],
+    ]
+    intervals[1].append(result.robust_agreement_interval)
+    series = [
+        ("before", style.NEUTRAL, rates[0], intervals[0]),
+        ("after", style.CLEAN, rates[1], intervals[1]),
+    ]
+    style.grouped_bars(rates_at, names, series)
     rates_at.set_ylim(0, 1.02)
-    style.percent(rates_at.yaxis)
-    rates_at.set_ylabel("held-out images, lines: 95 % interval")
+    style.percent_axis(rates_at.yaxis)
+    rates_at.set_ylabel("held-out images, lines: 95% interval")
     style.legend(rates_at)
     style.tidy(rates_at)
     for axes, name, audit in zip(

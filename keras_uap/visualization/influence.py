@@ -23,76 +23,24 @@ def plot_influence(result):
         points.plot(
             result.with_image[i],
             result.with_perturbation[i],
-            "os^Dvx"[i % 6],
-            color=style.SERIES[i % len(style.SERIES)],
+            style.MARKERS[i % 6],
+            color=style.SERIES[i % 6],
             alpha=0.6,
             markersize=5,
             label=name,
         )
-    points.set_xlim(ends)
-    points.set_ylim(ends)
-    points.set_xlabel("correlation of z(x + v) with z(x)")
-    points.set_ylabel("correlation of z(x + v) with z(v)")
-    points.set_title(
+    points.set(xlim=ends, ylim=ends)
+    style.label(
+        points,
         "Each image: above the line v decides (the universal one on "
         f"{result.decided[0]:.0%})",
-        fontsize=10,
+        "correlation of z(x + v) with z(x)",
+        "correlation of z(x + v) with z(v)",
     )
-    figure.legend(
-        *points.get_legend_handles_labels(),
-        fontsize=9,
-        loc="outside lower left",
-        ncols=2,
-        frameon=False,
-    )
-    places = np.arange(len(result.names))
-    for values, intervals, aside, colour, name in (
-        (
-            result.with_perturbation,
-            result.perturbation_intervals,
-            -0.2,
-            style.FOOLED,
-            "with z(v), v alone on grey",
-        ),
-        (
-            result.with_image,
-            result.image_intervals,
-            0.2,
-            style.CLEAN,
-            "with z(x)",
-        ),
-    ):
-        means = values.mean(axis=1)
-        bars.bar(places + aside, means, 0.38, color=colour, label=name)
-        for place, mean, (low, high) in zip(places + aside, means, intervals):
-            style.whisker(bars, place, mean, low, high)
-    for place, values in zip(places, result.unrelated):
-        bars.plot(
-            [place - 0.4, place + 0.4],
-            [values.mean()] * 2,
-            "--",
-            color="black",
-            linewidth=1.2,
-            label=None if place else "z(x) with z(v)",
-        )
-    names = [
-        f"{name} ({norms.mean():.3g})"
-        for name, norms in zip(result.names, result.norms)
-    ]
-    bars.set_xticks(places, style.tick_names(names, 1.25), fontsize=9)
+    style.legend_below(points, 2, "left")
+    _draw_means(bars, result)
     bars.set_ylim(min(0.0, ends[0]), 1.05)
-    bars.axhline(0, color="black", linewidth=0.8)
-    bars.set_ylabel("mean correlation, lines: 95 %")
-    bars.set_title(f"Means (mean {result.norm} norm of v)", fontsize=10)
-    handles, labels = bars.get_legend_handles_labels()
-    figure.legend(
-        handles,
-        labels,
-        fontsize=9,
-        loc="outside lower right",
-        ncols=2,
-        frameon=False,
-    )
+    style.legend_below(bars, 2, "right")
     style.suptitle(
         figure,
         f"Logits z of images x with a perturbation v, {style.sample(result)}",
@@ -100,3 +48,35 @@ def plot_influence(result):
     )
     style.tidy(points, bars)
     return figure
+
+
+def _draw_means(axes, result):
+    """Draws the mean correlations of each kind of perturbation as bars."""
+    norms = zip(result.names, result.norms)
+    names = [f"{name} ({each.mean():.3g})" for name, each in norms]
+    series = [
+        (
+            *("with z(v), v alone on grey", style.FOOLED),
+            result.with_perturbation.mean(axis=1),
+            result.perturbation_intervals,
+        ),
+        (
+            *("with z(x)", style.CLEAN),
+            result.with_image.mean(axis=1),
+            result.image_intervals,
+        ),
+    ]
+    style.grouped_bars(axes, names, series, 1.25)
+    places = np.arange(len(names))
+    axes.hlines(
+        result.unrelated.mean(axis=1),
+        places - 0.4,
+        places + 0.4,
+        color="black",
+        linestyle="--",
+        linewidth=1.2,
+        label="z(x) with z(v)",
+    )
+    axes.axhline(0, color="black", linewidth=0.8)
+    title = f"Means (mean {result.norm} norm of v)"
+    style.label(axes, title, y="mean correlation, lines: 95%")

@@ -29,27 +29,27 @@ def plot_report(report, class_names=None):
     ]
     names, rates, colors = zip(*(bar for bar in bars if bar[1] is not None))
     rates_at.bar(names, rates, color=colors, width=0.6)
-    for x, (low, high) in (
-        (0, report.fooling_interval),
-        (len(rates) - 1, report.random_interval),
-    ):
-        style.whisker(rates_at, x, rates[x], low, high)
+    style.whiskers(
+        rates_at,
+        [0, len(rates) - 1],
+        [rates[0], rates[-1]],
+        [report.fooling_interval, report.random_interval],
+    )
     for x, rate in enumerate(rates):
         rates_at.text(x + 0.06, rate + 0.01, f"{rate:.0%}", fontsize=10)
-    style.percent(rates_at.yaxis)
+    style.percent_axis(rates_at.yaxis)
     rates_at.set_ylim(0, 1.05)
-    rates_at.set_ylabel("images with another label than clean")
-    rates_at.set_title("Fooling rate, bars: 95 % interval", fontsize=10)
-
-    labels = report.dominant_labels(8)[::-1]
-    labels_at.barh(
-        [style.short_name(c, class_names) for c, _ in labels],
-        [share for _, share in labels],
-        color=style.CLEAN,
+    style.label(
+        rates_at,
+        "Fooling rate, bars: 95% interval",
+        y="images with another label than clean",
     )
-    style.percent(labels_at.xaxis)
-    labels_at.set_xlabel("share of the fooled images")
-    labels_at.set_title("Labels that fooled images are sent to", fontsize=10)
+    style.ranking(labels_at, report.dominant_labels(8), class_names)
+    style.label(
+        labels_at,
+        "Labels that fooled images are sent to",
+        "share of the fooled images",
+    )
 
     fooled = report.fooled
     bins = np.linspace(0, 1, 21)
@@ -70,10 +70,13 @@ def plot_report(report, class_names=None):
         if fooled.any()
         else "none is fooled",
     )
-    sure_at.set_xlabel("probability of the top label")
-    sure_at.set_ylabel("images")
+    style.label(
+        sure_at,
+        "Confidence of the classifier",
+        "probability of the top label",
+        "images",
+    )
     style.legend(sure_at)
-    sure_at.set_title("How sure the classifier is", fontsize=10)
 
     classes = list(report.per_class().items())[:8][::-1]
     classes_at.barh(
@@ -82,11 +85,11 @@ def plot_report(report, class_names=None):
         color=style.FOOLED,
     )
     classes_at.set_xlim(0, 1.02)
-    style.percent(classes_at.xaxis)
-    classes_at.set_xlabel("share of its images that are fooled")
-    classes_at.set_title(
+    style.percent_axis(classes_at.xaxis)
+    style.label(
+        classes_at,
         "The most common clean labels (their images)",
-        fontsize=10,
+        "share of its images that are fooled",
     )
     style.tidy(rates_at, labels_at, sure_at, classes_at)
     return figure

@@ -51,10 +51,9 @@ def plot_curve(result):
             axes.minorticks_off()
         shown = _apart(places, axes.get_xscale() == "log")
         axes.set_xticks(shown, [f"{value:g}" for value in shown])
-    told = set(_apart(places, not named and axes.get_xscale() == "log"))
+    named_places = set(_apart(places, not named and axes.get_xscale() == "log"))
+    style.whiskers(axes, places, means, result.intervals)
     for i, place in enumerate(places):
-        low, high = result.intervals[i]
-        style.whisker(axes, place, means[i], low, high)
         if seeds > 1:
             axes.plot(
                 [place] * seeds,
@@ -65,7 +64,7 @@ def plot_curve(result):
                 color=style.CLEAN,
                 label="each seed" if i == 0 else None,
             )
-        if place not in told:
+        if place not in named_places:
             continue
         axes.annotate(
             f"{means[i]:.0%}",
@@ -76,14 +75,14 @@ def plot_curve(result):
         )
     if hasattr(result, "half_epsilon"):
         _mark_half(axes, result)
-    style.percent(axes.yaxis)
+    style.percent_axis(axes.yaxis)
     axes.set_ylim(0, 1.05)
-    axes.set_xlabel(result.name)
-    axes.set_ylabel("held-out fooling rate")
-    axes.set_title(
+    style.label(
+        axes,
         f"Held-out fooling rate against {result.name}\n{result.norm} ball, "
-        f"{style.sample(result)}, {seeds} seed{'s'[: seeds > 1]}; bars: 95 %",
-        fontsize=10,
+        f"{style.sample(result)}, {seeds} seed{'s'[: seeds > 1]}; bars: 95%",
+        result.name,
+        "held-out fooling rate",
     )
     style.legend(axes)
     style.tidy(axes)

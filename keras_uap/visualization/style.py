@@ -1,17 +1,16 @@
-"""What the pictures share: colours, words and marks."""
+"""The style of all plots: figures, colours, bars, intervals and names."""
 
 import collections
 import functools
 import io
-import sys
 import textwrap
-import weakref
 
 import numpy as np
 
 # Colour-blind safe (Okabe and Ito, 2008): blue for clean, vermilion for fooled.
 CLEAN, FOOLED, NEUTRAL = "#0072B2", "#D55E00", "#666666"
 SERIES = (FOOLED, CLEAN, "#009E73", "#CC79A7", NEUTRAL, "#E69F00")
+MARKERS = "os^Dvx"
 
 # A clean signal, behind the perturbed one.
 BEHIND = "#AAAAAA"
@@ -22,75 +21,30 @@ CHANNELS = 8
 def figure(width, height):
     """Makes an empty figure of a size in inches.
 
-    Raises:
-        ImportError: if matplotlib is not installed.
+    It is made without pyplot, which would keep it until it is closed. A
+    notebook shows it as the last value of a cell.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "Pictures need matplotlib: pip install matplotlib."
-        ) from error
     size = {"figsize": (width, height), "layout": "constrained", "dpi": 110}
-    return _on_screen(size) or Figure(**size)
-
-
-# Backends that put nothing on a screen.
-_FILES = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
-
-# References to figures of ours, which pyplot keeps until they are closed.
-_kept = []
-_MOST_KEPT = 10
-
-
-def _on_screen(size):
-    """A figure that `plt.show()` shows, or None where it shows none.
-
-    Whoever uses pyplot on a screen or in a notebook has imported it. Elsewhere
-    it would keep every figure for nothing. It keeps the last ten of ours: who
-    draws more holds them, and those before can still be saved.
-    """
-    pyplot = sys.modules.get("matplotlib.pyplot")
-    if pyplot is None or pyplot.get_backend().lower() in _FILES:
-        return None
-    figure = pyplot.figure(**size, FigureClass=_screen_figure())
-    # By themselves: a number may by now be that of the caller's own.
-    if len(_kept) == _MOST_KEPT:
-        oldest = _kept.pop(0)()
-        if oldest is not None:
-            pyplot.close(oldest)
-    _kept.append(weakref.ref(figure))
-    return figure
+    return _figure_class()(**size)
 
 
 def as_png(figure):
-    """A figure as the bytes of a PNG file; pyplot will not show it."""
-    pyplot = sys.modules.get("matplotlib.pyplot")
-    if pyplot is not None:
-        pyplot.close(figure)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    return picture.getvalue()
+    """A figure as the bytes of a PNG file."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
 
 
 @functools.cache
-def _screen_figure():
-    """The class of the figures that pyplot knows."""
-    from matplotlib.figure import Figure
+def _figure_class():
+    from matplotlib.figure import Figure  # It takes a while to import.
 
-    class ScreenFigure(Figure):
-        """A figure that a notebook shows once.
+    class PlotFigure(Figure):
+        """A figure that a notebook shows without pyplot."""
 
-        As the last value of a cell it is shown; at the end of the cell all
-        that pyplot knows is shown, this one again.
-        """
+        _repr_png_ = as_png
 
-        def _ipython_display_(self):
-            from IPython.display import display_png
-
-            display_png(as_png(self), raw=True)
-
-    return ScreenFigure
+    return PlotFigure
 
 
 def axes(width, height):
@@ -131,10 +85,10 @@ def class_name(label, class_names):
 
 def short_name(label, class_names, most=24):
     """The name of a class, cut to a number of characters of common width."""
-    return cut(class_name(label, class_names), most)
+    return fit_text(class_name(label, class_names), most)
 
 
-def cut(text, most, size=9):
+def fit_text(text, most, size=9):
     """Cuts a text to the room of some characters, in points of a font size."""
     from matplotlib.textpath import TextPath
 
@@ -168,7 +122,7 @@ def tick_names(names, inches, size=9, most=3):
     room = max(6, int(inches * 72 / (0.62 * size)))
     return [
         "\n".join(
-            cut(line, room, size)
+            fit_text(line, room, size)
             for line in textwrap.wrap(
                 str(name), room, max_lines=most, placeholder="\u2026"
             )
@@ -248,8 +202,8 @@ def show_signal(axes, signal, lanes, color, behind=None):
     axes.set_xlabel("step", fontsize=8)
     if whole > 1:
         axes.set_yticks(lanes.middles, range(count))
-        cut = f" (the first {count} of {whole})" if whole > count else ""
-        axes.set_ylabel(f"channel{cut}", fontsize=8)
+        some = f" (the first {count} of {whole})" if whole > count else ""
+        axes.set_ylabel(f"channel{some}", fontsize=8)
     tidy(axes)
 
 
@@ -271,15 +225,77 @@ def stretch(perturbation):
     return perturbation / (2 * (np.abs(perturbation).max() or 1.0)) + 0.5
 
 
-def whisker(axes, x, rate, low, high):
-    """Marks an interval around a rate."""
-    axes.errorbar(
-        x,
-        rate,
-        [[max(0, rate - low)], [max(0, high - rate)]],
-        color="black",
-        capsize=4,
-    )
+def whiskers(axes, places, rates, intervals, horizontal=False):
+    """Draws 95% intervals around rates.
+
+    Args:
+        axes: Matplotlib axes.
+        places: Sequence of k positions of bars or points.
+        rates: Sequence of k numbers.
+        intervals: Array `(k, 2)`; NaN draws none.
+        horizontal: Boolean, whether the bars are horizontal.
+    """
+    rates = np.asarray(rates, float)
+    lows, highs = np.transpose(np.asarray(intervals, float))
+    lengths = np.maximum(0, [rates - lows, highs - rates])
+    points = (rates, places) if horizontal else (places, rates)
+    lines = {"xerr" if horizontal else "yerr": lengths}
+    axes.errorbar(*points, **lines, fmt="none", color="black", capsize=4)
+
+
+def grouped_bars(axes, names, series, inches=None):
+    """Draws bars of several series beside each other, with 95% intervals.
+
+    Args:
+        axes: Matplotlib axes.
+        names: Sequence of k strings, the groups of bars.
+        series: Sequence of tuples `(label, color, rates, intervals)`, with
+            `None` for no intervals.
+        inches: Float, how far groups are apart; longer names are broken.
+
+    Returns:
+        Array `(len(series), k)`, the positions of the bars.
+    """
+    width, middle = 0.8 / len(series), (len(series) - 1) / 2
+    groups = np.arange(len(names))
+    places = [groups + width * (i - middle) for i in range(len(series))]
+    for at, (label, color, rates, intervals) in zip(places, series):
+        axes.bar(at, rates, 0.94 * width, color=color, label=label)
+        if intervals is not None:
+            whiskers(axes, at, rates, intervals)
+    names = names if inches is None else tick_names(names, inches)
+    axes.set_xticks(groups, names, fontsize=9)
+    return np.array(places)
+
+
+def ranking(axes, labels, class_names, most=24):
+    """Draws shares of labels as horizontal bars, the largest on top.
+
+    Args:
+        axes: Matplotlib axes.
+        labels: List of pairs of a label and a share, largest first.
+        class_names: Sequence of strings, or `None`.
+        most: Integer, the longest name in characters.
+    """
+    names = [short_name(label, class_names, most) for label, _ in labels]
+    axes.barh(names[::-1], [share for _, share in labels][::-1], color=CLEAN)
+    percent_axis(axes.xaxis)
+
+
+def write_rates(axes, places, rates, highs=None, horizontal=False):
+    """Writes each rate at the end of its bar, beyond its interval."""
+    ends = np.maximum(rates, rates if highs is None else highs) + 0.015
+    for place, rate, end in zip(places, rates, ends):
+        at = (end, place) if horizontal else (place, end)
+        side = {"va": "center"} if horizontal else {"ha": "center"}
+        axes.text(*at, f"{rate:.0%}", fontsize=9, **side)
+
+
+def label(axes, title=None, x=None, y=None):
+    """Writes the title of axes and what their sides show."""
+    if title is not None:
+        axes.set_title(title, fontsize=10)
+    axes.set(**{"xlabel": x} if x else {}, **{"ylabel": y} if y else {})
 
 
 def heat_map(axes, values, texts, legend):
@@ -300,7 +316,7 @@ def heat_map(axes, values, texts, legend):
         )
 
 
-def percent(axis, decimals=0):
+def percent_axis(axis, decimals=0):
     """Labels an axis of shares in per cent; `None` takes decimals as needed."""
     from matplotlib.ticker import PercentFormatter
 
@@ -308,8 +324,19 @@ def percent(axis, decimals=0):
 
 
 def legend(axes, **place):
-    """Adds a plain legend."""
+    """Adds a plain legend inside of axes."""
     axes.legend(fontsize=9, frameon=False, **place)
+
+
+def legend_below(axes, ncols, side="center"):
+    """Adds the legend of axes below the whole figure."""
+    axes.figure.legend(
+        *axes.get_legend_handles_labels(),
+        fontsize=9,
+        loc=f"outside lower {side}",
+        ncols=ncols,
+        frameon=False,
+    )
 
 
 def tidy(*all_axes):

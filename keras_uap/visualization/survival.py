@@ -21,26 +21,16 @@ def plot_survival(result):
         height=0.6,
         label="perturbation",
     )
-    lows, highs = result.intervals.T
-    axes.errorbar(
-        result.fooling_rates,
-        places,
-        xerr=[
-            np.maximum(0, result.fooling_rates - lows),
-            np.maximum(0, highs - result.fooling_rates),
-        ],
-        fmt="none",
-        color="black",
-        capsize=3,
-    )
+    rates, intervals = result.fooling_rates, result.intervals
+    style.whiskers(axes, places, rates, intervals, horizontal=True)
+    marks = {"markeredgecolor": "white", "clip_on": False}
     axes.plot(
         result.random_rates,
         places,
         "D",
         color=style.NEUTRAL,
-        markeredgecolor="white",
-        clip_on=False,
         label="random noise, same norm",
+        **marks,
     )
     changed = places[result.of_picture]
     if len(changed):
@@ -49,33 +39,21 @@ def plot_survival(result):
             changed,
             "o",
             color=style.CLEAN,
-            markeredgecolor="white",
-            clip_on=False,
             label="the change alone, on clean images",
+            **marks,
         )
-    for place, rate, high in zip(places, result.fooling_rates, highs):
-        axes.text(
-            max(rate, high) + 0.015,
-            place,
-            f"{rate:.0%}",
-            va="center",
-            fontsize=9,
-        )
-    names = [style.cut(name, 30) for name in result.names]
+    style.write_rates(axes, places, rates, intervals[:, 1], horizontal=True)
+    names = [style.fit_text(name, 30) for name in result.names]
     axes.set_yticks(places, names, fontsize=9)
     axes.set_ylim(count - 0.4, -0.6)
     axes.set_xlim(0, 1.08)
-    style.percent(axes.xaxis)
-    axes.set_xlabel(
-        "fooled: another label than the clean image under the same change"
-    )
-    axes.set_title(
+    style.percent_axis(axes.xaxis)
+    style.label(
+        axes,
         f"What a perturbation of {result.norm} norm {result.norms[0]:.4g} "
-        f"survives\n{style.sample(result)}; lines: 95 %",
-        fontsize=10,
+        f"survives\n{style.sample(result)}; lines: 95%",
+        "fooled: another label than the clean image under the same change",
     )
-    axes.figure.legend(
-        loc="outside lower center", ncols=3, fontsize=9, frameon=False
-    )
+    style.legend_below(axes, 3)
     style.tidy(axes)
     return axes.figure

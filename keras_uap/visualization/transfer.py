@@ -26,13 +26,13 @@ def plot_transfer(result):
     axes.set_xticks(range(columns), names, fontsize=9)
     names = style.tick_names(result.perturbations, 1.4)
     axes.set_yticks(range(rows), names, fontsize=9)
-    axes.set_xlabel("measured on")
-    axes.set_ylabel("found on")
     note = "\n* resized" if result.resized.any() else ""
-    axes.set_title(
+    style.label(
+        axes,
         f"Transfer, {result.norm} norm {result.epsilons.max():.4g}\n"
-        f"{style.sample(result)}; rate, 95 % interval,\n"
+        f"{style.sample(result)}; rate, 95% interval,\n"
         f"random noise of the same norm{note}",
-        fontsize=10,
+        "measured on",
+        "found on",
     )
     return axes.figure

@@ -1,17 +1,18 @@
-"""What a notebook shows: one line, a table, HTML, a picture of everything."""
+"""What a notebook shows of an object: one line, a table, HTML."""
 
 import dataclasses
 import html.parser
 import inspect
+import json
 
 import keras
 import models
-import numpy as np
 import pytest
+import results
 
 import keras_uap
 from keras_uap import analysis
-from keras_uap.evaluation import audit as auditing
+from keras_uap.defenses.hardening import Hardening
 from keras_uap.evaluation import audit_result
 from keras_uap.reporting.result import Result
 from keras_uap.utils import formatting
@@ -37,54 +38,19 @@ class Parser(html.parser.HTMLParser):
         self.texts.append(data)
 
 
-def results():
-    """One of each result, with class names that are not one's own."""
-    x, c = models.images(24), models.linear()
-    quiet = {"value_range": (0, 1), "verbose": 0}
-    v = 0.2 * np.sign(np.random.default_rng(0).normal(size=models.SHAPE))
-    fit = {"fit": lambda images, epsilon, seed: v + seed, **quiet}
-    normals = analysis.boundary_normals(c, x, verbose=0)
-    spectrum = analysis.normal_spectrum(normals)
-    audit = auditing.audit(
-        c, models.images(40), None, 0.1, budget="quick", **quiet
-    )
-    return [
-        audit,
-        normals,
-        spectrum,
-        analysis.subspace_fooling(
-            c, spectrum, x, (1, 3), epsilon=1.0, num_random=2, **quiet
-        ),
-        analysis.baseline_rates(c, v, x, x, **quiet),
-        analysis.perturbation_diversity(c, x, x, 2, **fit),
-        analysis.perturbation_diversity(c, x, None, 2, **fit),
-        analysis.label_flow(c, v, x, **quiet),
-        analysis.mutual_influence(c, v, x, **quiet),
-        analysis.label_dominance(c, v, x, **quiet),
-        analysis.dominance_history(c, x, x, 2, epsilon=0.1, draws=16, **quiet),
-        analysis.feature_collapse(c, v, x, np.arange(24) // 2, **quiet),
-        analysis.target_rates(c, x, x, [0, 2], epsilon=0.1, draws=16, **quiet),
-        analysis.fooling_report(c, v, x, target=1, **quiet),
-        analysis.sample_size_curve(c, x, x, (4, 8), 2, **fit),
-        analysis.epsilon_curve(c, x, x, (0.1, 0.2), **fit),
-        analysis.perturbation_spectrum(c, v, x, num_random=1, **quiet),
-        analysis.survival_rates(c, v, x, [("shift", 1)], **quiet),
-        analysis.image_kinds(c, {HOSTILE: x, "b" * 90: x}, x, **fit),
-        analysis.transfer_matrix(
-            {HOSTILE: c, "c" * 90: c}, {HOSTILE: v, "d" * 90: v}, x, **quiet
-        ),
-    ]
-
-
 @pytest.fixture(scope="module")
 def all_results():
-    return results()
+    return [
+        *results.one_of_each(),
+        results.transfer(2, 2, HOSTILE),
+        results.curve((HOSTILE, "b" * 90), 1),
+    ]
 
 
 def test_there_is_one_of_each(all_results):
     kinds = {
         value
-        for value in (*vars(analysis).values(), audit_result.Audit)
+        for value in (*vars(analysis).values(), audit_result.Audit, Hardening)
         if inspect.isclass(value) and issubclass(value, Result)
     }
     assert kinds == {type(result) for result in all_results}
@@ -122,13 +88,30 @@ def test_names_of_classes_are_named_and_escaped(all_results):
             continue
         table = result.table(names)
         assert max(map(len, table.splitlines())) <= 80
-        html = formatting.html_table(*result.rows(names))
-        assert "<script>" not in html
+        page = formatting.html_table(*result.rows(names))
+        assert "<script>" not in page
 
 
-def test_every_result_has_a_picture(all_results):
+def test_remarks_stand_below_the_table(all_results):
+    for result in all_results[:3]:
+        text, page = " ".join(result.table().split()), result._repr_html_()
+        for remark in result._remarks():
+            assert remark in text
+            assert f"<p>{html.escape(remark)}</p>" in page
+    assert "Warning: The classifier lost predictions." in text
+
+
+def test_to_dict_has_the_names_of_the_attributes(all_results):
     for result in all_results:
-        assert result.plot().axes
+        values = json.loads(result.to_json())
+        for name, value in values.items():
+            plain = getattr(result, name)
+            if isinstance(plain, (int, float, str)):
+                assert value == plain
+    values = results.hardening(0.9, 0.4).to_dict()
+    assert values["before"]["report"]["fooling_rate"] == 0.9
+    assert values["after"]["runs"][0]["fooling_rate"] == 0.4
+    assert "perturbation" not in values["after"]
 
 
 def test_the_fields_of_results_are_frozen(all_results):
@@ -211,7 +194,7 @@ def test_summary_says_what_was_sought_and_found(capsys):
 
 def test_plot_of_a_perturbation():
     uap = keras_uap.UniversalPerturbation(
-        models.cnn(), 0.05, value_range=(0, 1)
+        models.linear(), 0.05, value_range=(0, 1)
     )
     figure = uap.plot(models.images(3), ["a", "b", "c", "d"], title="mine")
     assert figure.get_suptitle() == "mine"

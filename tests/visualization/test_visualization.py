@@ -1,41 +1,20 @@
 import dataclasses
-import sys
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
+import results
 from models import SHAPE
 
 from keras_uap import analysis, visualization
 
-NAMES = ["cat", "dog", "hen", "a label with a very long name indeed"]
-
-
-def check(figure):
-    """Draws it, which raises what is wrong; looks for a title."""
-    assert isinstance(figure, Figure)
-    figure.canvas.draw()
-    titles = [axes.get_title() for axes in figure.axes]
-    assert any(titles) or figure.get_suptitle()
-    return figure
-
-
-@pytest.fixture
-def report(linear, images):
-    v = 0.1 * np.sign(np.random.default_rng(0).normal(size=SHAPE))
-    return analysis.fooling_report(
-        linear(), v, images, value_range=(0, 1), verbose=0
-    )
-
 
 def test_plot_perturbation(linear, images):
     v = 0.1 * np.sign(np.random.default_rng(0).normal(size=SHAPE))
-    figure = check(
-        visualization.plot_perturbation(
-            linear(), v, images[:3], (0, 1), NAMES, title="one perturbation"
-        )
+    figure = visualization.plot_perturbation(
+        linear(), v, images[:3], (0, 1), list("abcd"), title="one perturbation"
     )
     assert len(figure.axes) == 8
+    assert figure.get_suptitle() == "one perturbation"
     texts = " ".join(axes.get_title() for axes in figure.axes)
     assert "fooled" in texts
     with pytest.raises(ValueError, match="needs a perturbation of shape"):
@@ -44,87 +23,38 @@ def test_plot_perturbation(linear, images):
         visualization.plot_perturbation(linear(), v, images[:, :4])
 
 
-def test_plot_report(report):
-    check(report.plot())
-    check(report.plot(NAMES))
-
-
-def test_plot_of_a_report_of_nothing(linear, images):
-    nothing = analysis.fooling_report(
-        linear(), np.zeros(SHAPE), images, value_range=(0, 1), verbose=0
-    )
-    figure = check(nothing.plot())
+def test_plot_of_a_report_of_nothing():
+    figure = results.report(0.0).plot()
     legend = [text.get_text() for text in figure.axes[2].get_legend().texts]
     assert legend[1] == "none is fooled"
 
 
 @pytest.mark.parametrize(
-    ("epsilon", "says"),
+    ("epsilon", "title"),
     [
-        (None, "perturbation, linf norm 0.1 of 1:"),
-        (0.1, "perturbation, linf ball of 0.1 of 1:"),
-        (0.3, "perturbation, linf norm 0.1 of 1, in a ball of 0.3 of 1:"),
+        (None, "perturbation, linf norm 10 of 255:"),
+        (10.0, "perturbation, linf ball of 10 of 255:"),
+        (30.0, "perturbation, linf norm 10 of 255, in a ball of 30 of 255:"),
     ],
 )
-def test_report_names_the_ball(epsilon, says, report):
-    report = dataclasses.replace(report, ball_epsilon=epsilon)
-    assert says in report.plot().get_suptitle()
+def test_report_names_the_ball(epsilon, title):
+    report = dataclasses.replace(results.report(0.5), ball_epsilon=epsilon)
+    assert title in report.plot().get_suptitle()
 
 
-def test_plot_transfer(linear, images):
-    result = analysis.transfer_matrix(
-        {"one": linear(), "two": linear(seed=1, shape=(6, 6, 3))},
-        {"v": np.full(SHAPE, 0.1), "w": np.full(SHAPE, -0.1)},
-        images,
-        value_range=(0, 1),
-        verbose=0,
-    )
-    figure = check(result.plot())
-    assert "resized" in figure.axes[0].get_title()
+def test_resized_cells_are_marked():
+    title = results.transfer(1, 1, "net").plot().axes[0].get_title()
+    assert "* resized" in title
 
 
-def test_plot_diversity(linear, images, held_out):
-    def fit(images, epsilon, seed):
-        return np.random.default_rng(seed).normal(size=SHAPE)
-
-    for data in (held_out, None):
-        check(
-            analysis.perturbation_diversity(
-                linear(), images, data, count=3, fit=fit, verbose=0
-            ).plot()
-        )
-
-
-def test_plot_curves(linear, images, held_out):
-    def fit(images, epsilon, seed):
-        return np.full(SHAPE, epsilon)
-
-    model = linear()
-    arguments = {"fit": fit, "value_range": (0, 1), "verbose": 0}
-    check(
-        analysis.sample_size_curve(
-            model, images, held_out, (1, 4, 40), 2, **arguments
-        ).plot()
-    )
-    check(
-        analysis.image_kinds(
-            model, {"a": images, "b": images}, held_out, **arguments
-        ).plot()
-    )
-    check(
-        analysis.epsilon_curve(
-            model, images, held_out, (0.1, 0.2), **arguments
-        ).plot()
-    )
-
-
-def test_plot_labels(linear, images):
-    v = 0.3 * np.sign(np.random.default_rng(0).normal(size=SHAPE))
-    flow = analysis.label_flow(linear(), v, images, (0, 1), verbose=0)
-    check(flow.plot())
-    check(flow.plot(NAMES))
-    check(flow.plot_graph(NAMES))
-    check(flow.plot_graph(least_share=1.0))
+def test_plot_graph():
+    axes = results.one_part().plot_graph(list("abc")).axes[0]
+    assert axes.get_title() == "2 labels lead to c"
+    # Two arrows, three names.
+    assert len(axes.patches) == 2
+    assert sorted(text.get_text() for text in axes.texts) == list("abc")
+    figure = results.one_part().plot_graph(least_share=1.0)
+    assert "no edges" in figure.axes[0].get_title()
 
 
 def test_plot_a_large_graph():
@@ -134,55 +64,14 @@ def test_plot_a_large_graph():
     flow = analysis.LabelFlow(
         before, after, np.unique(after), np.ones(1), np.ones(1), 1.0, 60
     )
-    figure = check(flow.plot_graph())
-    assert "not drawn" in figure.axes[0].get_title()
+    assert "not drawn" in flow.plot_graph().axes[0].get_title()
 
 
-def test_plot_geometry(linear, images):
-    model = linear()
-    spectrum = analysis.normal_spectrum(
-        analysis.boundary_normals(model, images, verbose=0)
-    )
-    check(spectrum.plot())
-    check(
-        analysis.subspace_fooling(
-            model,
-            spectrum,
-            images,
-            (1, 3),
-            epsilon=1.0,
-            value_range=(0, 1),
-            verbose=0,
-        ).plot()
-    )
-
-
-def test_plot_targets_and_baselines(linear, images, held_out):
-    model = linear()
-    result = analysis.target_rates(
-        model,
-        images,
-        held_out,
-        [0, 3],
-        epsilon=0.1,
-        value_range=(0, 1),
-        draws=40,
-        verbose=0,
-    )
-    check(result.plot(NAMES))
-    check(
-        analysis.baseline_rates(
-            model,
-            result.perturbations[0],
-            images,
-            held_out,
-            value_range=(0, 1),
-            verbose=0,
-        ).plot()
-    )
-
-
-def test_matplotlib_is_asked_for_by_name(report, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match="pip install matplotlib"):
-        report.plot()
+def test_intervals_of_grouped_bars():
+    axes = visualization.style.axes(4, 3)
+    both = [("a", "b", [0.2, 0.4], [(0.1, 0.3), (np.nan, np.nan)])]
+    places = visualization.style.grouped_bars(axes, ["one", "two"], both)
+    assert places.tolist() == [[0, 1]]
+    (lines,) = axes.containers[1].lines[2]
+    np.testing.assert_allclose(lines.get_segments()[0][:, 1], [0.1, 0.3])
+    assert [bar.get_height() for bar in axes.patches] == [0.2, 0.4]
