@@ -1,8 +1,8 @@
 """Baselines: is a universal perturbation more than any large perturbation?
 
-Fig. 8 of the paper. Beside the universal perturbation stand random noise, the
-adversarial perturbation of one image, the sum of the adversarial perturbations
-of many images, and the mean image. Each is scaled to the same norms.
+Fig. 8 of the paper. The universal perturbation is compared with random noise,
+the adversarial perturbation of one image, the sum of the adversarial
+perturbations of many images, and the mean image, all at the same norms.
 
 Reference:
     - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401), Fig. 8
@@ -33,7 +33,7 @@ class Baselines(Result):
         names: Tuple of k strings.
         norms: Array `(m,)`, the value of `norm`, in pixel units.
         fooling_rates: Array `(k, m)`.
-        intervals: Array `(k, m, 2)`, 95 % intervals.
+        intervals: Array `(k, m, 2)`, 95% intervals.
         norm: String.
         num_images, num_groups: Integers, images and photographs.
     """
@@ -58,7 +58,7 @@ class Baselines(Result):
             for i, name in enumerate(self.names)
             for j in range(len(self.norms))
         ]
-        header = ("direction", f"{self.norm} norm", "fooled", "95 % interval")
+        header = ("direction", f"{self.norm} norm", "fooled", "95% interval")
         return f"Perturbations of one norm, {sample(self)}", header, rows
 
     def plot(self):
@@ -81,7 +81,7 @@ def baseline_rates(
     from_logits=None,
     verbose="auto",
 ):
-    """Measures a perturbation beside simpler ones of the same norm.
+    """Compares a perturbation with simpler ones of the same norm.
 
     Args:
         classifier: Keras model that maps images to class scores.

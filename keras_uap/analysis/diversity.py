@@ -1,9 +1,9 @@
-"""Diversity: how alike are the perturbations of one network?
+"""Diversity: how alike are the perturbations of one classifier?
 
 Fig. 5 of the paper. The images in another order give another perturbation, and
-their normalised inner products say how different: 1 for the same direction, 0
-for perpendicular ones. In 150,000 dimensions two random directions have a
-product of about 0.003, so 0.1 is a family resemblance, and no more than that.
+their normalised inner products measure the difference: 1 for the same
+direction, 0 for perpendicular ones. In 150,000 dimensions two random directions
+have a product of about 0.003, so 0.1 is a weak resemblance.
 
 Reference:
     - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401), Fig. 5
@@ -18,7 +18,7 @@ from keras_uap.analysis.fitting import default_fit
 from keras_uap.data.pictures import as_array
 from keras_uap.evaluation.measurement import label_pictures, read_parts
 from keras_uap.perturbations.interchange import read_perturbation
-from keras_uap.reporting.result import PICTURES, Result
+from keras_uap.reporting.result import IMAGES, Result
 from keras_uap.utils.formatting import percent
 from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import check_whole
@@ -40,7 +40,7 @@ class Diversity(Result):
     fooling_rates: np.ndarray | None
     seeds: tuple
     num_images: int
-    perturbations: np.ndarray = dataclasses.field(repr=False, metadata=PICTURES)
+    perturbations: np.ndarray = dataclasses.field(repr=False, metadata=IMAGES)
 
     @property
     def largest(self):
@@ -144,7 +144,7 @@ def inner_products(perturbations):
 
     Args:
         perturbations: Sequence of k arrays of one shape, none of them zero,
-            or of what else stands for a perturbation.
+            or anything else that a perturbation is read from.
 
     Returns:
         Float64 array `(k, k)` in [-1, 1].

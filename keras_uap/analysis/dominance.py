@@ -1,11 +1,11 @@
-"""Dominance: one label takes most images, and when is it known which?
+"""Dominance: which label takes most images, and when is that settled?
 
 Section 3 of the paper: most images that a universal perturbation fools go to a
 few *dominant labels*. Three questions about them:
 
 - What does the classifier see in the perturbation itself? It is shown alone,
   on a grey image. Where its top label is the dominant one, the perturbation is
-  a picture of that label to the classifier.
+  an image of that label to the classifier.
 - How much do the most common label, the three and the five most common ones
   take? That share of the clean and the perturbed images is of each kind's own
   most common labels, counted on the images that chose them.
@@ -39,13 +39,13 @@ from keras_uap.evaluation.measurement import (
 )
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.perturbations.pixels import apply_perturbation, mid_grey
-from keras_uap.reporting.result import PICTURES, Result
+from keras_uap.reporting.result import IMAGES, Result
 from keras_uap.utils.formatting import interval, percent
 from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import check_flag, check_whole
 from keras_uap.visualization.style import class_name, sample
 
-# Of how many labels together the share is told.
+# The numbers of labels whose common share is measured.
 TOPS = (1, 3, 5)
 
 
@@ -60,7 +60,7 @@ class Dominance(Result):
         tops: Tuple of integers, 1, 3 and 5.
         shares: Array `(3, 3)`, the share of the images of a kind that the
             first, the three and the five most common labels of it take.
-        intervals: Array `(3, 3, 2)`, 95 % intervals of them, for labels that
+        intervals: Array `(3, 3, 2)`, 95% intervals of them, for labels that
             do not depend on the sample.
         alone_labels: Integer array `(3, m)`, the m top labels, best first, of
             the grey image, of the perturbation on it, of the noise on it.
@@ -68,7 +68,7 @@ class Dominance(Result):
         alone_rank: Integer, the place of the perturbed images' most common
             label among the scores of the perturbation on grey, from 1.
         fooling_rate, random_rate: Floats, of the perturbation and the noise.
-        fooling_interval, random_interval: 95 % intervals of these.
+        fooling_interval, random_interval: 95% intervals of these.
         grey: Float, the value that every pixel of the grey image has.
         epsilon, norm: The norm of the perturbation, in pixel units.
         num_images, num_groups: Integers, images and photographs.
@@ -126,7 +126,7 @@ class Dominance(Result):
             f"{self.random_rate:.1%}"
         )
         more = [f"first {top}" for top in self.tops[1:]]
-        header = ("images", "first label", "takes", "95 %", *more)
+        header = ("images", "first label", "takes", "95%", *more)
         return title, header, rows
 
     def plot(self, class_names=None):
@@ -243,10 +243,10 @@ class DominanceHistory(Result):
         shares: Array `(s, t)`, the share of all held-out images that had
             moved to that label.
         fooling_rates: Array `(s, t)`, the share that had moved at all.
-        intervals: Array `(s, 2)`, 95 % intervals of the last `shares`.
+        intervals: Array `(s, 2)`, 95% intervals of the last `shares`.
         random_label: Integer, the same label for random noise, or -1.
         random_share, random_rate: Floats, the same shares for it.
-        random_interval: 95 % interval of `random_share`.
+        random_interval: 95% interval of `random_share`.
         batch_size: Integer, images in a batch.
         loss: String, what the fits minimised.
         random_start: Boolean, whether they started at random in the ball.
@@ -273,7 +273,7 @@ class DominanceHistory(Result):
     norm: str
     num_images: int
     num_groups: int
-    perturbations: np.ndarray = dataclasses.field(repr=False, metadata=PICTURES)
+    perturbations: np.ndarray = dataclasses.field(repr=False, metadata=IMAGES)
 
     @property
     def settled(self):
@@ -281,8 +281,8 @@ class DominanceHistory(Result):
 
         An integer array `(s,)`, of the looks that were taken: the label may
         have been there since just after the look before. Where its share is
-        not above that of random noise, no label dominates, and this says
-        nothing.
+        not above that of random noise, no label dominates, and this has no
+        meaning.
         """
         same = self.labels == self.labels[:, -1:]
         # The last look at which it was another one, and the next.
@@ -314,7 +314,7 @@ class DominanceHistory(Result):
             )
         )
         title = f"Dominant labels of fits, loss {self.loss}, {sample(self)}"
-        header = ("fit", "label", "since batch", "sent there", "95 %", "fooled")
+        header = ("fit", "label", "since batch", "sent there", "95%", "fooled")
         return title, header, rows
 
     def plot(self, class_names=None):
@@ -452,8 +452,8 @@ def _sent(labelled, perturbation):
     """Where most of the images that are fooled go.
 
     Returns:
-        The label or -1, a boolean array `(n,)` of who went there, and the
-        fooling rate.
+        The label or -1, a boolean array `(n,)` of the images sent there, and
+        the fooling rate.
     """
     labels = labelled.labels(perturbation)
     fooled = labels != labelled.clean

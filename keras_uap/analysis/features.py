@@ -1,20 +1,21 @@
 """Feature collapse: does a perturbation make all images alike to the head?
 
-The head of a classifier, its last dense layer, no longer sees images but their
-features. If a universal perturbation decides what is answered, the features of
-different images must come to lie close together, or to point the same way.
-Pairs of images tell: the distance of their features (root mean square), and
-the cosine of the angle between them (mean), on clean images, on perturbed ones
-and on those with random noise of the same norm.
+The head of a classifier, its last dense layer, sees the features of an image.
+If a universal perturbation decides the prediction, the features of different
+images come to lie close together, or point the same way. Two numbers of pairs
+of images are measured: the distance of their features (root mean square), and
+the cosine of the angle between them (mean). They are given for clean images,
+for perturbed ones and for those with random noise of the same norm.
 
-Pairs are told apart. Crops of one photograph are alike from the start. Of the
-pairs of two photographs, some are of one class and some of two. The classes
-are what the classifier says of the *clean* images: the perturbed ones keep
-that grouping, so that the same pairs are compared.
+There are three kinds of pairs. Crops of one photograph are alike from the
+start. Pairs of two photographs are of one class or of two. The classes are the
+*clean* predictions, also for the perturbed images, so that the same pairs are
+compared.
 
-Intervals are jackknife intervals over photographs (or images, where none are
-told): the whole is measured again without each, and the spread of what comes
-out gives the variance. All pairs of a photograph go with it.
+Intervals are jackknife intervals over photographs, or over images where the
+photographs are not known: the measurement is repeated without each photograph,
+and the spread of the results gives the variance. All pairs of a photograph are
+left out together.
 
 Reference:
     - [Ye, Cheng and Huang, 2022](https://arxiv.org/abs/2209.13113), on
@@ -56,13 +57,13 @@ class FeatureCollapse(Result):
             images' features, in the units of the features.
         relative_distances: Array `(3, p)`, the same as a share of that of the
             clean images: 1 for those.
-        relative_intervals: Array `(3, p, 2)`, 95 % intervals of it.
+        relative_intervals: Array `(3, p, 2)`, 95% intervals of it.
         cosines: Array `(3, p)`, the mean cosine of the two images' features.
-        cosine_intervals: Array `(3, p, 2)`, 95 % intervals of it.
+        cosine_intervals: Array `(3, p, 2)`, 95% intervals of it.
         own_cosines: Array `(3,)`, the mean cosine of an image's features with
             its own clean ones: 1 for the clean.
         fooling_rate, random_rate: Floats, of the perturbation and the noise.
-        fooling_interval, random_interval: 95 % intervals of these.
+        fooling_interval, random_interval: 95% intervals of these.
         num_features, num_classes: Integers, features of an image, and classes
             that the clean images are given.
         epsilon, norm: The norm of the perturbation, in pixel units.
@@ -108,8 +109,8 @@ class FeatureCollapse(Result):
             "classes"
         )
         header = (
-            *("pairs of images", "pairs", "distance", "95 %"),
-            *("cosine", "95 %"),
+            *("pairs of images", "pairs", "distance", "95%"),
+            *("cosine", "95%"),
         )
         return title, header, rows
 
@@ -177,12 +178,8 @@ def feature_collapse(
             "images must be of at least three photographs, to compare pairs. "
             f"Received: {len(images)} images of {num_groups}."
         )
-    adapter = as_adapter(
-        classifier,
-        images.shape[1:],
-        from_logits,
-        images[:4].astype("float32"),
-    )
+    few = images[:4].astype("float32")
+    adapter = as_adapter(classifier, images.shape[1:], from_logits, few)
     features, labels = [], []
     for added in (0 * v, v, given.noise()):
         found, logits = predict_logits(
@@ -222,7 +219,7 @@ def _unit(features):
 
 
 def _pairs(features, units, labels, groups):
-    """The fields of a result that tell of pairs."""
+    """The fields of a result about pairs."""
     squares = [_square_distances(each) for each in features]
     products = [each @ each.T for each in units]
     kinds, dropped = _kinds(labels, groups), _dropped(groups)
@@ -246,13 +243,9 @@ def _pairs(features, units, labels, groups):
             "num_pairs": round(counts[0] / 2),
             "distances": [each[0] for each in distances],
             "relative_distances": [each[0] for each in relative],
-            "relative_intervals": [
-                _jackknife(each, 0.0, np.inf) for each in relative
-            ],
+            "relative_intervals": [_jackknife(r, 0, np.inf) for r in relative],
             "cosines": [each[0] for each in cosines],
-            "cosine_intervals": [
-                _jackknife(each, -1.0, 1.0) for each in cosines
-            ],
+            "cosine_intervals": [_jackknife(c, -1.0, 1.0) for c in cosines],
         }
     if "all" not in found:
         raise ValueError(
@@ -260,12 +253,10 @@ def _pairs(features, units, labels, groups):
             f"to collapse. Received: {len(labels)} images of "
             f"{len(np.unique(groups))} photographs. Pass other images."
         )
-    # The kind of pair is the second axis.
+    # The kind of pair is the second axis, after that of the kind of image.
     fields = {
-        name: np.stack([kind[name] for kind in found.values()], axis=-1)
-        if np.ndim(found["all"][name]) < 2
-        else np.stack([kind[name] for kind in found.values()], axis=1)
-        for name in found["all"]
+        name: np.stack([kind[name] for kind in found.values()], min(1, rank))
+        for name, rank in ((k, np.ndim(v)) for k, v in found["all"].items())
     }
     return {"pairs": tuple(found), **fields}
 
@@ -310,7 +301,7 @@ def _dropped(groups):
 
 
 def _jackknife(values, least, most):
-    """The 95 % interval of the first value, from those without each group."""
+    """The 95% interval of the first value, from those without each group."""
     value, others = values[0], values[1:]
     count = len(others)
     variance = (count - 1) / count * np.square(others - others.mean()).sum()

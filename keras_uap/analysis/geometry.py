@@ -30,7 +30,7 @@ from keras_uap.evaluation.intervals import difference_interval, rate_interval
 from keras_uap.evaluation.measurement import label_pictures
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.perturbations.pixels import as_value_range, clip_to_range
-from keras_uap.reporting.result import PICTURES, Result
+from keras_uap.reporting.result import IMAGES, Result
 from keras_uap.utils.formatting import interval, percent
 from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import as_images, as_wholes, check_whole
@@ -56,7 +56,7 @@ class BoundaryNormals(Result):
     distances: np.ndarray
     indices: np.ndarray
     num_images: int
-    normals: np.ndarray = dataclasses.field(repr=False, metadata=PICTURES)
+    normals: np.ndarray = dataclasses.field(repr=False, metadata=IMAGES)
 
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each quantity."""
@@ -145,7 +145,7 @@ class NormalSpectrum(Result):
     random_singular_values: np.ndarray
     num_normals: int
     dimension: int
-    directions: np.ndarray = dataclasses.field(repr=False, metadata=PICTURES)
+    directions: np.ndarray = dataclasses.field(repr=False, metadata=IMAGES)
 
     def share(self, dim):
         """The share of the normals' squared length in the first `dim`.
@@ -248,11 +248,11 @@ class SubspaceFooling(Result):
         dims: Tuple of k integers.
         fooling_rates: Array `(k,)`, of random vectors in the span of the first
             `dims` singular vectors.
-        intervals: Array `(k, 2)`, 95 % intervals of them.
+        intervals: Array `(k, 2)`, 95% intervals of them.
         best_rates: Array `(k,)`, of the best of the vectors drawn.
         random_rate, random_interval: The same for random vectors of the whole
             space.
-        difference_intervals: Array `(k, 2)`, 95 % intervals of the rate in the
+        difference_intervals: Array `(k, 2)`, 95% intervals of the rate in the
             span minus `random_rate`, paired by image.
         epsilon, norm: The norm of all of them, in pixel units.
         num_random: Integer, vectors drawn for each.
@@ -289,7 +289,7 @@ class SubspaceFooling(Result):
         title = (
             f"Random vectors, {self.norm} norm {self.epsilon:g}, {sample(self)}"
         )
-        header = ("vectors", "fooled", "95 %", "best", "more than random, 95 %")
+        header = ("vectors", "fooled", "95%", "best", "more than random, 95%")
         return title, header, rows
 
     def plot(self):
@@ -353,15 +353,12 @@ def subspace_fooling(
     shape = spectrum.directions.shape[1:]
     rng = np.random.default_rng(seed)
     progress = progress_bar((len(dims) + 1) * num_random, verbose, "vector")
-    done = 0
 
     def measure(draw):
-        nonlocal done
         hits = []
         for _ in range(num_random):
             hits.append(labelled.fooled(draw()))
-            done += 1
-            progress.update(done)
+            progress.add(1)
         mean = np.mean(hits, axis=0)
         best = max(hit.mean() for hit in hits)
         return mean, rate_interval(mean, groups), best
@@ -437,8 +434,8 @@ def subspace_perturbation(
     (dim,) = _check_dims("dim", (dim,), spectrum)
     ball = LpBall(epsilon, norm)
     value_range = as_value_range(value_range)
-    for name, value in {"steps": steps, "batch_size": batch_size}.items():
-        check_whole(name, value, 1)
+    check_whole("steps", steps, 1)
+    check_whole("batch_size", batch_size, 1)
     check_whole("seed", seed, 0)
     images = as_array(images)
     shape = images.shape[1:]

@@ -1,24 +1,24 @@
-"""Who decides: is the answer on an image with a perturbation that on the image?
+"""Influence: does the image or the perturbation decide the prediction?
 
 An image x and a perturbation v are two inputs, and the classifier sees their
-sum. Its logits z are read as a vector over the classes, and compared by
-Pearson's correlation:
+sum. Its logits z are compared as vectors over the classes, by Pearson's
+correlation:
 
-- z(x + v) with z(x): how much of the answer is the image's,
-- z(x + v) with z(v): how much is the perturbation's, shown alone, on grey.
+- z(x + v) with z(x): the influence of the image,
+- z(x + v) with z(v): the influence of the perturbation, shown alone on grey.
 
-Zhang et al. find that a universal perturbation decides, and that images are
-noise beside it, where random noise leaves the decision to the image. Logits of
-two inputs that have nothing in common correlate too, for some classes have low
-ones everywhere: so z(x) with z(v) stands beside them.
+Zhang et al. find that a universal perturbation decides and that images act as
+noise, where random noise leaves the decision to the image. Logits of unrelated
+inputs correlate too, because some classes have low logits everywhere: the
+correlation of z(x) with z(v) is the baseline.
 
-The perturbations of single images are DeepFool's. The smallest step over the
-boundary is far shorter than a universal perturbation, so it stands there twice:
-in the same direction at the universal one's norm, and as it is. For l2 the
-first is the step made longer. For l-infinity it is the step's signs: these, as
-a fitted perturbation and random signs do, use up the ball in every pixel. The
-step as it is ends just past the boundary and is not clipped to the pixel range,
-as DeepFool is defined: clipped, many images would fall back.
+The perturbations of single images are those of DeepFool. The smallest step over
+the boundary is far shorter than a universal perturbation, so it is measured
+twice: at the norm of the universal one, and as it is. For l2 the first is the
+step made longer. For l-infinity it is the signs of the step: these, as a fitted
+perturbation and random signs do, use up the ball in every pixel. The step as it
+is ends just past the boundary and is not clipped to the pixel range, as
+DeepFool is defined: clipping would bring many images back.
 
 Reference:
     - [Zhang et al., 2020](https://arxiv.org/abs/2007.06189)
@@ -55,13 +55,13 @@ class MutualInfluence(Result):
         with_image: Array `(k, n)`, of z(x + v) with z(x).
         unrelated: Array `(k, n)`, of z(x) with z(v): what two inputs have in
             common that were never added.
-        perturbation_intervals, image_intervals: Arrays `(k, 2)`, 95 %
+        perturbation_intervals, image_intervals: Arrays `(k, 2)`, 95%
             intervals of the means of the first two.
         decided: Array `(k,)`, the share of the images where z(x + v) is more
             like z(v) than like z(x).
-        decided_intervals: Array `(k, 2)`, 95 % intervals of it.
+        decided_intervals: Array `(k, 2)`, 95% intervals of it.
         fooling_rates: Array `(k,)`.
-        fooling_intervals: Array `(k, 2)`, 95 % intervals of them.
+        fooling_intervals: Array `(k, 2)`, 95% intervals of them.
         norms: Array `(k, n)`, the norm of each v, in pixel units.
         norm: String.
         grey: Float, the value that every pixel of the grey image has.
@@ -104,7 +104,7 @@ class MutualInfluence(Result):
         )
         header = (
             *("v", self.norm, "with v", "with x", "v, x"),
-            *("decides", "95 %", "fooled"),
+            *("decides", "95%", "fooled"),
         )
         return title, header, rows
 
@@ -130,7 +130,7 @@ def mutual_influence(
     from_logits=None,
     verbose="auto",
 ):
-    """Measures whether images or perturbations decide what is answered.
+    """Measures whether images or perturbations decide the prediction.
 
     Args:
         classifier: Keras model that maps images to scores of at least three
@@ -268,7 +268,7 @@ def _logits(labelled, images, perturbations, value_range):
 def _correlations(some, others):
     """Pearson's correlation of each row with its other, or with the one.
 
-    A row of equal logits says nothing, and correlates with nothing: 0.
+    The correlation of a row of equal logits is 0.
     """
     some, others = (
         z.astype("float64") - z.mean(axis=-1, keepdims=True, dtype="float64")

@@ -22,7 +22,7 @@ from keras_uap.evaluation.intervals import interval_of_some
 from keras_uap.evaluation.labelled_images import LabelledImages
 from keras_uap.evaluation.measurement import label_pictures, read_parts
 from keras_uap.perturbations.lp_ball import LpBall
-from keras_uap.reporting.result import PICTURES, Result
+from keras_uap.reporting.result import IMAGES, Result
 from keras_uap.utils.formatting import interval, percent
 from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import as_wholes, check_number, check_whole
@@ -225,7 +225,7 @@ class TargetRates(Result):
         targets: Tuple of class indices.
         target_rates: Array `(k,)`, the share of the held-out images not
             already of the target that are sent there.
-        intervals: Array `(k, 2)`, 95 % intervals of it.
+        intervals: Array `(k, 2)`, 95% intervals of it.
         num_others: Integer array `(k,)`, the images not already of the target.
         clean_rates: Array `(k,)`, the share of all held-out images that are of
             the target without perturbation.
@@ -245,7 +245,7 @@ class TargetRates(Result):
     norm: str
     num_images: int
     num_groups: int
-    perturbations: np.ndarray = dataclasses.field(repr=False, metadata=PICTURES)
+    perturbations: np.ndarray = dataclasses.field(repr=False, metadata=IMAGES)
 
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each target."""
@@ -263,7 +263,7 @@ class TargetRates(Result):
             f"Sent to a target, {self.norm} norm {self.epsilon:g}, "
             f"{sample(self)}"
         )
-        header = ("target", "sent there", "of", "95 % interval", "fooled")
+        header = ("target", "sent there", "of", "95% interval", "fooled")
         return title, header, rows
 
     def plot(self, class_names=None):

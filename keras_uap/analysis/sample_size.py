@@ -1,11 +1,11 @@
 """What a perturbation is fitted on: how many images, which, how large a ball.
 
 Fig. 6 of the paper, and two questions that its readers ask. Each point is a
-perturbation of its own, fitted with the same amount of work and measured on
+separate perturbation, fitted with the same amount of work and measured on
 the same held-out images, which no fit has seen. Repeats with other seeds show
 how much of a difference is chance.
 
-A curve against the radius gives one number to compare networks by: the
+A curve against the radius gives one number to compare classifiers by: the
 smallest epsilon that fools half of the images. A perturbation of a smaller ball
 lies in every larger one, so the rate of a radius is that of the best up to it,
 and so are the ends of its interval; all three rise. Between two radii they are
@@ -46,7 +46,7 @@ class FoolingCurve(Result):
         name: String, what varies, with its unit.
         values: Tuple of k numbers or names.
         fooling_rates: Array `(k, seeds)`, one perturbation each.
-        intervals: Array `(k, 2)`, 95 % intervals of the mean over the seeds.
+        intervals: Array `(k, 2)`, 95% intervals of the mean over the seeds.
             They speak for other photographs, not for other seeds.
         random_rates: Array `(k,)`, for random noise of the same norm.
         norm: String.
@@ -77,7 +77,7 @@ class FoolingCurve(Result):
             f"Held-out fooling rate, {self.norm} ball, {sample(self)}, "
             f"{self.fooling_rates.shape[1]} seed(s)"
         )
-        header = (self.name, "fooled", "95 % interval", "random noise")
+        header = (self.name, "fooled", "95% interval", "random noise")
         return title, header, rows
 
     def plot(self):
@@ -97,7 +97,7 @@ class EpsilonCurve(FoolingCurve):
             held-out images, in pixel units, between those measured. `None`
             where it is less than the smallest of them or more than the
             largest.
-        half_interval: Pair, its 95 % interval, for other photographs, not for
+        half_interval: Pair, its 95% interval, for other photographs, not for
             other seeds. The lower end is 0 where less than the smallest
             epsilon measured may do, the upper end `None` where more than the
             largest may be needed.
@@ -112,18 +112,18 @@ class EpsilonCurve(FoolingCurve):
         """The epsilon that fools half, in words.
 
         Returns:
-            String, such as "5.31 (95 %: 4.12 to 6.6)", "below 2 (95 %: below
-            2.3)" or "above 10 (95 %: above 8.9)".
+            String, such as "5.31 (95%: 4.12 to 6.6)", "below 2 (95%: below
+            2.3)" or "above 10 (95%: above 8.9)".
         """
         low, high = self.half_interval
         if high is None:
-            told = f"above {low:.3g}"
+            text = f"above {low:.3g}"
         elif low == 0:
-            told = f"below {high:.3g}"
+            text = f"below {high:.3g}"
         else:
-            told = f"{low:.3g} to {high:.3g}"
+            text = f"{low:.3g} to {high:.3g}"
         number = self._half_of(self.half_epsilon, self.fooling_rates.mean(1))
-        return f"{number} (95 %: {told})"
+        return f"{number} (95%: {text})"
 
     def random_half(self):
         """The epsilon at which random noise fools half, in words."""

@@ -1,22 +1,22 @@
-"""The spectrum: which frequencies a perturbation is made of, which of it fool.
+"""Spectrum: the frequencies of a perturbation, and which of them fool.
 
-The perturbation is taken apart by the Fourier transform, each channel by
-itself, over height and width (of a signal, over time). How fast it changes in
-space is the radial frequency, in cycles per image: waves that fit into the
-longer side. The share of power at each of them is averaged over the channels.
+The Fourier transform is taken of each channel over height and width (of a
+signal, over time). The radial frequency counts cycles per image: waves that fit
+into the longer side. The share of power at each frequency is averaged over the
+channels.
 
-Then the frequencies are cut into bands, which gives a low-passed, some
+The frequencies are then cut into bands, which gives a low-passed, some
 band-passed and a high-passed part that add up to the perturbation. Each part is
-brought to the norm of the whole, and its fooling rate is measured. Beside it
-stands random noise that went through the same filter and was brought to the
-same norm: what it fools, the network's weakness for the band does, and what the
-part fools beyond it, its pattern does.
+scaled to the norm of the whole, and its fooling rate is measured. The baseline
+is random noise that passed the same filter and has the same norm: it measures
+the weakness of the classifier in that band, and the difference measures the
+pattern of the perturbation.
 
-By default that is the l2 norm, which compares parts of equal power; their
-largest values then lie above those of the whole. With `norm="linf"` every part
-stays within the largest value of the whole, but has far less power: where a
-perturbation is at its bound almost everywhere, a filtered one is there at its
-peaks alone. The root mean square tells.
+By default the norm is l2, which compares parts of equal power; their largest
+values then exceed those of the whole. With `norm="linf"` every part stays
+within the largest value of the whole, but has far less power: a filtered
+perturbation reaches its bound at its peaks alone. The root mean square shows
+this.
 
 Reference:
     - [Yin et al., 2019](https://arxiv.org/abs/1906.08988), A Fourier
@@ -62,10 +62,10 @@ class PerturbationSpectrum(Result):
         shares: Array `(b,)`, the share of the perturbation's power in each.
         fooling_rates: Array `(b,)`, of the part in each band, at the norm
             `epsilon`. A part of no power stays zero and fools nothing.
-        intervals: Array `(b, 2)`, 95 % intervals.
+        intervals: Array `(b, 2)`, 95% intervals.
         random_rates: Array `(b,)`, for random noise in the same band, at the
             same norm, mean of the draws.
-        random_intervals: Array `(b, 2)`, 95 % intervals.
+        random_intervals: Array `(b, 2)`, 95% intervals.
         root_mean_squares: Array `(b,)`, of the values of each part at that
             norm, in pixel units.
         random_root_mean_squares: Array `(b,)`, the same of the noise.
@@ -121,7 +121,7 @@ class PerturbationSpectrum(Result):
             f"{self.epsilon:.4g}, {sample(self)}"
         )
         header = (
-            *("cycles per image", "power", "rms", "fooled", "95 % interval"),
+            *("cycles per image", "power", "rms", "fooled", "95% interval"),
             "noise",
         )
         return title, header, rows
@@ -194,13 +194,10 @@ def perturbation_spectrum(
     power = _power(v)
     rng = np.random.default_rng(seed)
     progress = progress_bar(len(bands) * (1 + num_random), verbose, "part")
-    done = 0
 
     def measure(part):
-        nonlocal done
-        done += 1
         fooled = labelled.fooled(part)
-        progress.update(done)
+        progress.add(1)
         return fooled, np.sqrt(np.mean(np.square(part, dtype="float64")))
 
     own, random = [], []

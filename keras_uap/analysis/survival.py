@@ -1,24 +1,23 @@
-"""What a perturbation survives: moved, cut, blurred, saved, photographed.
+"""Survival: does a perturbation still fool after it is moved, blurred or saved?
 
-A perturbation is found for pixels that are added as they are. Who shows the
-picture on a screen and takes a photograph of it has other pixels: shifted, out
-of focus, scaled, compressed. Two kinds of changes are measured.
+A perturbation is found for pixels that are added as they are. A photograph of a
+screen has other pixels: shifted, out of focus, scaled, compressed. Two kinds of
+changes are measured.
 
 Changes of the perturbation alone: it is shifted, mirrored, cut to a patch or
 blurred, then added to the images. An image is fooled where its label differs
 from its clean prediction, as everywhere in this package.
 
-Changes of the picture, after the perturbation was added: out of focus, saved as
-JPEG, scaled down and up again, cropped. Such a change alters labels by itself,
-also of clean images, and that is no merit of the perturbation. So an image is
-fooled where its label differs from that of the clean image under the same
-change. Beside it stand the share whose label differs from the clean
-prediction, as someone sees who only knows the picture before, and the share
-that the change alone alters.
+Changes of the perturbed image: out of focus, saved as JPEG, scaled down and up
+again, cropped. Such a change alters the labels of clean images, too. An image
+is therefore fooled where its label differs from that of the clean image under
+the same change. Two more rates are given: the share whose label differs from
+the clean prediction of the unchanged image, and the share that the change alone
+alters.
 
-Random noise stands beside each. It goes through the same change; where that
-makes a perturbation smaller, as blurring does, the noise is brought to the norm
-that is left of the perturbation.
+The baseline is random noise under the same change. Where the change makes a
+perturbation smaller, as blurring does, the noise is scaled to the norm that is
+left of the perturbation.
 
 Reference:
     - [Kurakin et al., 2016](https://arxiv.org/abs/1607.02533), Adversarial
@@ -56,12 +55,12 @@ class Survival(Result):
 
     Attributes:
         names: Tuple of k strings, the changes in words. The first is none.
-        of_picture: Boolean array `(k,)`, whether the picture as a whole was
+        of_picture: Boolean array `(k,)`, whether the perturbed image was
             changed, and not the perturbation alone.
         fooling_rates: Array `(k,)`, the share of images whose label differs
-            from that of the clean image, under the same change where it is one
-            of the picture.
-        intervals: Array `(k, 2)`, 95 % intervals of it.
+            from that of the clean image, under the same change where the
+            perturbed image is changed.
+        intervals: Array `(k, 2)`, 95% intervals of it.
         random_rates: Array `(k,)`, the same for random noise.
         unchanged_rates: Array `(k,)`, the share of images whose label differs
             from that of the clean image without any change.
@@ -102,7 +101,7 @@ class Survival(Result):
             f"{self.norms[0]:.4g}, {sample(self)}"
         )
         header = (
-            *("change", "fooled", "95 % interval", "noise"),
+            *("change", "fooled", "95% interval", "noise"),
             *("of unchanged", "by change"),
         )
         return title, header, rows
@@ -136,14 +135,14 @@ def survival_rates(
       share of each side;
     - `("blur", sigma)`: by a Gaussian of so many pixels.
 
-    Of the picture, after the perturbation was added and clipped:
+    Of the perturbed and clipped image:
 
     - `("defocus", sigma)`: blurred as a whole;
     - `("jpeg", quality)`: rounded to bytes, saved at 1 to 100 and read again;
       for grey and RGB images with a `value_range`;
     - `("scale", share)`: its sides made so much smaller, and large again;
     - `("crop", share)`: the middle of so large a share of each side, made as
-      large as the picture was;
+      large as the image was;
     - `(name, function)`: a function of your own, from a float32 array
       `(n, H, W, C)` in pixel units to another one of that shape.
 
@@ -193,28 +192,25 @@ def survival_rates(
             own = labelled.labels(changed)
             random = labelled.labels(at_norm(change(noise), size, norm))
         hits.append(own != clean)
-        rows.append(
-            (
-                name,
-                of_picture,
-                np.mean(random != clean),
-                np.mean(own != labelled.clean),
-                np.mean(clean != labelled.clean),
-                size,
-            )
+        rates = (
+            np.mean(random != clean),
+            np.mean(own != labelled.clean),
+            np.mean(clean != labelled.clean),
         )
+        rows.append((name, of_picture, *rates, size))
         progress.update(done)
-    names, of_picture, random, unchanged, alone, sizes = zip(*rows)
+    names, *columns = zip(*rows)
+    of_picture, random, unchanged, alone, sizes = map(np.array, columns)
     rates, intervals = rates_and_intervals(hits, labelled.groups)
     return Survival(
         names=names,
-        of_picture=np.array(of_picture),
+        of_picture=of_picture,
         fooling_rates=rates,
         intervals=intervals,
-        random_rates=np.array(random),
-        unchanged_rates=np.array(unchanged),
-        change_rates=np.array(alone),
-        norms=np.array(sizes),
+        random_rates=random,
+        unchanged_rates=unchanged,
+        change_rates=alone,
+        norms=sizes,
         norm=norm,
         num_images=len(labelled.images),
         num_groups=labelled.num_groups,
@@ -256,7 +252,7 @@ def _blur(v, sigma):
     return _defocus(v[np.newaxis], sigma)[0]
 
 
-# Changes of pictures `(n, H, W, C)` or `(n, T, C)`.
+# Changes of images `(n, H, W, C)` or `(n, T, C)`.
 
 
 def _defocus(images, sigma):
@@ -302,7 +298,7 @@ def _middle(sizes, share):
     return tuple(slice(a, a + part) for a, part in zip(starts, kept))
 
 
-# By kind: how it is told, whether it is one of the picture, what it does.
+# By kind: its text, whether it changes the perturbed image, and a function.
 _CHANGES = {
     "shift": ("v shifted by {}", False, _shift),
     "mirror": ("v mirrored, {}", False, _mirror),
@@ -316,8 +312,8 @@ _CHANGES = {
 
 
 def _as_changes(changes, images, value_range):
-    """Checks changes; returns a name, whether it is of the picture, and what
-    does it, for each, after that of none."""
+    """Checks changes; returns triples of a name, whether the perturbed image is
+    changed, and a function; the first is no change."""
     sizes = images.shape[1:-1]
     if len(sizes) not in (1, 2):
         raise ValueError(
@@ -347,7 +343,7 @@ def _as_changes(changes, images, value_range):
             _try(kind, amount, images)
             found.append((kind, True, amount))
             continue
-        if kind not in list(_CHANGES):
+        if kind not in tuple(_CHANGES):
             raise ValueError(
                 "changes must be of a kind that is known, or a name with a "
                 f"function. Received: {kind!r}. Expected: one of "
@@ -356,20 +352,15 @@ def _as_changes(changes, images, value_range):
         text, of_picture, function = _CHANGES[kind]
         arguments = _arguments(kind, amount, sizes, axes)
         if kind == "jpeg":
+            arguments["value_range"] = value_range
             if not jpeg:
                 raise ValueError(
                     "changes holds 'jpeg', which needs grey or RGB images with "
                     f"a value_range. Received: images of shape {images.shape}, "
                     f"value_range={value_range!r}."
                 )
-            arguments["value_range"] = value_range
-        found.append(
-            (
-                text.format(amount),
-                of_picture,
-                functools.partial(function, **arguments),
-            )
-        )
+        change = functools.partial(function, **arguments)
+        found.append((text.format(amount), of_picture, change))
     return found
 
 

@@ -1,13 +1,12 @@
-"""Transfer: does a perturbation of one network fool another?
+"""Transfer: does a perturbation of one classifier fool another?
 
-Table 2 of the paper. The perturbation of each row is added to the images that
-each network, one a column, sees. Networks differ in the size of their images
-and in their pixel range, and how that is bridged changes the numbers, so here
-it is one rule: images and perturbations come in one size and one `value_range`;
-for a network with another size both are resized, bilinearly (the perturbation
-by `resize_perturbation`, which keeps its norm within what it was), and for one
-with another range both are stretched to it; then they are added and clipped.
-Cells where something was resized are marked in the result and in the picture.
+Table 2 of the paper. The perturbation of each row is added to the images of
+each classifier, one a column. Classifiers differ in the size of their images
+and in their pixel range. Images and perturbations come in one size and one
+`value_range`. For a classifier with another size both are resized, bilinearly
+(the perturbation by `resize_perturbation`, which keeps its norm within what it
+was). For one with another range both are stretched to it. Then they are added
+and clipped. Cells where something was resized are marked in table and plot.
 
 Reference:
     - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401), Table 2
@@ -40,7 +39,7 @@ class TransferMatrix(Result):
     Attributes:
         perturbations, classifiers: Tuples of names, rows and columns.
         fooling_rates: Array `(p, c)`.
-        intervals: Array `(p, c, 2)`, 95 % intervals.
+        intervals: Array `(p, c, 2)`, 95% intervals.
         random_rates: Array `(p, c)`, for random noise of the same norm.
         resized: Boolean array `(p, c)`, whether images or perturbation had to
             be resized.
@@ -79,7 +78,7 @@ class TransferMatrix(Result):
             f"{sample(self)}"
         )
         header = (
-            *("found on", "measured on", "fooled", "95 %", "noise", "resized"),
+            *("found on", "measured on", "fooled", "95%", "noise", "resized"),
         )
         return title, header, rows
 

@@ -315,7 +315,7 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
 
 def _draw(pool, ink):
     """Returns `(height, width)` and PNG pictures of perturbations."""
-    if ink.is_picture(pool[0]):
+    if ink.is_image(pool[0]):
         shown = [
             tf.io.encode_png(
                 np.clip(255 * ink.stretch(v), 0, 255).astype("uint8")

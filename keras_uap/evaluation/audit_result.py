@@ -7,7 +7,7 @@ import numpy as np
 from keras_uap import visualization
 from keras_uap.evaluation.report import FoolingReport
 from keras_uap.reporting import html
-from keras_uap.reporting.result import PICTURES, Result
+from keras_uap.reporting.result import IMAGES, Result
 from keras_uap.utils.formatting import cut, interval, percent
 from keras_uap.utils.progress import in_words
 from keras_uap.visualization.style import class_name, sample, unit
@@ -25,7 +25,7 @@ class Run:
             gradient, or that DeepFool did not get over a boundary.
         select_rate: Float, share fooled of the part to select.
         fooling_rate, fooling_interval: Share fooled of the held-out part, and
-            its 95 % interval.
+            its 95% interval.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Audit(Result):
 
     Attributes:
         fooling_rate, fooling_interval: Share of the held-out images that the
-            strongest perturbation fools, and its 95 % interval.
+            strongest perturbation fools, and its 95% interval.
         random_rate: The same for random noise of the same norm.
         larger_rate: The same for the perturbation at twice the norm.
         perturbation: Array `(H, W, C)`, the strongest one, in pixel units.
@@ -67,7 +67,7 @@ class Audit(Result):
     fooling_interval: tuple
     random_rate: float
     larger_rate: float
-    perturbation: np.ndarray = dataclasses.field(metadata=PICTURES)
+    perturbation: np.ndarray = dataclasses.field(metadata=IMAGES)
     strongest: Run
     runs: tuple
     report: FoolingReport
@@ -93,7 +93,7 @@ class Audit(Result):
     def save_html(self, path, class_names=None):
         """Writes the audit as one page of HTML that can be handed on.
 
-        The page needs no other file and no network: pictures, style and
+        The page needs no other file and no network: images, style and
         script are inside. A slider shows examples at 0 to 2 times the
         perturbation.
 

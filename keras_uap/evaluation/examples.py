@@ -14,12 +14,12 @@ STRENGTHS = np.linspace(0, 2, 9)
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Examples:
-    """Some of the images of a report, and what the classifier says of them.
+    """Some of the images of a report, and their predictions.
 
-    They are taken from all over the images, whatever becomes of them.
+    They are taken evenly from all images, fooled or not.
 
     Attributes:
-        places: Integer array `(n,)`, where they stand among the images.
+        places: Integer array `(n,)`, their indices among the images.
         images: Array `(n, H, W, C)`, clean, as they were passed.
         perturbation: Array `(H, W, C)`.
         strengths: Array `(s,)`, what the perturbation is multiplied by.

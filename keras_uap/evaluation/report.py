@@ -1,8 +1,8 @@
-"""One page about a perturbation: how often it fools, and what that is worth.
+"""The report on one perturbation: its fooling rate and what to compare it with.
 
 A fooling rate means little alone. On images that a classifier is unsure of,
-random noise of the same norm changes many answers too, so the report gives
-both, with confidence intervals and the number of images. It also says what
+random noise of the same norm changes many predictions too, so the report gives
+both, with confidence intervals and the number of images. It also shows what
 clipping to the pixel range and rounding to whole grey levels cost, how sure
 the classifier was and is, and which classes are hit.
 """
@@ -23,7 +23,7 @@ from keras_uap.evaluation.measurement import Measurement, random_noise
 from keras_uap.perturbations.lp_ball import as_epsilon, lp_norm
 from keras_uap.perturbations.pixels import apply_perturbation
 from keras_uap.reporting import html
-from keras_uap.reporting.result import PICTURES, Result
+from keras_uap.reporting.result import IMAGES, Result
 from keras_uap.utils.formatting import cut, interval, percent
 from keras_uap.utils.validation import as_numbers, check_whole
 from keras_uap.visualization.style import class_name, norm_in_words, sample
@@ -45,7 +45,7 @@ class FoolingReport(Result):
             pixel units.
         value_range: Pair of floats, the pixel range, or `None`.
         fooling_rate, fooling_interval: Share of images whose label differs
-            from the clean prediction, and its 95 % interval.
+            from the clean prediction, and its 95% interval.
         random_rate, random_interval: The same for random noise of the same
             norm (random signs for linf, Gaussian noise for l2).
         rounded_rate: The fooling rate after rounding to whole grey levels, or
@@ -65,7 +65,7 @@ class FoolingReport(Result):
         ball_epsilon: The epsilon of the fit, or `None` where not given.
         target: Integer, the class that images were to be sent to, or `None`.
         target_rate, target_interval: Share of the images not already of the
-            target that are sent there, and its 95 % interval, or `None`.
+            target that are sent there, and its 95% interval, or `None`.
         target_random_rate: The same share for random noise, or `None`.
         examples: `Examples`, a few of the images at several strengths.
     """
@@ -98,7 +98,7 @@ class FoolingReport(Result):
     target_interval: tuple | None = None
     target_random_rate: float | None = None
     examples: Examples | None = dataclasses.field(
-        default=None, repr=False, metadata=PICTURES
+        default=None, repr=False, metadata=IMAGES
     )
 
     @property
@@ -145,7 +145,7 @@ class FoolingReport(Result):
         }
 
     def for_card(self):
-        """What the card of a perturbation says of held-out images."""
+        """The metadata of a perturbation about held-out images."""
         values = {
             "fooling_rate": self.fooling_rate,
             "interval_95": list(self.fooling_interval),
@@ -172,7 +172,7 @@ class FoolingReport(Result):
     def save_html(self, path, class_names=None, card=None):
         """Writes the report as one page of HTML that can be handed on.
 
-        The page needs no other file and no network: pictures, style and
+        The page needs no other file and no network: images, style and
         script are inside. A slider shows examples at 0 to 2 times the
         perturbation.
 
@@ -181,7 +181,7 @@ class FoolingReport(Result):
             class_names: Sequence of strings, to name labels.
             card: Dictionary, what is known of the perturbation, as in
                 `keras_uap.interchange.save_perturbation`: `classifier`,
-                `seed`, `found_by` and `stop_reason` are told.
+                `seed`, `found_by` and `stop_reason` are shown.
         """
         html.write_report(path, self, class_names, card, self._remarks())
 
@@ -238,7 +238,7 @@ def _rate(name, rate, bounds=None):
     return name, percent(rate), "" if bounds is None else interval(bounds)
 
 
-# How often `fooling_report` shows each image to the classifier, beside the
+# How often `fooling_report` classifies each image, without the
 # draws of noise: clean, perturbed, rounded and unclipped.
 PASSES = 4
 
@@ -281,7 +281,7 @@ def fooling_report(
             finds out.
         verbose: `"auto"`, 0 or 1, whether to show progress.
         epsilon: Float, the radius of the ball that the perturbation was sought
-            in. The table says so where it ends far inside.
+            in. The table shows where it ends far inside.
         target: Integer, the class that the perturbation was to send images to,
             for its target rate.
 
@@ -407,7 +407,7 @@ def _fooling_rate(labelled, transform, verbose):
 
 
 def _in_grey_levels(images, v, value_range):
-    """Perturbed images, rounded to what a picture file can hold."""
+    """Perturbed images, rounded to the grey levels of an image file."""
     images = apply_perturbation(images, v, value_range)
     low, high = value_range or (0.0, 255.0)
     step = (high - low) / 255.0

@@ -1,13 +1,12 @@
-"""A result as one page of HTML that can be handed on.
+"""A result as one page of HTML in one file.
 
-The page stands in one file: pictures, style and script are inside, and its
-policy forbids the browser to ask for anything else. The classifier has been
-asked beforehand, so the slider for the strength only changes which picture and
-which words are shown. All text goes through Jinja's escaping: names of classes
-and files may hold anything.
+Images, style and script are inside the file, and its content security policy
+forbids the browser to load anything else. The predictions are made beforehand,
+so the slider for the strength only changes which image and text are shown. All
+text is escaped by Jinja: names of classes and files may hold anything.
 
-What is on the page is gathered here, as plain values; how it looks is in
-`templates/`.
+This module collects the contents of the page as plain values; `templates/`
+holds its layout.
 """
 
 import base64
@@ -30,10 +29,10 @@ from keras_uap.visualization import style
 
 TEMPLATES = pathlib.Path(__file__).parent / "templates"
 
-# Larger pictures are shrunk, those up to the small size kept to the bit.
+# Larger images are shrunk; images up to the small size are stored losslessly.
 _LARGEST, _SMALL = 512, 96
-# All pictures of the examples together, in characters.
-_MOST_PICTURES = 4_000_000
+# The most characters of all images of the examples together.
+_MOST_CHARACTERS = 4_000_000
 # Classes in the table; the others are folded away.
 _CLASSES = 12
 
@@ -74,18 +73,8 @@ def _page_of_audit(audit, class_names):
     page["rates"].insert(2, twice)
     page |= {
         "kind": "Audit",
-        "runs": [
-            {
-                "name": run.name,
-                "seed": run.seed,
-                "passes": f"{run.passes:,}",
-                "select": f"{run.select_rate:.1%}",
-                "rate": run.fooling_rate,
-                "interval": run.fooling_interval,
-                "strongest": run == audit.strongest,
-            }
-            for run in audit.runs
-        ],
+        "runs": audit.runs,
+        "strongest": audit.strongest,
         "warnings": audit.warnings,
         "notes": audit.notes,
         "values": audit.to_dict(),
@@ -114,17 +103,17 @@ def write_report(path, report, class_names=None, card=None, warnings=()):
     card = card or {}
     name = card.get("classifier", "the classifier")
     page = _page_of(report, class_names, name, report.ball_epsilon)
-    page["facts"].append(("Images", f"{_count(report)} measured on"))
-    for key, term in (
-        ("found_on", "Found on"),
-        ("found_by", "Found by"),
-        ("seed", "Seed of the search"),
-        ("stop_reason", "The fit ended"),
-    ):
-        if card.get(key) is not None:
-            page["facts"].append((term, str(card[key])))
-    page["values"] = report.to_dict()
-    page["warnings"] = warnings
+    terms = {
+        "found_on": "Found on",
+        "found_by": "Found by",
+        "seed": "Seed of the search",
+        "stop_reason": "The fit ended",
+    }
+    page["facts"] += [
+        ("Images", f"{_count(report)} measured on"),
+        *((terms[k], str(card[k])) for k in terms if card.get(k) is not None),
+    ]
+    page |= {"values": report.to_dict(), "warnings": warnings}
     _write(path, page)
 
 
@@ -189,14 +178,10 @@ def _row(text, rate, interval=None, kind="fooled"):
 def _rates(report, name):
     """Rows of the table of rates."""
 
+    noise = report.random_rate, report.random_interval, "noise"
     rows = [
         _row("The perturbation", report.fooling_rate, report.fooling_interval),
-        _row(
-            "Random noise of the same norm",
-            report.random_rate,
-            report.random_interval,
-            "noise",
-        ),
+        _row("Random noise of the same norm", *noise),
         _row("Without clipping to the range", report.unclipped_rate),
     ]
     if report.rounded_rate is not None:
@@ -225,15 +210,13 @@ def _facts(report, epsilon):
     ball = f"{report.norm}, this perturbation has {report.epsilon:.4g}"
     if epsilon is not None:
         ball += f"; at most {epsilon:.4g} was allowed"
-    facts = [("Norm", ball)]
-    if report.value_range is None:
-        facts.append(("Range of values", "none: nothing was clipped"))
-    else:
-        low, high = report.value_range
-        facts.append(("Range of values", f"{low:g} to {high:g}, clipped"))
+    values = "none: nothing was clipped"
+    if report.value_range is not None:
+        values = "{:g} to {:g}, clipped".format(*report.value_range)
     noise = "random signs" if report.norm == "linf" else "Gaussian noise"
     return [
-        *facts,
+        ("Norm", ball),
+        ("Range of values", values),
         ("Fooled", "the label differs from that of the clean image"),
         ("Random noise", f"{noise}, of the perturbation's own norm"),
         ("Intervals", "95%; crops of one photograph count as dependent"),
@@ -259,7 +242,7 @@ def _examples(report, name):
     examples = report.examples
     if examples is None:
         return None
-    rows, room = [], _MOST_PICTURES
+    rows, room = [], _MOST_CHARACTERS
     for i, place in enumerate(examples.places):
         pictures = _strengths(report, i)
         room -= sum(map(len, pictures))
@@ -306,68 +289,45 @@ def _examples(report, name):
 def _strengths(report, i):
     """Pictures of one example at each strength, or an empty list."""
     examples = report.examples
-    if not style.is_drawn(examples.perturbation):
+    images, v = examples.images, examples.perturbation
+    if not style.is_drawn(v):
         return []
-    if style.is_signal(examples.perturbation):
-        return _signal_strengths(report, i)
-    low, high = report.value_range or (
-        float(examples.images.min()),
-        float(examples.images.max()),
-    )
-    return [
-        _picture(
-            (
-                apply_perturbation(
-                    examples.images[i],
-                    strength * examples.perturbation,
-                    report.value_range,
-                ).numpy()
-                - low
-            )
-            / ((high - low) or 1.0)
-        )
+    perturbed = [
+        apply_perturbation(images[i], strength * v, report.value_range).numpy()
         for strength in examples.strengths
     ]
-
-
-def _signal_strengths(report, i):
-    """The same for a signal: lines, in front of the clean ones."""
-    examples = report.examples
-    images, v = examples.images, examples.strengths[-1] * examples.perturbation
-    lanes = style.lanes(images - np.abs(v), images + np.abs(v))
-    clean = images[i]
+    if style.is_image(v):
+        limits = float(images.min()), float(images.max())
+        low, high = report.value_range or limits
+        return [_image((x - low) / ((high - low) or 1.0)) for x in perturbed]
+    # The lines of a signal lie in front of the clean ones.
+    most = np.abs(examples.strengths[-1] * v)
+    lanes = style.lanes(images - most, images + most)
     return [
-        _lines(
-            apply_perturbation(
-                clean, strength * examples.perturbation, report.value_range
-            ).numpy(),
-            lanes,
-            style.FOOLED if strength else style.CLEAN,
-            clean if strength else None,
-        )
-        for strength in examples.strengths
+        _lines(perturbed[0], lanes, style.CLEAN),
+        *(_lines(x, lanes, style.FOOLED, images[i]) for x in perturbed[1:]),
     ]
 
 
 def _is_coarse(v):
-    """Whether the pixels of a picture are to be seen."""
-    return style.is_picture(v) and max(v.shape[:2]) <= _SMALL
+    """Whether an image is so small that its pixels are shown as squares."""
+    return style.is_image(v) and max(v.shape[:2]) <= _SMALL
 
 
 def _perturbation(report):
-    """The perturbation's picture and what it is like, or None."""
+    """An image of the perturbation and its description, or None."""
     if report.examples is None:
         return None
     v = report.examples.perturbation
     picture, scale = None, None
-    if style.is_picture(v):
-        picture = _picture(style.stretch(v), exact=True)
+    if style.is_image(v):
+        picture = _image(style.stretch(v), exact=True)
         scale = "Stretched to the full range; grey is no change."
     elif style.is_signal(v):
         picture = _lines(v, style.lanes(v, -v), style.FOOLED, np.zeros_like(v))
         scale = "Stretched to the full height; a line for each channel"
-        cut = v.shape[-1] > style.CHANNELS
-        scale += f", the first {style.CHANNELS}." if cut else "."
+        more = v.shape[-1] > style.CHANNELS
+        scale += f", the first {style.CHANNELS}." if more else "."
     return {
         "picture": picture,
         "scale": scale,
@@ -377,7 +337,7 @@ def _perturbation(report):
     }
 
 
-def _picture(values, exact=False):
+def _image(values, exact=False):
     """An image `(H, W, 1 or 3)` of values in 0 to 1 as an address."""
     pixels = np.round(255 * np.clip(values, 0, 1)).astype("uint8")
     image = Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0])
@@ -395,7 +355,7 @@ def _picture(values, exact=False):
 
 
 def _lines(signal, lanes, color, behind=None):
-    """A signal `(T, C)` as an address: a picture with a line a channel."""
+    """A signal `(T, C)` as an address: a line for each channel."""
     height = max(150, 40 * len(lanes.offsets))
 
     def lines(values, color, width):
@@ -460,7 +420,7 @@ def _write(path, page):
 
 
 def _whole(rate):
-    """A share in whole per cent; "99.8%" is not called all, 0.2% not none."""
+    """A share in whole per cent, with a decimal where 0% or 100% would lie."""
     text = f"{rate:.0%}"
     return f"{rate:.1%}" if text in ("0%", "100%") and 0 < rate < 1 else text
 

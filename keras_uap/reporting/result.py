@@ -15,7 +15,7 @@ import numpy as np
 from keras_uap.utils.formatting import html_table, one_line, text_table
 
 # Metadata of a dataclass field of images: left out of `to_dict`.
-PICTURES = {"keras_uap_pictures": True}
+IMAGES = {"keras_uap_images": True}
 
 _WIDTH = 79
 

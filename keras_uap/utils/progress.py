@@ -57,6 +57,10 @@ class Progress:
             self._written = self._updated
             self._write(f"    {text}{self.left()}", flush=True)
 
+    def add(self, count):
+        """Counts so many units more, as `keras.utils.Progbar.add` does."""
+        self.update(self._done - self._before + count)
+
     def left(self):
         """The time left, to end a line with; empty where it is not known."""
         begun, before = self._first or (0, 0)

@@ -1,8 +1,7 @@
-"""Pictures of perturbations, drawn with matplotlib; one file a measurement.
+"""Plots of results, drawn with matplotlib; one file a measurement.
 
-matplotlib is imported when a picture is drawn, not before, and figures are
-made without pyplot: nothing appears on a screen unless the caller shows it.
-"""
+matplotlib is imported when a plot is drawn, not before. Figures are made
+without pyplot: a notebook shows them, `figure.savefig(path)` writes them."""
 
 from keras_uap.visualization.audit import plot_audit as plot_audit
 from keras_uap.visualization.baselines import plot_baselines as plot_baselines

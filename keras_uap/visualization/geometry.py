@@ -13,11 +13,9 @@ def plot_normals(result):
     """
     shown = [v for v in result.normals[:4] if style.is_drawn(v)]
     figure = style.figure(8 + 0.5 * len(shown), 4.6)
-    grid = figure.add_gridspec(
-        2,
-        1 + (len(shown) + 1) // 2,
-        width_ratios=[2.4] + [1] * -(-len(shown) // 2),
-    )
+    columns = -(-len(shown) // 2)
+    widths = [2.4] + [1] * columns
+    grid = figure.add_gridspec(2, 1 + columns, width_ratios=widths)
     axes = figure.add_subplot(grid[:, 0])
     axes.hist(result.distances, bins=30, color=style.CLEAN)
     x = "l2 distance to the boundary, pixel units"
@@ -43,24 +41,21 @@ def plot_spectrum(result):
     """
     axes = style.axes(8, 4.8)
     index = np.arange(1, result.num_normals + 1)
-    for values, line, color, name in (
-        (result.singular_values, "-", style.FOOLED, "boundary normals"),
-        (
-            *(result.random_singular_values, "--"),
-            *(style.NEUTRAL, "random unit vectors"),
-        ),
-    ):
-        axes.plot(index, values, line, color=color, label=name)
+    values, random = result.singular_values, result.random_singular_values
+    axes.plot(index, values, color=style.FOOLED, label="boundary normals")
+    axes.plot(
+        index, random, "--", color=style.NEUTRAL, label="random unit vectors"
+    )
     axes.set_xscale("log")
     axes.set_ylim(bottom=0)
     dim = min(100, max(1, result.num_normals // 5))
-    random_share = np.square(result.random_singular_values)
+    squares = np.square(random)
     style.label(
         axes,
         f"Singular values of n = {result.num_normals} unit normals in "
         f"{result.dimension:,} dimensions\nthe first {dim} hold "
         f"{result.share(dim):.0%} of the squared length; of random vectors "
-        f"{random_share[:dim].sum() / random_share.sum():.0%}",
+        f"{squares[:dim].sum() / squares.sum():.0%}",
         "index of the singular value",
         "singular value (unit vectors, no unit)",
     )
@@ -81,22 +76,13 @@ def plot_subspace(result):
     rates = [*result.fooling_rates, result.random_rate]
     intervals = [*result.intervals, result.random_interval]
     places = np.arange(len(rates))
-    axes.bar(
-        places,
-        rates,
-        color=[style.FOOLED] * len(result.dims) + [style.NEUTRAL],
-        width=0.6,
-    )
+    colors = [style.FOOLED] * len(result.dims) + [style.NEUTRAL]
+    axes.bar(places, rates, color=colors, width=0.6)
     style.whiskers(axes, places, rates, intervals)
     for place, rate in zip(places, rates):
         axes.text(place + 0.06, rate + 0.01, f"{rate:.0%}", fontsize=10)
-    axes.plot(
-        places[:-1],
-        result.best_rates,
-        "D",
-        color=style.CLEAN,
-        label=f"best of {result.num_random}",
-    )
+    best = {"color": style.CLEAN, "label": f"best of {result.num_random}"}
+    axes.plot(places[:-1], result.best_rates, "D", **best)
     axes.set_xticks(places, names, fontsize=9)
     style.percent_axis(axes.yaxis)
     top = max(*result.best_rates, *np.ravel(intervals))

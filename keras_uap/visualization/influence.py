@@ -54,16 +54,15 @@ def _draw_means(axes, result):
     """Draws the mean correlations of each kind of perturbation as bars."""
     norms = zip(result.names, result.norms)
     names = [f"{name} ({each.mean():.3g})" for name, each in norms]
+    with_v, with_x = result.with_perturbation, result.with_image
     series = [
         (
             *("with z(v), v alone on grey", style.FOOLED),
-            result.with_perturbation.mean(axis=1),
-            result.perturbation_intervals,
+            *(with_v.mean(axis=1), result.perturbation_intervals),
         ),
         (
             *("with z(x)", style.CLEAN),
-            result.with_image.mean(axis=1),
-            result.image_intervals,
+            *(with_x.mean(axis=1), result.image_intervals),
         ),
     ]
     style.grouped_bars(axes, names, series, 1.25)

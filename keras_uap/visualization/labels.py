@@ -67,7 +67,7 @@ def plot_label_graph(flow, class_names=None, least_share=0.5, most=4):
     """
     parts = flow.components(least_share)
     graph = flow.graph(least_share)
-    # Pairs tell little beside larger parts.
+    # Pairs are left out where there are larger parts.
     large = [part for part in parts if len(part[0]) > 2] or parts
     shown = large[:most]
     if not shown:
@@ -161,27 +161,14 @@ def plot_targets(result, class_names=None):
     order = np.argsort(result.target_rates)
     axes = style.axes(8, 2.0 + 0.42 * len(order))
     places = np.arange(len(order))
-    axes.barh(
-        places,
-        result.fooling_rates[order],
-        color="#DDDDDD",
-        label="any other label than clean",
-    )
-    axes.barh(
-        places,
-        result.target_rates[order],
-        0.5,
-        color=style.FOOLED,
-        label="target",
-    )
     rates, intervals = result.target_rates[order], result.intervals[order]
+    name = "any other label than clean"
+    axes.barh(places, result.fooling_rates[order], color="#DDDDDD", label=name)
+    axes.barh(places, rates, 0.5, color=style.FOOLED, label="target")
     style.whiskers(axes, places, rates, intervals, horizontal=True)
     style.write_rates(axes, places, rates, intervals[:, 1], horizontal=True)
-    axes.set_yticks(
-        places,
-        [style.short_name(result.targets[i], class_names) for i in order],
-        fontsize=9,
-    )
+    names = [style.short_name(result.targets[i], class_names) for i in order]
+    axes.set_yticks(places, names, fontsize=9)
     style.percent_axis(axes.xaxis)
     axes.set_xlim(0, 1.08)
     style.label(

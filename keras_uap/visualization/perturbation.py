@@ -48,7 +48,7 @@ def plot_perturbation(
     v = read_perturbation(perturbation, value_range)
     if not style.is_drawn(v):
         raise ValueError(
-            "A picture needs a perturbation of shape (height, width, 1 or 3), "
+            "A plot needs a perturbation of shape (height, width, 1 or 3), "
             f"or (time, channels) for signals. Received: {v.shape}."
         )
     images = as_array(images, most=8)
@@ -90,7 +90,7 @@ def draw_perturbation(adapter, v, images, value_range, class_names, title):
         show_perturbed(axes[1, i + 1], i)
     for name, at in zip(("clean", "with v"), axes[:, 1]):
         if style.is_signal(v):
-            # What names the channels, if there are several, stands here too.
+            # The label of several channels is kept.
             at.set_ylabel(f"{name}\n{at.get_ylabel()}".strip(), fontsize=8)
             continue
         at.annotate(

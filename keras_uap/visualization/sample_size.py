@@ -18,34 +18,16 @@ def plot_curve(result):
     seeds = result.fooling_rates.shape[1]
     named = isinstance(result.values[0], str)
     places = np.arange(len(means)) if named else np.asarray(result.values)
+    noise = {"color": style.NEUTRAL, "label": "random noise, same norm"}
     if named:
-        axes.bar(
-            places, means, color=style.FOOLED, width=0.5, label="perturbation"
-        )
-        axes.bar(
-            places + 0.33,
-            result.random_rates,
-            color=style.NEUTRAL,
-            width=0.16,
-            label="random noise, same norm",
-        )
+        axes.bar(places, means, 0.5, color=style.FOOLED, label="perturbation")
+        axes.bar(places + 0.33, result.random_rates, 0.16, **noise)
         names = style.tick_names(result.values, 6.2 / len(places))
         axes.set_xticks(places, names, fontsize=9)
     else:
-        axes.plot(
-            places,
-            means,
-            color=style.FOOLED,
-            marker="o",
-            label="perturbation, mean",
-        )
-        axes.plot(
-            places,
-            result.random_rates,
-            color=style.NEUTRAL,
-            linestyle="--",
-            label="random noise, same norm",
-        )
+        own = {"color": style.FOOLED, "label": "perturbation, mean"}
+        axes.plot(places, means, "o-", **own)
+        axes.plot(places, result.random_rates, "--", **noise)
         if max(places) > 20 * min(places):
             axes.set_xscale("log")
             axes.minorticks_off()
@@ -58,8 +40,7 @@ def plot_curve(result):
             axes.plot(
                 [place] * seeds,
                 result.fooling_rates[i],
-                linestyle="none",
-                marker="_",
+                "_",
                 markersize=12,
                 color=style.CLEAN,
                 label="each seed" if i == 0 else None,

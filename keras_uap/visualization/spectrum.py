@@ -13,11 +13,9 @@ def plot_perturbation_spectrum(result):
     """
     figure = style.figure(11.5, 4.8)
     power_at, rates_at = figure.subplots(1, 2, width_ratios=[1, 1.2])
-    for power, line, color, name in (
-        (result.power, "-", style.FOOLED, "perturbation"),
-        (result.white_power, "--", style.NEUTRAL, "white noise"),
-    ):
-        power_at.plot(result.frequencies, power, line, color=color, label=name)
+    x, noise = result.frequencies, result.white_power
+    power_at.plot(x, result.power, color=style.FOOLED, label="perturbation")
+    power_at.plot(x, noise, "--", color=style.NEUTRAL, label="white noise")
     for edge in result.bands[2:, 0]:
         power_at.axvline(edge, color=style.NEUTRAL, linewidth=0.5, alpha=0.5)
     # The mean colour, of no cycle, has its place too.
@@ -37,15 +35,11 @@ def plot_perturbation_spectrum(result):
         "share of the power at each",
     )
     style.legend(power_at)
+    own = result.fooling_rates, result.intervals
+    random = result.random_rates, result.random_intervals
     series = [
-        (
-            *("perturbation", style.FOOLED),
-            *(result.fooling_rates, result.intervals),
-        ),
-        (
-            *("random noise, same band and norm", style.NEUTRAL),
-            *(result.random_rates, result.random_intervals),
-        ),
+        ("perturbation", style.FOOLED, *own),
+        ("random noise, same band and norm", style.NEUTRAL, *random),
     ]
     places = style.grouped_bars(
         rates_at, result.names(), series, 5.6 / len(result.bands)

@@ -48,7 +48,7 @@ def _figure_class():
 
 
 def axes(width, height):
-    """Makes a figure of one picture; `axes.figure` is the figure."""
+    """Makes a figure of one plot; `axes.figure` is the figure."""
     return figure(width, height).subplots()
 
 
@@ -142,7 +142,7 @@ def show(axes, image):
     axes.set_axis_off()
 
 
-def is_picture(array):
+def is_image(array):
     """Whether an array can be drawn: `(H, W, 1)` or `(H, W, 3)`."""
     return array.ndim == 3 and array.shape[-1] in (1, 3)
 
@@ -154,7 +154,7 @@ def is_signal(array):
 
 def is_drawn(array):
     """Whether an array can be drawn, as a picture or as lines."""
-    return is_picture(array) or is_signal(array)
+    return is_image(array) or is_signal(array)
 
 
 # Where the channels of a signal are drawn: what is added to each, where its
@@ -209,7 +209,7 @@ def show_signal(axes, signal, lanes, color, behind=None):
 
 def show_perturbation(axes, perturbation):
     """Shows a perturbation at its largest; leaves what is neither empty."""
-    if is_picture(perturbation):
+    if is_image(perturbation):
         show(axes, stretch(perturbation))
     elif is_signal(perturbation):
         # Around zero, which is drawn too: many are little but a shift.

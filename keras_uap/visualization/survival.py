@@ -14,33 +14,24 @@ def plot_survival(result):
     count = len(result.names)
     axes = style.axes(9.5, 2.4 + 0.32 * count)
     places = np.arange(count)
-    axes.barh(
-        places,
-        result.fooling_rates,
-        color=style.FOOLED,
-        height=0.6,
-        label="perturbation",
-    )
     rates, intervals = result.fooling_rates, result.intervals
+    axes.barh(places, rates, 0.6, color=style.FOOLED, label="perturbation")
     style.whiskers(axes, places, rates, intervals, horizontal=True)
     marks = {"markeredgecolor": "white", "clip_on": False}
+    name = "random noise, same norm"
     axes.plot(
         result.random_rates,
         places,
         "D",
         color=style.NEUTRAL,
-        label="random noise, same norm",
+        label=name,
         **marks,
     )
     changed = places[result.of_picture]
     if len(changed):
+        name, alone = "the change alone, on clean images", result.change_rates
         axes.plot(
-            result.change_rates[changed],
-            changed,
-            "o",
-            color=style.CLEAN,
-            label="the change alone, on clean images",
-            **marks,
+            alone[changed], changed, "o", color=style.CLEAN, label=name, **marks
         )
     style.write_rates(axes, places, rates, intervals[:, 1], horizontal=True)
     names = [style.fit_text(name, 30) for name in result.names]

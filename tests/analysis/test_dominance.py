@@ -151,6 +151,7 @@ def test_history_of_a_fit(nearly_on, pixels):
     assert result.random_rate == flow.fooling_rate
 
 
+@pytest.mark.slow
 def test_another_start_gives_another_label(nearly_on, pixels):
     """Two labels are as good as each other: the start chooses."""
     result = analysis.dominance_history(

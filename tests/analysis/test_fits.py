@@ -10,7 +10,7 @@ from models import SHAPE
 from keras_uap import analysis
 from keras_uap.perturbations.lp_ball import lp_norm
 
-SMALL = {"epsilon": 0.1, "value_range": (0, 1), "draws": 80, "verbose": 0}
+SMALL = {"epsilon": 0.1, "value_range": (0, 1), "draws": 40, "verbose": 0}
 
 
 def test_inner_products_of_known_angles():
@@ -26,8 +26,8 @@ def test_inner_products_of_known_angles():
         analysis.inner_products([a, a[:2]])
 
 
-def test_fit_perturbation_is_told_by_its_seed(cnn, images):
-    model = cnn()
+def test_fit_perturbation_is_told_by_its_seed(linear, images):
+    model = linear()
     first = analysis.fit_perturbation(model, images, seed=3, **SMALL)
     again = analysis.fit_perturbation(model, images, seed=3, **SMALL)
     other = analysis.fit_perturbation(model, images, seed=4, **SMALL)
@@ -42,25 +42,33 @@ def test_fit_perturbation_is_told_by_its_seed(cnn, images):
     ("asked", "optimizer"),
     [
         ({}, keras.optimizers.SGD),  # DeepFool's.
-        ({"loss": "crossentropy"}, keras.optimizers.Lion),
         ({"target": 1}, keras.optimizers.Lion),
         ({"norm": "linf"}, keras.optimizers.Lion),
-        ({"norm": "linf", "optimizer": "deepfool"}, keras.optimizers.SGD),
+        pytest.param(
+            {"loss": "crossentropy"},
+            keras.optimizers.Lion,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"norm": "linf", "optimizer": "deepfool"},
+            keras.optimizers.SGD,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_finds_a_perturbation_if_nothing_is_said(
-    asked, optimizer, cnn, images
+    asked, optimizer, linear, images
 ):
     seen = []
     spy = keras.callbacks.LambdaCallback(
         on_train_begin=lambda logs: seen.append(spy.model.optimizer)
     )
     arguments = SMALL | {"norm": "l2", "callbacks": [spy]} | asked
-    analysis.fit_perturbation(cnn(), images, **arguments)
+    analysis.fit_perturbation(linear(), images, **arguments)
     assert [type(each) for each in seen] == [optimizer]
 
 
-def test_fit_perturbation_takes_few_of_many(cnn, images, monkeypatch):
+def test_fit_perturbation_takes_few_of_many(linear, images, monkeypatch):
     seen = []
     fit = keras.Model.fit
 
@@ -71,7 +79,7 @@ def test_fit_perturbation_takes_few_of_many(cnn, images, monkeypatch):
     monkeypatch.setattr(keras.Model, "fit", spy)
     for count in (16, 40):
         analysis.fit_perturbation(
-            cnn(),
+            linear(),
             images[:count],
             value_range=(0, 1),
             draws=32,
@@ -80,41 +88,41 @@ def test_fit_perturbation_takes_few_of_many(cnn, images, monkeypatch):
     assert seen == [(2, 2), (4, 1)]
 
 
-def test_diversity(cnn, images, held_out):
+def test_diversity(linear, images, held_out):
     result = analysis.perturbation_diversity(
-        cnn(), images, held_out, count=3, **SMALL
+        linear(), images, held_out, count=2, **SMALL
     )
-    assert result.inner_products.shape == (3, 3)
+    assert result.inner_products.shape == (2, 2)
     np.testing.assert_allclose(np.diag(result.inner_products), 1.0)
     assert result.largest < 1.0
-    assert result.perturbations.shape == (3, *SHAPE)
-    assert result.fooling_rates.shape == (3,)
+    assert result.perturbations.shape == (2, *SHAPE)
+    assert result.fooling_rates.shape == (2,)
     assert "perturbations" not in result.to_dict()
     with pytest.raises(ValueError, match="at least 2"):
-        analysis.perturbation_diversity(cnn(), images, count=1)
+        analysis.perturbation_diversity(linear(), images, count=1)
 
 
-def test_diversity_of_a_fit_of_ones_own(cnn, images):
+def test_diversity_of_a_fit_of_ones_own(linear, images):
     vectors = np.eye(3).reshape(3, 3, 1)
 
     def fit(images, epsilon, seed):
         return epsilon * vectors[seed]
 
     result = analysis.perturbation_diversity(
-        cnn(), images, count=3, fit=fit, verbose=0
+        linear(), images, count=3, fit=fit, verbose=0
     )
     np.testing.assert_allclose(result.inner_products, np.eye(3))
     assert result.fooling_rates is None
 
 
-def test_sample_size_shows_what_the_fit_is_given(cnn, images, held_out):
+def test_sample_size_shows_what_the_fit_is_given(linear, images, held_out):
     given = []
 
     def fit(images, epsilon, seed):
         given.append((len(images), epsilon, seed))
         return np.full(SHAPE, epsilon * len(images) / 40)
 
-    model = cnn()
+    model = linear()
     result = analysis.sample_size_curve(
         model,
         images,
@@ -140,45 +148,49 @@ def test_sample_size_shows_what_the_fit_is_given(cnn, images, held_out):
     assert result.num_groups == 8
     assert np.ptp(result.random_rates) == 0
     with pytest.raises(ValueError, match="sizes"):
-        analysis.sample_size_curve(cnn(), images, held_out, sizes=(41,))
+        analysis.sample_size_curve(linear(), images, held_out, sizes=(41,))
     with pytest.raises(ValueError, match="num_seeds"):
         analysis.sample_size_curve(
-            cnn(), images, held_out, sizes=(4,), num_seeds=0
+            linear(), images, held_out, sizes=(4,), num_seeds=0
         )
     given.clear()
     with pytest.raises(ValueError, match="above 0"):
         analysis.sample_size_curve(
-            cnn(), images, held_out, sizes=(4,), fit=fit, epsilon=-1.0
+            linear(), images, held_out, sizes=(4,), fit=fit, epsilon=-1.0
         )
     assert not given
 
 
-def test_kinds_of_images(cnn, images, held_out):
+def test_kinds_of_images(linear, images, held_out):
     noise = np.random.default_rng(0).uniform(size=(20, *SHAPE))
     result = analysis.image_kinds(
-        cnn(), {"photographs": images, "noise": noise}, held_out, **SMALL
+        linear(),
+        {"photographs": images, "noise": noise},
+        held_out,
+        fit=lambda images, epsilon, seed: np.full(SHAPE, epsilon),
+        **SMALL,
     )
     assert result.values == ("photographs", "noise")
     assert result.fooling_rates.shape == (2, 1)
     with pytest.raises(ValueError, match=r"kinds\['none'\]"):
-        analysis.image_kinds(cnn(), {"none": images[:0]}, held_out)
+        analysis.image_kinds(linear(), {"none": images[:0]}, held_out)
 
 
-def test_a_larger_ball_fools_more(cnn, images, held_out):
+def test_a_larger_ball_fools_more(linear, images, held_out):
     small = {**SMALL}
     small.pop("epsilon")
     result = analysis.epsilon_curve(
-        cnn(), images, held_out, epsilons=(0.01, 0.3), **small
+        linear(), images, held_out, epsilons=(0.01, 0.3), **small
     )
     assert result.fooling_rates[1, 0] > result.fooling_rates[0, 0]
     with pytest.raises(ValueError, match="above 0"):
-        analysis.epsilon_curve(cnn(), images, held_out, epsilons=(0.0,))
+        analysis.epsilon_curve(linear(), images, held_out, epsilons=(0.0,))
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
-def test_baselines(cnn, images, held_out, norm):
-    model = cnn()
-    v = analysis.fit_perturbation(model, images, norm=norm, **SMALL)
+def test_baselines(linear, images, held_out, norm):
+    model = linear()
+    v = 0.1 * np.sign(np.random.default_rng(0).normal(size=SHAPE))
     result = analysis.baseline_rates(
         model,
         v,
@@ -231,28 +243,29 @@ def test_baselines_of_known_directions(images):
         )
 
 
-def test_held_out_images_of_another_shape_are_told_at_once(cnn, images):
+def test_held_out_images_of_another_shape_are_told_at_once(linear, images):
     def fit(*_):
         raise AssertionError("no fit may begin")
 
     other = images[:, :4]
     with pytest.raises(ValueError, match="shape of those to fit on"):
-        analysis.sample_size_curve(cnn(), images, other, (1,), fit=fit)
+        analysis.sample_size_curve(linear(), images, other, (1,), fit=fit)
     with pytest.raises(ValueError, match="shape of those to fit on"):
-        analysis.perturbation_diversity(cnn(), images, other, fit=fit)
+        analysis.perturbation_diversity(linear(), images, other, fit=fit)
     with pytest.raises(ValueError, match="shape of those to fit on"):
-        analysis.target_rates(cnn(), images, other, [0])
+        analysis.target_rates(linear(), images, other, [0])
     with pytest.raises(ValueError, match="shape of those to fit on"):
-        analysis.baseline_rates(cnn(), images[0], images, other)
+        analysis.baseline_rates(linear(), images[0], images, other)
 
 
-@pytest.mark.parametrize("kind", ["cnn", "subclassed"])
+@pytest.mark.parametrize(
+    "kind", ["linear", pytest.param("subclassed", marks=pytest.mark.slow)]
+)
 def test_global_random_numbers_are_left_alone(
-    kind, cnn, subclassed, images, held_out
+    kind, linear, subclassed, images, held_out
 ):
-    classifier = cnn() if kind == "cnn" else subclassed()
+    classifier = linear() if kind == "linear" else subclassed()
     classifier(images[:1])
     state = random.getstate()
-    analysis.fit_perturbation(classifier, images, **SMALL)
-    analysis.target_rates(classifier, images, held_out, [0, 1], **SMALL)
+    analysis.target_rates(classifier, images, held_out, [0], **SMALL)
     assert hash(random.getstate()) == hash(state)

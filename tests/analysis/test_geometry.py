@@ -69,6 +69,7 @@ def test_two_linear_classifiers_at_a_known_angle(images):
     )
 
 
+@pytest.mark.slow
 def test_images_that_do_not_cross_are_left_out(broken, images):
     model = broken(0.0, float(np.median(images[:, 0, 0, 0])))
     found = analysis.boundary_normals(model, images, verbose=0)
@@ -156,9 +157,11 @@ def test_random_vectors_of_the_span_fool_more():
         )
 
 
-@pytest.mark.parametrize("norm", ["l2", "linf"])
-def test_subspace_perturbation_stays_in_the_span(cnn, images, norm):
-    model = cnn()
+@pytest.mark.parametrize(
+    "norm", ["l2", pytest.param("linf", marks=pytest.mark.slow)]
+)
+def test_subspace_perturbation_stays_in_the_span(linear, images, norm):
+    model = linear()
     found = analysis.boundary_normals(model, images, verbose=0)
     spectrum = analysis.normal_spectrum(found)
     epsilon = 2.0 if norm == "l2" else 0.3

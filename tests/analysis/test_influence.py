@@ -149,6 +149,7 @@ def test_deepfool_finds_the_increments():
     assert result.with_image[minimal].mean() > result.with_image[0].mean()
 
 
+@pytest.mark.slow
 def test_signals_are_shown_on_silence():
     signals = np.random.default_rng(0).normal(size=(9, 20, 2))
     classifier = models.linear(shape=(20, 2))

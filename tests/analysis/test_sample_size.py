@@ -54,7 +54,7 @@ def test_the_epsilon_that_fools_half_is_known():
     assert result.random_half_epsilon is None
     assert f"Half are fooled at epsilon {result.half()}" in result.table()
     assert "by noise: above 0.4" in result.table()
-    assert result.half().startswith("0.25 (95 %: 0.")
+    assert result.half().startswith("0.25 (95%: 0.")
     assert result.to_dict()["half_interval"] == [low, high]
     legend = result.plot().axes[0].get_legend().get_texts()
     assert any(result.half() in text.get_text() for text in legend)
@@ -72,15 +72,15 @@ def test_a_half_that_was_not_measured_is_not_guessed():
     above = curve_of((0.05, 0.1))
     assert above.half_epsilon is None
     assert above.half_interval == (0.1, None)
-    assert above.half() == "above 0.1 (95 %: above 0.1)"
+    assert above.half() == "above 0.1 (95%: above 0.1)"
     below = curve_of((0.4, 0.45))
     assert below.half_epsilon is None
     assert below.half_interval == (0.0, 0.4)
-    assert below.half() == "below 0.4 (95 %: below 0.4)"
+    assert below.half() == "below 0.4 (95%: below 0.4)"
     unsure = curve_of((0.245,))
     assert unsure.half_epsilon is None
     assert unsure.half_interval == (0.0, None)
-    assert unsure.half() == "above 0.245 (95 %: above 0)"
+    assert unsure.half() == "above 0.245 (95%: above 0)"
 
 
 def test_a_fit_that_failed_at_a_larger_radius_does_not_count():

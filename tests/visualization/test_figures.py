@@ -138,7 +138,7 @@ def first_of_each_kind():
         yield pytest.param(name, marks=marks)
 
 
-@pytest.mark.parametrize("name", first_of_each_kind())
+@pytest.mark.parametrize("name", list(first_of_each_kind()))
 def test_texts_stay_on_the_canvas_and_off_each_other(name):
     assert not figures.faults_of(FIGURES[name]())
 
