@@ -445,9 +445,8 @@ def subspace_perturbation(
             f"images of shape {images.shape}. Expected: (n, "
             f"{', '.join(map(str, spectrum.directions.shape[1:]))})."
         )
-    adapter = as_adapter(
-        classifier, shape, from_logits, images[:4].astype("float32")
-    )
+    few = images[:4].astype("float32")
+    adapter = as_adapter(classifier, shape, from_logits, few)
     clean = adapter.labels(images)
     pixel_gradient = _pixel_gradient(adapter, shape, value_range)
     rng = np.random.default_rng(seed)
@@ -455,12 +454,8 @@ def subspace_perturbation(
     coordinates = rng.standard_normal(dim)
     coordinates /= np.linalg.norm(coordinates)
     momentum = np.zeros(dim)
-    order = np.concatenate(
-        [
-            rng.permutation(len(images))
-            for _ in range(-(-steps * batch_size // len(images)))
-        ]
-    )
+    epochs = range(-(-steps * batch_size // len(images)))
+    order = np.concatenate([rng.permutation(len(images)) for _ in epochs])
     progress = progress_bar(steps, verbose, "batch")
     for step in range(steps):
         chosen = order[step * batch_size : (step + 1) * batch_size]

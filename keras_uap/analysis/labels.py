@@ -17,9 +17,8 @@ import numpy as np
 
 from keras_uap import visualization
 from keras_uap.analysis.fitting import fit_perturbation
-from keras_uap.data.pictures import as_array
+from keras_uap.data.pictures import as_pictures
 from keras_uap.evaluation.intervals import interval_of_some
-from keras_uap.evaluation.labelled_images import LabelledImages
 from keras_uap.evaluation.measurement import label_pictures, read_parts
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.reporting.result import IMAGES, Result
@@ -196,13 +195,9 @@ def label_flow(
     Reference:
         - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
     """
-    labelled = LabelledImages(
-        classifier,
-        as_array(images),
-        value_range,
-        batch_size=batch_size,
-        from_logits=from_logits,
-        verbose=verbose,
+    pictures = as_pictures(images)
+    labelled = label_pictures(
+        classifier, pictures, value_range, batch_size, from_logits, verbose
     )
     before, after = labelled.clean, labelled.labels(perturbation, verbose)
     labels, captured = captured_by(after)

@@ -344,12 +344,10 @@ def _image(values, exact=False):
     exact = exact or max(image.size) <= _SMALL
     image.thumbnail((_LARGEST, _LARGEST))
     file = io.BytesIO()
-    if exact:
-        image.save(file, "PNG", optimize=True)
-    else:
-        # All colours of all pixels: perturbations live in the fine detail.
-        image.save(file, "JPEG", quality=82, subsampling=0)
-    kind = "png" if exact else "jpeg"
+    # The colours are not subsampled: perturbations are fine detail.
+    jpeg = {"quality": 82, "subsampling": 0}
+    kind, options = ("png", {"optimize": True}) if exact else ("jpeg", jpeg)
+    image.save(file, kind, **options)
     text = base64.b64encode(file.getvalue()).decode()
     return f"data:image/{kind};base64,{text}"
 

@@ -68,11 +68,7 @@ class Result:
         return self.table()
 
     def __repr__(self):
-        fields = dataclasses.fields(self)
-        return one_line(
-            type(self).__name__,
-            {field.name: getattr(self, field.name) for field in fields},
-        )
+        return one_line(type(self).__name__, vars(self))
 
     def _repr_html_(self):
         return html_table(*self.rows(), self._remarks())
