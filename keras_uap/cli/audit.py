@@ -13,8 +13,7 @@ def run(options):
     console.say("1/3", "loading the model and the images")
     classifier = loading.attach(loading.load_model(options.model), options)
     class_names = loading.load_class_names(options, classifier)
-    images = loading.load_images(options, "images", classifier.input_shape[1:])
-    parts = loading.in_parts(options, images)
+    parts = loading.load_parts(options, classifier)
     console.say("2/3", "attacking; the strongest attack counts")
     interrupted = None
     try:

@@ -25,13 +25,7 @@ def run(options):
     classifier = loading.attach(loading.load_model(options.model), options)
     class_names = loading.load_class_names(options, classifier)
     uap = loading.make_uap(options, classifier, options.target, options.update)
-    shape = classifier.input_shape[1:]
-    images = loading.load_images(options, "images", shape)
-    if options.held_out is None:
-        train, select, held_out = loading.in_parts(options, images)
-    else:
-        train, select = loading.in_parts(options, images, (0.8, 0.2))
-        held_out = loading.load_images(options, "held_out", shape)
+    train, select, held_out = loading.load_parts(options, classifier)
     count = len(train.images)
     console.say("2/4", f"fitting one perturbation to {count} images")
     print(

@@ -18,7 +18,7 @@ def run(options):
     ball = loading.make_ball(options)
     console.say("1/3", "loading the images")
     class_names = loading.load_class_names(options, classifier)
-    parts = _load(options, classifier)
+    parts = loading.load_parts(options, classifier)
     # The same command resumes a run that was cut off.
     backup = options.output / "harden_backup"
     console.say("2/3", "measuring, training, measuring again")
@@ -48,15 +48,3 @@ def run(options):
         "harden.png, harden.json"
     )
     return f"{result.table()}\n\n{files}", result.to_dict()
-
-
-def _load(options, classifier):
-    """The three parts: to fit on, to select with, held out."""
-    shape = classifier.input_shape[1:]
-    train = loading.load_images(options, "images", shape)
-    loading.check_labels(options, train.class_names, classifier)
-    if options.held_out is None:
-        return loading.in_parts(options, train)
-    held_out = loading.load_images(options, "held_out", shape)
-    loading.check_labels(options, held_out.class_names, classifier)
-    return [*loading.in_parts(options, train, (0.8, 0.2)), held_out]

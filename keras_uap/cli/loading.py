@@ -124,30 +124,28 @@ def check_labels(options, names, classifier):
         )
 
 
-def split(options, images, shares=SHARES):
-    """Splits the images of `--images`; see `datasets.Pictures.split`.
-
-    Args:
-        options: The parsed options.
-        images: `datasets.Pictures`.
-        shares: Tuple of floats, one for each part.
+def load_parts(options, classifier):
+    """Loads the images to fit on, those to select with and the held-out ones.
 
     Returns:
-        A tuple of integer arrays, the indices of each part.
+        A list of three `datasets.Pictures`.
     """
+    shape = classifier.input_shape[1:]
+    images = load_images(options, "images", shape)
+    check_labels(options, images.class_names, classifier)
+    shares, held_out = SHARES, []
+    if getattr(options, "held_out", None) is not None:
+        shares, held_out = (0.8, 0.2), [load_images(options, "held_out", shape)]
+        check_labels(options, held_out[0].class_names, classifier)
     try:
-        return images.split(shares, options.seed)
+        parts = images.split(shares, options.seed)
     except ValueError as error:
         raise UsageError(
             f"--images holds {len(images.images)} image(s), too few to hold "
             "some out: each part needs another photograph. Add images, or pass "
             "--held-out."
         ) from error
-
-
-def in_parts(options, images, shares=SHARES):
-    """The parts of `split` as a list of `datasets.Pictures`."""
-    return [images.take(part) for part in split(options, images, shares)]
+    return [*map(images.take, parts), *held_out]
 
 
 def load_perturbation(path, shape=None):

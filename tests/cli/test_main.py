@@ -360,8 +360,8 @@ def test_fit_and_evaluate(changes, run, tmp_path):
         "--perturbation": output["--output"] / "uap.npz",
         "--json": [],
     }
-    status, text, err = run(*words("evaluate", EVALUATE, again))
-    assert (status, err) == (0, "")
+    status, text, _ = run(*words("evaluate", EVALUATE, again))
+    assert status == 0
     measured = json.loads(text)
     assert measured["num_images"] == 6
     if "--held-out" in changes:
@@ -380,8 +380,8 @@ def test_value_range_reaches_the_model(run, workplace):
         {"--perturbation": "unit.npz"},
     ):
         changes = changes | {"--json": []}
-        status, text, err = run(*words("evaluate", EVALUATE, changes))
-        assert (status, err) == (0, "")
+        status, text, _ = run(*words("evaluate", EVALUATE, changes))
+        assert status == 0
         rates.append(json.loads(text)["fooling_rate"])
     assert rates[0] > 0
     assert rates == [rates[0]] * 3
@@ -404,12 +404,13 @@ def test_report(run, tmp_path):
         assert min(picture.size) > 400
 
 
-def test_audit(run, tmp_path, short_audits):
+def test_audit(run, tmp_path, monkeypatch):
+    models.shorten_audits(monkeypatch, 100, "dominant")
     output = {"--output": tmp_path / "out", "--class-names": "names.txt"}
     status, out, err = run(*words("audit", AUDIT, output))
     assert (status, err) == (0, "")
     check_columns(out)
-    assert "2 attacks of 100 model passes" in " ".join(out.split())
+    assert "1 attacks of 100 model passes" in " ".join(out.split())
     folder = output["--output"]
     names = {path.name for path in folder.iterdir()}
     texts = {"audit.html", "audit.json", "audit.txt"}
@@ -735,8 +736,8 @@ def test_perturbation_of_a_saved_model(run, tmp_path, workplace):
     results = []
     for name in ("uap.npz", "uap.keras"):
         changes = {"--perturbation": tmp_path / name, "--json": []}
-        status, text, err = run(*words("evaluate", EVALUATE, changes))
-        assert (status, err) == (0, "")
+        status, text, _ = run(*words("evaluate", EVALUATE, changes))
+        assert status == 0
         results.append(json.loads(text))
     assert results[0] == results[1]
     for name, says in (
