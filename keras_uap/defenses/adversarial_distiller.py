@@ -1,27 +1,29 @@
-"""Hardening a classifier: it keeps its own answers while it is attacked.
+"""Adversarial distillation: a classifier keeps its predictions under attack.
 
     for each batch of images x:
-        (if asked, now and then: v <- a random point of the ball)
-        t <- answers of the classifier of before on x
-        climb v:    v <- project(v + step_size * direction(d objective / d v))
+        (every restart_every batches: v <- a random point of the ball)
+        t <- probabilities of the original classifier for x
         train on:   robustness * distance(t, classifier(clip(x + v)))
                     + (1 - robustness) * distance(t, classifier(x))
+        update v:   v <- project(v + step_size * direction(d objective / d v))
 
-The distance is the Kullback-Leibler divergence of soft answers, as in
-distillation: a thousand probabilities say more of an image than its label, so
-that few images do, and no labels are needed. The second term keeps the answers
-on clean images. Both terms come from one forward and one backward pass.
+The distance is the Kullback-Leibler divergence of probabilities at a
+temperature, as in distillation. A thousand probabilities hold more than a
+label, so a few images suffice and no labels are needed. The second term keeps
+the predictions on clean images. Both terms come from one forward and one
+backward pass.
 
-A network can learn one path of v by heart. What it is worth is told by attacks
-that start elsewhere: see `keras_uap.hardening`.
+A classifier can memorize one path of v. A fresh attack measures its robustness:
+see `keras_uap.harden`.
 
-The classifier runs as at inference: the statistics of batch normalization stay
-as they are, which a few hundred images would spoil, and nothing is dropped.
+The classifier runs as at inference: nothing is dropped, and the statistics of
+batch normalization stay, which a few hundred images would spoil.
 
 Reference:
-    - [Hinton et al., 2015](https://arxiv.org/abs/1503.02531), soft answers
+    - [Hinton et al., 2015](https://arxiv.org/abs/1503.02531), distillation
     - [Zhang et al., 2019](https://arxiv.org/abs/1901.08573), the two terms
-    - [Shafahi et al., 2018](https://arxiv.org/abs/1811.11304), climbing along
+    - [Shafahi et al., 2018](https://arxiv.org/abs/1811.11304), one ascent step
+      with each batch
     - [Benz et al., 2021](https://arxiv.org/abs/2104.03000), one for each class
 """
 
@@ -35,7 +37,7 @@ import tensorflow as tf
 from keras_uap.attacks import losses
 from keras_uap.attacks.smoothing import refuse_no_images, smoothed
 from keras_uap.classifiers.adapter import stated_shape
-from keras_uap.classifiers.logits import logits_function
+from keras_uap.classifiers.logits import check_classifier, logits_function
 from keras_uap.perturbations.ascent import climbed
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.perturbations.pixels import (
@@ -53,25 +55,26 @@ from keras_uap.utils.keras_compat import (
 from keras_uap.utils.saving import WholeFiles, not_compiled, random_state_kept
 from keras_uap.utils.validation import check_number, check_whole
 
-# What images are to be given: probabilities `(n, num_classes)` at a
-# temperature, and labels `(n,)`.
+# The goal of a batch: probabilities `(n, num_classes)` at a temperature, and
+# labels `(n,)`.
 Targets = collections.namedtuple(
     "Targets", ["probabilities", "labels", "temperature"]
 )
 
-# A step of v as a share of epsilon: longer ones jump between corners of the
-# ball, and a network that has learned those is fooled in between.
+# A step of v as a share of epsilon. Longer steps jump between corners of the
+# ball, and a classifier that was trained on those is fooled in between.
 STEP = 0.2
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")
 class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
-    """Trains a classifier to keep its answers under a universal perturbation.
+    """Trains a classifier to keep its predictions under a perturbation.
 
     The classifier is trained in place, in a plain `fit` with callbacks,
-    `validation_data` and saving. Its answers of before, kept in a copy, are
-    what it is to give on clean images and on perturbed ones. The perturbation
-    climbs along. To take the defence off, use `classifier` alone.
+    `validation_data` and saving. A copy of the original classifier gives the
+    probabilities to keep, on clean images and on perturbed ones. Each batch
+    also updates the perturbation. To remove the defense, use `classifier`
+    alone.
 
     Example:
 
@@ -83,10 +86,10 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
     classifier.save("hardened.keras")  # Loads without keras_uap.
     ```
 
-    `fit` and `evaluate` tell, at the perturbation of the moment, the shares of
-    images on which the classifier gives the label of before (or the one
-    given): `clean_agreement` and `perturbed_agreement`. A *fresh* perturbation
-    fools more: what a defence is worth is measured by `keras_uap.audit`.
+    `fit` and `evaluate` report the shares of images with the original clean
+    prediction (or the label that is passed): `clean_agreement`, and
+    `perturbed_agreement` under the current perturbation. A *fresh*
+    perturbation fools more: `keras_uap.audit` measures what a defense is worth.
 
     Args:
         classifier: Keras model that maps images to class scores: logits,
@@ -98,36 +101,35 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
             takes, or `None` for no clipping.
         robustness: Float between 0 and 1, how much robustness to buy: the
             weight of the perturbed images. The clean ones have the rest.
-        temperature: Float above 0. What soft answers are divided by, as
-            logits; from a high one the classifier learns all of its logits,
-            at 1 the probabilities. Given labels have none.
-        objective: What the perturbation climbs: `None`, what the classifier
-            is trained on, from a random first step, or `"dominant"` or another
-            loss of `UniversalPerturbation.compile` that needs no features.
+        temperature: Float above 0, by which logits are divided before the
+            softmax. At a high one the classifier learns all of its logits, at
+            1 the probabilities. Labels that are passed have none.
+        objective: What the perturbation maximizes: `None`, the loss of the
+            training, from a random first step; or `"dominant"` or another loss
+            of `UniversalPerturbation.compile` that needs no features.
         step_size: Float above 0, how far one step moves the perturbation, in
             pixel units (each value for l-infinity, the norm for l2). `None`
             takes a fifth of `epsilon`.
         restart_every: Integer, the batches from one random start of the
-            perturbation to the next. `None` lets one climb on, from zero.
+            perturbation to the next. `None` starts once, from zero.
         seed: Integer, the seed of the first step and of those starts.
         from_logits: Boolean, whether the classifier returns logits. `None`
             finds out.
         perturbation: Array `(H, W, C)`, or a pool `(pool_size, H, W, C)`,
-            where the perturbation starts, such as one that was found before.
-            `None` starts from zero.
+            where the perturbation starts. `None` starts from zero.
         pool_size: Integer, the number of perturbations. They take turns, a
-            batch each: a classifier that sees but one learns that one.
+            batch each: with a single one, the classifier memorizes it.
         class_wise: Boolean, one perturbation for each class instead: an image
-            is shown with that of its label, and every batch moves those of
+            is shown with that of its label, and every batch updates those of
             the labels in it. It takes the memory of `num_classes` images.
         smoothing: Float, or one for each perturbation of the pool: the standard
             deviation in pixels of a Gaussian over height and width that
-            smooths what a step climbs; 0 for none.
+            smooths the gradient of a step; 0 for none.
         **kwargs: `name`, as for any Keras model.
 
     Attributes:
         classifier: The model in training.
-        teacher: The copy of it as it was before.
+        teacher: The copy of the original classifier.
         v: Weight `(pool_size, H, W, C)`, the perturbations, in pixel units.
         pool_size: Integer; the number of classes where it is class-wise.
 
@@ -161,12 +163,7 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         smoothing=0.0,
         **kwargs,
     ):
-        if not isinstance(classifier, keras.Layer):
-            raise TypeError(
-                "classifier must be a Keras model that maps images to class "
-                f"scores. Received: classifier={classifier!r} of type "
-                f"{type(classifier).__name__}."
-            )
+        check_classifier(classifier)
         ball = LpBall(epsilon, norm)
         check_number("robustness", robustness, least=0, most=1)
         check_number("temperature", temperature, above=0, below=np.inf)
@@ -202,7 +199,7 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         self.restart_every = restart_every
         self.seed = seed
         self.from_logits = from_logits
-        # Of class-wise ones the number is known when the model is built.
+        # With class_wise=True, the number is known when the model is built.
         self.pool_size = pool_size or 1
         self.class_wise = bool(class_wise)
         self.smoothing = _as_smoothing(smoothing, self.pool_size)
@@ -241,7 +238,7 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         for model in (self.classifier, self.teacher):
             if not model.built:
                 model(some, training=False)
-        # A model that is given data for the first time has weights now.
+        # A model that was not built before has its weights now.
         self.teacher.set_weights(self.classifier.get_weights())
         self._logits = logits_function(self.classifier, self.from_logits, some)
         self._teacher_logits = logits_function(
@@ -257,7 +254,7 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         self.v = self.add_weight(
             start.shape,
             lambda shape, dtype: tf.constant(start, dtype),
-            # Nothing but its own steps moves it.
+            # The optimizer does not update it.
             trainable=False,
             aggregation="only_first_replica",
             dtype="float32",
@@ -266,7 +263,7 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         )
         self.built = True
 
-    # Keras takes for granted that all that is trainable below is trained.
+    # Keras would train all that is trainable below, the teacher too.
 
     @property
     def trainable_variables(self):
@@ -310,7 +307,7 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
-            # So that its weights in a file find a place.
+            # A file may hold its variables.
             self.build_optimizer()
 
     def build_optimizer(self):
@@ -361,24 +358,24 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
             )
         turns = self._turns()
         v = self._start(tf.gather(self.v, turns), turns[0])
-        own = self.objective is not None
-        with tf.GradientTape(persistent=own) as tape:
+        separate = self.objective is not None
+        with tf.GradientTape(persistent=separate) as tape:
             tape.watch(v)
             shown = self._shown(v, targets)
             clean, perturbed = self._clean_and_perturbed(images, shown)
             loss = self._distance(targets, clean, perturbed)
             scaled = self.optimizer.scale_loss(loss)
-            if own:
-                height = -_depth(self.objective, targets.labels, perturbed)
-        if own:
-            uphill = tape.gradient(height, v)
+            if separate:
+                value = -_value(self.objective, targets.labels, perturbed)
+        if separate:
+            ascent = tape.gradient(value, v)
             gradients = tape.gradient(scaled, variables)
-        else:  # One backward pass; of a slope, only its direction counts.
-            *gradients, uphill = tape.gradient(scaled, [*variables, v])
+        else:  # One backward pass: the scale of the ascent does not matter.
+            *gradients, ascent = tape.gradient(scaled, [*variables, v])
         self.optimizer.apply(gradients, variables)
-        # Those of labels that the batch lacks have no slope, and stay.
-        uphill = self._smoothed(tf.convert_to_tensor(uphill), turns[0])
-        v = climbed(v, uphill, self.ball, self.step_size)
+        # Class-wise ones of labels that the batch lacks have a zero gradient.
+        ascent = self._smoothed(tf.convert_to_tensor(ascent), turns[0])
+        v = climbed(v, ascent, self.ball, self.step_size)
         self.v.assign(
             tf.tensor_scatter_nd_update(
                 tf.convert_to_tensor(self.v), turns[:, tf.newaxis], v
@@ -387,29 +384,31 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         return self._measured(targets, clean, perturbed, loss)
 
     def _turns(self):
-        """Which perturbations this batch moves: indices, the first first."""
+        """Indices of the perturbations that this batch updates."""
         if self.class_wise:
             return tf.range(self.pool_size)
         return (self._batch() % self.pool_size)[tf.newaxis]
 
-    def _smoothed(self, uphill, turn):
+    def _smoothed(self, gradient, turn):
         if len(set(self.smoothing)) == 1:
-            return smoothed(uphill, self.smoothing[0])
-        ways = [functools.partial(smoothed, uphill, s) for s in self.smoothing]
-        return tf.switch_case(turn, ways)
+            return smoothed(gradient, self.smoothing[0])
+        return tf.switch_case(
+            turn,
+            [functools.partial(smoothed, gradient, s) for s in self.smoothing],
+        )
 
     def _shown(self, v, targets):
-        """The perturbation that each image is shown with, or that of all."""
+        """The perturbation of each image, or one of all images."""
         return tf.gather(v, targets.labels) if self.class_wise else v
 
     def _batch(self):
         return tf.cast(self.optimizer.iterations, "int32")
 
     def _start(self, v, turn):
-        """Where this batch finds its perturbation."""
-        # Drawn from the number of the batch: a resumed fit draws the same.
+        """The perturbation before this batch."""
+        # The draws follow from the number of the batch, also in a resumed fit.
         if self.objective is None:
-            # Where its own answers of before are the goal, zero has no slope.
+            # At v = 0 and the original weights, the loss has no gradient.
             drawn = self._draw(-1 - turn, v)
             step = self.step_size * self.ball.steepest(drawn)
             at_zero = tf.reduce_all(
@@ -439,7 +438,7 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         return self._measured(targets, clean, perturbed, loss)
 
     def _unpack(self, data):
-        """Returns images, and the `Targets` that they are to be given."""
+        """Returns the images and the `Targets` of a batch."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if sample_weight is not None:
             raise ValueError(
@@ -520,28 +519,21 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         objective = self.objective
         if objective is not None:
             objective = keras.saving.serialize_keras_object(objective)
-        config.update(
-            {
-                # The teacher is a copy of it; its weights are in the file.
-                "classifier": not_compiled(
-                    keras.saving.serialize_keras_object(self.classifier)
-                ),
-                "epsilon": self.epsilon,
-                "norm": self.norm,
-                "value_range": self.value_range,
-                "robustness": self.robustness,
-                "temperature": self.temperature,
-                "objective": objective,
-                "step_size": self.step_size,
-                "restart_every": self.restart_every,
-                "seed": self.seed,
-                "from_logits": self.from_logits,
-                "pool_size": None if self.class_wise else self.pool_size,
-                "class_wise": self.class_wise,
-                "smoothing": list(self.smoothing),
-            }
+        names = (
+            *("epsilon", "norm", "value_range", "robustness", "temperature"),
+            *("step_size", "restart_every", "seed", "from_logits"),
+            "class_wise",
         )
-        return config
+        return config | {
+            # The teacher is a copy of it; its weights are in the file.
+            "classifier": not_compiled(
+                keras.saving.serialize_keras_object(self.classifier)
+            ),
+            **{name: getattr(self, name) for name in names},
+            "objective": objective,
+            "pool_size": None if self.class_wise else self.pool_size,
+            "smoothing": list(self.smoothing),
+        }
 
     @classmethod
     def from_config(cls, config):
@@ -555,8 +547,8 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
 
 
 def _divergence(targets, logits):
-    """The mean Kullback-Leibler divergence from soft answers, at scale 1."""
-    # As large for any temperature, as in Hinton et al.
+    """The mean Kullback-Leibler divergence from the probabilities."""
+    # The square keeps its scale at any temperature, as in Hinton et al.
     scale = targets.temperature
     crossentropy = tf.nn.softmax_cross_entropy_with_logits(
         targets.probabilities, logits / scale
@@ -567,7 +559,7 @@ def _divergence(targets, logits):
     return scale**2 * tf.reduce_mean(crossentropy - entropy)
 
 
-def _depth(objective, labels, logits):
+def _value(objective, labels, logits):
     """The mean of a loss that is small where images are fooled."""
     arguments = (labels, logits)
     if isinstance(objective, losses.BatchLoss):
@@ -612,9 +604,9 @@ def _copy(classifier):
             copy = keras.saving.deserialize_keras_object(not_compiled(config))
     except Exception as error:
         raise TypeError(
-            "The classifier cannot be copied, and its answers of before are "
-            "what it is to keep. Expected: a model that keras.saving can save "
-            f"and load. Received: {classifier.name!r}, {error}"
+            "The classifier cannot be copied, and the copy's predictions are "
+            "what it is trained to keep. Expected: a model that keras.saving "
+            f"can save and load. Received: {classifier.name!r}, {error}"
         ) from error
     copy.trainable = False
     return copy

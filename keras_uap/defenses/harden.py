@@ -178,58 +178,24 @@ def harden_pictures(
     write = print if verbose else progress.silent
     fit, select, held_out = parts
     epochs = epochs or epochs_for(len(fit.images))
-    distiller = AdversarialDistiller(
-        classifier,
-        ball.epsilon,
-        ball.norm,
-        value_range,
-        robustness,
-        TEMPERATURE,
-        seed=seed,
-        from_logits=from_logits,
-        pool_size=2,
+    distiller = _distiller(
+        *(classifier, parts, ball, value_range, robustness, seed, from_logits)
     )
-    if not distiller.built:
-        distiller.build((None, *fit.images.shape[1:]))
-    for part in parts:
-        distiller.check_labels(part.labels)
-    settings = {
-        "robustness": robustness,
-        "epochs": epochs,
-        "learning_rate": learning_rate,
-        "temperature": TEMPERATURE,
-        "step_size": distiller.step_size,
-        "pool_size": distiller.pool_size,
-        "restart_every": distiller.restart_every,
-        "batch_size": BATCH,
-        "labels": fit.labels is not None,
-        "budget": budget,
-        "seed": seed,
-    }
+    settings = _settings(distiller, fit, epochs, learning_rate, budget)
     backup = None
     if backup_dir is not None:
         backup = _Backup(backup_dir)
-        backup.claim(
-            settings
-            | {
-                "epsilon": ball.epsilon,
-                "norm": ball.norm,
-                "value_range": value_range,
-                "from_logits": from_logits,
-                "images": _checksum([fit.images]),
-                "labels": fit.labels is not None and _checksum([fit.labels]),
-                "weights": _checksum(classifier.get_weights()),
-            }
-        )
+        backup.claim(settings | _identity(distiller, fit))
+    adapter = as_adapter(
+        classifier,
+        fit.images.shape[1:],
+        from_logits,
+        select.images[:4].astype("float32"),
+    )
     audited = functools.partial(
         audit.audit_pictures,
-        # One adapter follows the weights: each audit attacks what they are.
-        as_adapter(
-            classifier,
-            fit.images.shape[1:],
-            from_logits,
-            select.images[:4].astype("float32"),
-        ),
+        # Its traced functions read the weights as they are in each audit.
+        adapter,
         parts,
         ball,
         value_range,
@@ -242,10 +208,9 @@ def harden_pictures(
         write("An audit of the classifier as it is.", flush=True)
         before = audited(backup_dir=backup and backup.before)
     begun = time.time()
-    data = training_data(fit, value_range, seed)
-    start_from(distiller, before.perturbation)
     history = _train(
-        distiller, data, len(fit.images), epochs, learning_rate, backup, write
+        *(distiller, fit, before.perturbation, epochs, learning_rate, seed),
+        *(backup, write),
     )
     training_seconds = time.time() - begun
     write("The same audit of the hardened classifier.", flush=True)
@@ -266,13 +231,68 @@ def harden_pictures(
     )
 
 
-def _train(distiller, data, count, epochs, learning_rate, backup, write):
+def _distiller(
+    classifier, parts, ball, value_range, robustness, seed, from_logits
+):
+    """Returns the built distiller, which has checked the labels."""
+    distiller = AdversarialDistiller(
+        classifier,
+        ball.epsilon,
+        ball.norm,
+        value_range,
+        robustness,
+        TEMPERATURE,
+        seed=seed,
+        from_logits=from_logits,
+        pool_size=2,
+    )
+    if not distiller.built:
+        distiller.build((None, *parts[0].images.shape[1:]))
+    for part in parts:
+        distiller.check_labels(part.labels)
+    return distiller
+
+
+def _settings(distiller, fit, epochs, learning_rate, budget):
+    """The settings that a `Hardening` reports."""
+    return {
+        "robustness": distiller.robustness,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "temperature": distiller.temperature,
+        "step_size": distiller.step_size,
+        "pool_size": distiller.pool_size,
+        "restart_every": distiller.restart_every,
+        "batch_size": BATCH,
+        "labels": fit.labels is not None,
+        "budget": budget,
+        "seed": distiller.seed,
+    }
+
+
+def _identity(distiller, fit):
+    """What else must be equal where a training is resumed."""
+    return {
+        "epsilon": distiller.epsilon,
+        "norm": distiller.norm,
+        "value_range": distiller.value_range,
+        "from_logits": distiller.from_logits,
+        "images": _checksum([fit.images]),
+        "labels": fit.labels is not None and _checksum([fit.labels]),
+        "weights": _checksum(distiller.classifier.get_weights()),
+    }
+
+
+def _train(distiller, fit, start, epochs, learning_rate, seed, backup, write):
     """Trains the classifier of a distiller; returns the history."""
+    count = len(fit.images)
     steps = epochs * -(-count // BATCH)
     write(
         f"Training, {epochs} epochs of {count} pictures, {steps:,} batches.",
         flush=True,
     )
+    data = training_data(fit, distiller.value_range, seed)
+    start_from(distiller, start)
     distiller.compile(falling_adam(learning_rate, steps))
     return distiller.fit(
         data,
