@@ -1,10 +1,11 @@
 """Tests of `keras_uap.harden`: what it trains on, and what it says."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import types
 
-import keras
 import models
 import numpy as np
 import pytest
@@ -41,20 +42,23 @@ def harden(classifier, images=IMAGES, **changes):
 
 @pytest.fixture(scope="module")
 def original():
-    keras.utils.set_random_seed(7)
-    return models.cnn()
+    return models.linear()
 
 
 @pytest.fixture(scope="module")
-def hardened(original):
-    keras.utils.set_random_seed(7)
-    classifier = models.cnn()
+def hardened():
+    """A classifier, its `Hardening`, the labels, and what was printed."""
+    classifier, text = models.linear(), io.StringIO()
     labels = np.arange(len(IMAGES)) % models.CLASSES
-    return classifier, harden(classifier, labels=labels), labels
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(progress, "SECONDS", -1)
+        with contextlib.redirect_stdout(text):
+            result = harden(classifier, labels=labels, verbose=1)
+    return classifier, result, labels, text.getvalue()
 
 
 def test_before_is_measured_with_as_much_work_as_after(hardened):
-    _, result, _ = hardened
+    _, result, _, _ = hardened
     before, after = (
         [(run.name, run.passes) for run in audit.runs]
         for audit in (result.before, result.after)
@@ -69,7 +73,7 @@ def test_before_is_measured_with_as_much_work_as_after(hardened):
 
 
 def test_rates_are_a_recount(original, hardened):
-    classifier, result, labels = hardened
+    classifier, result, labels, _ = hardened
     _, _, held_out = datasets.split(IMAGES, classes=labels, seed=0)
     images = IMAGES[held_out]
 
@@ -131,7 +135,7 @@ def test_judged_on_what_was_not_trained_on(monkeypatch):
 
 
 def test_table_and_dictionary(hardened):
-    _, result, _ = hardened
+    _, result, _, _ = hardened
     text = str(result)
     assert max(map(len, text.splitlines())) <= 80
     values = json.loads(result.to_json())
@@ -219,10 +223,8 @@ def test_words(before, after, changes, says, hardened):
         assert says in words[0]
 
 
-def test_it_says_how_far_it_is(capsys, monkeypatch):
-    monkeypatch.setattr(progress, "SECONDS", -1)
-    harden(models.linear(), verbose=1)
-    text = capsys.readouterr().out
+def test_it_prints_how_far_it_is(hardened):
+    text = hardened[-1]
     assert "takes about" in text
     plan = " ".join(text.split())
     assert " of 100, 1 of 200 and 1 of 400 model passes, on" in plan
