@@ -145,7 +145,7 @@ class Hardening(Result):
         for name, *rates in self.changes():
             rows.append((name, *map(percent, rates)))
             if name in intervals:
-                rows.append(("  95% interval", *intervals[name]))
+                rows.append(("its 95% interval", *intervals[name]))
         gain = interval(self.gain_interval)
         rows.append(("fooled less often by, 95% interval", "", gain))
         title = (

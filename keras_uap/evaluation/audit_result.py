@@ -107,21 +107,16 @@ class Audit(Result):
         """A title, the names of the columns and a row for each quantity."""
         report = self.report
         rows = [
-            ("strongest attack", self.fooling_rate, self.fooling_interval),
-            ("random noise, same norm", self.random_rate),
-            ("strongest attack, twice the norm", self.larger_rate),
+            _row("strongest attack", self.fooling_rate, self.fooling_interval),
+            _row("random noise, same norm", self.random_rate),
+            _row("strongest attack, twice the norm", self.larger_rate),
         ]
-        rows = [_row(*row) for row in rows]
         for run in self.runs:
-            mark = "*" if run == self.strongest else " "
-            name = f"{mark} {run.name}, seed {run.seed}"
-            rows.append(
-                (
-                    *_row(name, run.fooling_rate, run.fooling_interval)[:3],
-                    percent(run.select_rate),
-                    f"{run.passes}",
-                )
-            )
+            mark = " *" if run == self.strongest else ""
+            name = f"{run.name}, seed {run.seed}{mark}"
+            cost = percent(run.select_rate), f"{run.passes:,}"
+            rate = run.fooling_rate, run.fooling_interval
+            rows.append(_row(name, *rate, *cost))
         for label, share in report.dominant_labels(1):
             name = class_name(label, class_names)
             rows.append(_row(f"of the fooled, sent to {name}", share))
@@ -163,6 +158,6 @@ class Audit(Result):
         )
 
 
-def _row(name, rate, bounds=None):
+def _row(name, rate, bounds=None, select="", passes=""):
     known = "" if bounds is None else interval(bounds)
-    return name, percent(rate), known, "", ""
+    return name, percent(rate), known, select, passes

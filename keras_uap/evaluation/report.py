@@ -190,13 +190,10 @@ class FoolingReport(Result):
 
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each quantity."""
+        noise = self.random_rate, self.random_interval
         rows = [
             _rate("fooled", self.fooling_rate, self.fooling_interval),
-            _rate(
-                "random noise, same norm",
-                self.random_rate,
-                self.random_interval,
-            ),
+            _rate("random noise, same norm", *noise),
             _rate("rounded to grey levels", self.rounded_rate),
             _rate("without clipping", self.unclipped_rate),
         ]
@@ -209,20 +206,16 @@ class FoolingReport(Result):
                 or (sent, "-", ""),
                 _rate(f"sent to {name}, by noise", self.target_random_rate),
             ]
+        rows.append(_rate("error rate, clean", self.clean_error_rate))
+        rows.append(_rate("error rate, perturbed", self.error_rate))
+        for label, share in self.dominant_labels():
+            name = class_name(label, class_names)
+            rows.append(_rate(f"of the fooled, sent to {name}", share))
+        fooled = f"{self.fooled_confidence:.2f}" if self.fooling_rate else "-"
         rows += [
-            _rate("error rate, clean", self.clean_error_rate),
-            _rate("error rate, perturbed", self.error_rate),
-            *(
-                _rate(f"of the fooled, sent to {class_name(c, class_names)}", r)
-                for c, r in self.dominant_labels()
-            ),
             ("confidence, clean", f"{self.clean_confidence:.2f}", ""),
             ("confidence, perturbed", f"{self.perturbed_confidence:.2f}", ""),
-            (
-                "confidence, where fooled",
-                f"{self.fooled_confidence:.2f}" if self.fooling_rate else "-",
-                "",
-            ),
+            ("confidence, where fooled", fooled, ""),
             _rate("values changed", self.share_changed),
         ]
         if self.norm == "linf":
@@ -325,7 +318,10 @@ def report_on(
     perturbed = labelled.logits(v, verbose)
 
     def rate(transform):
-        return _fooling_rate(labelled, transform, verbose)
+        labels = labelled.adapter.labels(
+            labelled.images, transform, labelled.batch_size, verbose
+        )
+        return float(np.mean(labels != labelled.clean))
 
     rounded_rate = None
     if labelled.images.ndim == 4:
@@ -336,6 +332,9 @@ def report_on(
     random = np.stack([labelled.labels(each, verbose) for each in noise])
     before, after = labelled.clean, perturbed.argmax(-1)
     fooled, random_hits = before != after, np.mean(random != before, axis=0)
+    errors = None, None
+    if labels is not None:
+        errors = [float(np.mean(each != labels)) for each in (before, after)]
     clean_certainty = confidence(labelled.clean_logits)
     certainty = confidence(perturbed)
     sure = certainty[fooled]
@@ -361,8 +360,8 @@ def report_on(
         perturbed_labels=after,
         clean_confidences=clean_certainty,
         perturbed_confidences=certainty,
-        clean_error_rate=_error_rate(before, labels),
-        error_rate=_error_rate(after, labels),
+        clean_error_rate=errors[0],
+        error_rate=errors[1],
         ball_epsilon=None if epsilon is None else float(epsilon),
         examples=take_examples(labelled, v),
         **_target_rates(target, before, after, random, labelled.groups),
@@ -398,21 +397,9 @@ def _as_labels(labels, images):
     return labels.reshape(-1)
 
 
-def _fooling_rate(labelled, transform, verbose):
-    """The fooling rate of what `transform` makes of a batch of images."""
-    labels = labelled.adapter.labels(
-        labelled.images, transform, labelled.batch_size, verbose
-    )
-    return float(np.mean(labels != labelled.clean))
-
-
 def _in_grey_levels(images, v, value_range):
     """Perturbed images, rounded to the grey levels of an image file."""
     images = apply_perturbation(images, v, value_range)
     low, high = value_range or (0.0, 255.0)
     step = (high - low) / 255.0
     return low + step * tf.round((images - low) / step)
-
-
-def _error_rate(predicted, labels):
-    return None if labels is None else float(np.mean(predicted != labels))

@@ -31,24 +31,19 @@ def one_line(name, fields):
 def _short(value):
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, int):
-        return repr(value)
+    if isinstance(value, (int, float)):
+        return repr(value) if isinstance(value, int) else f"{value:.4g}"
     if isinstance(value, str):
         return repr(cut(value, 40))
-    if (
-        isinstance(value, (tuple, list))
-        and len(value) <= _NAMED
-        and all(isinstance(v, (int, float, str, np.generic)) for v in value)
-    ):
-        return f"({', '.join(map(_short, value))})"
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         shape = " x ".join(map(str, value.shape))
         return f"<{shape or 'scalar'} {np.dtype(value.dtype).name}>"
-    if isinstance(value, (tuple, list, dict)):
+    if not isinstance(value, (tuple, list, dict)):
+        return f"<{type(value).__name__}>"
+    plain = all(isinstance(v, (int, float, str, np.generic)) for v in value)
+    if isinstance(value, dict) or len(value) > _NAMED or not plain:
         return f"<{len(value)}>"
-    return f"<{type(value).__name__}>"
+    return f"({', '.join(map(_short, value))})"
 
 
 def cut(text, most):
@@ -78,12 +73,13 @@ def text_table(header, rows):
     widths = [max(map(len, column)) for column in zip(*lines)]
     while sum(widths) + 2 * (len(widths) - 1) > _COLUMNS and max(widths) > 4:
         widths[int(np.argmax(widths))] -= 1
-    texts = []
-    for row in lines:
+
+    def line(row):
         first, *others = map(cut, row, widths)
         cells = [first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]
-        texts.append("  ".join(cells).rstrip())
-    return "\n".join(texts)
+        return "  ".join(cells).rstrip()
+
+    return "\n".join(map(line, lines))
 
 
 def html_table(caption, header, rows, remarks=()):

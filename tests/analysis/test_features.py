@@ -91,7 +91,9 @@ def test_a_shift_of_all_features_is_no_collapse(images, last):
     assert result.num_groups == result.num_images == 24
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize(
+    "norm", ["linf", pytest.param("l2", marks=pytest.mark.slow)]
+)
 def test_pairs_are_counted_one_by_one(norm):
     model, x = models.cnn(), models.images(21)
     v = np.random.default_rng(4).uniform(-0.2, 0.2, models.SHAPE)

@@ -88,6 +88,7 @@ def test_fit_perturbation_takes_few_of_many(linear, images, monkeypatch):
     assert seen == [(2, 2), (4, 1)]
 
 
+@pytest.mark.slow
 def test_diversity(linear, images, held_out):
     result = analysis.perturbation_diversity(
         linear(), images, held_out, count=2, **SMALL
@@ -176,6 +177,7 @@ def test_kinds_of_images(linear, images, held_out):
         analysis.image_kinds(linear(), {"none": images[:0]}, held_out)
 
 
+@pytest.mark.slow
 def test_a_larger_ball_fools_more(linear, images, held_out):
     small = {**SMALL}
     small.pop("epsilon")
@@ -187,7 +189,9 @@ def test_a_larger_ball_fools_more(linear, images, held_out):
         analysis.epsilon_curve(linear(), images, held_out, epsilons=(0.0,))
 
 
-@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize(
+    "norm", ["l2", pytest.param("linf", marks=pytest.mark.slow)]
+)
 def test_baselines(linear, images, held_out, norm):
     model = linear()
     v = 0.1 * np.sign(np.random.default_rng(0).normal(size=SHAPE))

@@ -124,7 +124,7 @@ def test_the_fields_of_results_are_frozen(all_results):
 def test_one_line_of_what_is_not_a_result():
     x = models.images(12)
     uap = keras_uap.UniversalPerturbation(
-        models.cnn(), 0.05, value_range=(0, 1), name="uap"
+        models.linear(), 0.05, value_range=(0, 1), name="uap"
     )
     uap.fit(x, validation_data=x, verbose=0)
     layer = keras_uap.PerturbationLayer(uap, value_range=(0, 1), rate=0.5)
@@ -134,7 +134,7 @@ def test_one_line_of_what_is_not_a_result():
         "DeepFool": (keras_uap.DeepFool(), ["boundary='dominant'"]),
         "LpBall": (keras_uap.LpBall(3, 2), ["epsilon=3", "norm='l2'"]),
         "DeepFoolResult": (
-            keras_uap.deepfool(models.cnn(), x, verbose=0),
+            keras_uap.deepfool(models.linear(), x, verbose=0),
             ["perturbations=<12 x 8 x 8 x 3 float32>"],
         ),
         "Pictures": (keras_uap.datasets.Pictures(x), ["<12 x 8 x 8 x 3"]),
@@ -155,12 +155,12 @@ def test_one_line_of_what_is_not_a_result():
 
 
 def test_summary_of_a_file_says_what_it_was_fitted_on(make_uap, tmp_path):
-    uap = make_uap(models.cnn())
+    uap = make_uap(models.linear())
     uap.fit(models.images(12), verbose=0)
     uap.save(tmp_path / "uap.keras")
     uap.save_weights(tmp_path / "uap.weights.h5")
     loaded = keras.saving.load_model(tmp_path / "uap.keras")
-    same = make_uap(models.cnn())
+    same = make_uap(models.linear())
     same.stop_reason = "of another fit"
     same.load_weights(tmp_path / "uap.weights.h5")
     for other in (loaded, same):
@@ -174,7 +174,7 @@ def test_summary_of_a_file_says_what_it_was_fitted_on(make_uap, tmp_path):
 
 def test_summary_says_what_was_sought_and_found(capsys):
     uap = keras_uap.UniversalPerturbation(
-        models.cnn(), 0.05, value_range=(0, 1)
+        models.linear(), 0.05, value_range=(0, 1)
     )
     uap.summary()
     assert "nothing that is known of" in capsys.readouterr().out
