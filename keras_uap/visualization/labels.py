@@ -95,7 +95,7 @@ def plot_label_graph(flow, class_names=None, least_share=0.5, most=4):
 
 
 # The most labels of a ring that are drawn.
-_MOST = 12
+_MOST = 10
 
 
 def _draw_part(axes, graph, dominant, class_names):
@@ -133,7 +133,7 @@ def _draw_part(axes, graph, dominant, class_names):
     texts = networkx.draw_networkx_labels(
         part,
         {node: place - [0, 0.04 * half] for node, place in places.items()},
-        {node: style.short_name(node, class_names, 14) for node in part},
+        {node: style.short_name(node, class_names, 13) for node in part},
         ax=axes,
         font_size=8,
         verticalalignment="top",
