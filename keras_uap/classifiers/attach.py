@@ -48,8 +48,8 @@ def attach(
     Example:
 
     ```python
-    network = keras.applications.ResNet50()  # BGR minus a mean
-    classifier = keras_uap.attach(network, "caffe")
+    resnet = keras.applications.ResNet50()  # BGR minus a mean
+    classifier = keras_uap.attach(resnet, "caffe")
     uap = keras_uap.UniversalPerturbation(classifier, epsilon=10.0)
     ```
 

@@ -1,9 +1,9 @@
 """Several classifiers as one, to fit a perturbation against all of them.
 
-A perturbation that fools several networks at once has less of any one of them
-in it, and transfers better to those it has not seen. The scores of the
-ensemble are the mean of the log-probabilities of its members, so that all of
-them speak in one unit, whatever the scale of their logits.
+A perturbation that fools several classifiers at once is less specific to each
+and transfers better to others. The scores of the ensemble are the mean of the
+log-probabilities of its members, so that the scale of their logits plays no
+part.
 """
 
 import keras
@@ -47,8 +47,8 @@ class Ensemble(keras.Model):
     Raises:
         TypeError: if a classifier is not a Keras model.
         ValueError: without classifiers, or if they do not take the same
-            images or know the same number of classes, or if it cannot be told
-            whether one returns logits.
+            images or do not have the same number of classes, or if it is
+            unknown whether one returns logits.
     """
 
     def __init__(self, classifiers, from_logits=None, **kwargs):
@@ -80,7 +80,7 @@ class Ensemble(keras.Model):
                 f"{sorted(shapes, key=str)}. keras_uap.attach(classifier, "
                 "image_shape=...) resizes the images for one of them."
             )
-        # What it takes, as a Functional model has it; None if unknown.
+        # Functional models have this attribute too. None if it is unknown.
         self.input_shape = next(iter(shapes), None)
         if self.input_shape is not None:
             self.build(self.input_shape)
@@ -97,18 +97,18 @@ class Ensemble(keras.Model):
             ) from error
 
     def build(self, input_shape):
-        # Traced once, so that members that do not agree are found at once.
+        # Tracing finds members that do not agree.
         if not self.built:
             compile_logits(self.call, input_shape[1:]).get_concrete_function()
             self.built = True
 
     def call(self, inputs, training=False):
-        # `training` is not for the members: they are measured, not trained.
+        # The members always run in inference mode.
         scores = [logits(inputs) for logits in self._functions]
         classes = [score.shape[-1] for score in scores]
         if len(set(classes)) > 1:
             raise ValueError(
-                "The classifiers must know the same classes. Received: "
+                "The classifiers must have the same classes. Received: "
                 f"{classes} classes."
             )
         return tf.add_n([tf.nn.log_softmax(s) for s in scores]) / len(scores)

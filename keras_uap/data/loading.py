@@ -21,7 +21,7 @@ from keras_uap.data.pictures import Pictures, without_tuner
 from keras_uap.data.splitting import photographs
 from keras_uap.utils.formatting import first_line
 from keras_uap.utils.progress import progress_bar
-from keras_uap.utils.validation import check_flag
+from keras_uap.utils.validation import check_counts, check_flag
 
 _CHANNELS = {"rgb": 3, "grayscale": 1}
 
@@ -30,7 +30,6 @@ _NAMED = 5
 
 # The most bytes to cache: 3,500 colour images of 224x224.
 _MOST_BYTES = 2**29
-
 
 # Below this largest value, the range of the files was probably misread.
 _NEARLY_BLACK = 32
@@ -103,8 +102,7 @@ def images(
             cannot be read and `strict=True`.
     """
     check_flag("strict", strict)
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1. Received: {limit!r}.")
+    check_counts(limit=limit)
     if color_mode not in _CHANNELS:
         raise ValueError(
             "color_mode must be 'rgb' or 'grayscale'. Received: "

@@ -1,10 +1,9 @@
 """A perturbation in another size, for classifiers of other images.
 
-Resizing is a choice that changes what is measured, so nothing in this package
-does it on its own: a perturbation of the wrong size is an error, and this is
-how to bring it to the right one. The norm is checked again after it: where
-many pixels follow from few, their l2 norm grows, and sharp methods such as
-`"bicubic"` overshoot.
+Resizing changes what is measured, so nothing in this package resizes a
+perturbation unasked: a perturbation of the wrong size is an error, and
+`resize_perturbation` changes its size. The result is projected to the ball,
+because upscaling increases the l2 norm, and `"bicubic"` overshoots.
 """
 
 import numpy as np
@@ -12,8 +11,9 @@ import tensorflow as tf
 
 from keras_uap.perturbations.interchange import read_perturbation
 from keras_uap.perturbations.lp_ball import as_norm, lp_norm, project
+from keras_uap.utils.validation import is_whole
 
-# Images resized in one go: a thousand of 224x224 are 600 MB.
+# Images resized at once: a thousand of 224x224 take 600 MB.
 _AT_ONCE = 64
 
 
@@ -25,7 +25,7 @@ def resize_perturbation(
     method="bilinear",
     card=None,
 ):
-    """Resizes a perturbation and brings it back into its ball.
+    """Resizes a perturbation and projects it to its ball.
 
     Example:
 
@@ -46,7 +46,7 @@ def resize_perturbation(
         method: String, a method of `tf.image.resize`: `"bilinear"`,
             `"nearest"`, `"bicubic"`, `"area"`, `"lanczos3"` and the like.
         card: Dictionary, the card that belongs to the perturbation. The new
-            one says what was done, under `"resized"`; its rates stay those
+            one records the change under `"resized"`; its rates stay those
             of the original.
 
     Returns:
@@ -73,7 +73,7 @@ def resize_perturbation(
     resized = resize_images(array[np.newaxis], size, method)[0]
     if epsilon is None:
         epsilon = lp_norm(array, norm)
-    if np.any(resized):  # Zero lies in a ball of no radius, which is none.
+    if np.any(resized):  # A ball of radius 0 is refused.
         resized = project(resized, epsilon, norm)
     if card is None:
         return resized
@@ -114,11 +114,7 @@ def resize_images(images, size, method="bilinear"):
 
 def _as_size(size):
     pair = (size, size) if np.ndim(size) == 0 else tuple(size)
-    whole = all(
-        isinstance(side, (int, np.integer)) and not isinstance(side, bool)
-        for side in pair
-    )
-    if len(pair) != 2 or not whole or min(pair) < 1:
+    if len(pair) != 2 or not all(is_whole(s) and s >= 1 for s in pair):
         raise ValueError(
             "size must be a whole number of pixels, or a pair (height, "
             f"width) of them. Received: size={size!r}."

@@ -2,7 +2,7 @@
 
 Keras may rename or drop them in any release without a word. An override of a
 method that no longer exists is then silently never called. So they stand here
-and nowhere else, and `tests/test_keras_private.py` says which one is gone.
+and nowhere else, and `tests/utils/test_keras_compat.py` names those that are gone.
 """
 
 import tensorflow as tf
