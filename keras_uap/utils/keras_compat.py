@@ -1,8 +1,9 @@
 """The private names of Keras and TensorFlow in use, each of them once.
 
 Keras may rename or drop them in any release without a word. An override of a
-method that no longer exists is then silently never called. So they stand here
-and nowhere else, and `tests/utils/test_keras_compat.py` names those that are gone.
+method that no longer exists is then silently never called. So they are here
+and nowhere else, and `tests/utils/test_keras_compat.py` names those that are
+gone.
 """
 
 import tensorflow as tf
