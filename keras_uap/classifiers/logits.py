@@ -23,7 +23,7 @@ from keras_uap.utils.progress import progress_bar
 
 
 class UndecidedError(ValueError):
-    """The classifier must be tried on images to tell what it returns."""
+    """Only images can show whether the classifier returns logits."""
 
 
 # log(p) for p = 0 must stay finite; this is near float32's smallest number.
@@ -56,8 +56,8 @@ def logits_function(classifier, from_logits=None, images=None):
             or probabilities (`False`). `None` finds out: from the last
             layer's activation, or else from the scores of `images`.
         images: Array `(n, ...)`, a few images to try the classifier on.
-            Needed where `from_logits` is `None` and the last layer does not
-            tell. Where given, a rebuilt head that gives other labels than the
+            Needed where `from_logits` is `None` and the last layer is opaque.
+            If given, a rebuilt head whose labels differ from those of the
             classifier is not used.
 
     Returns:
@@ -80,10 +80,7 @@ def logits_function(classifier, from_logits=None, images=None):
     def scores(images):
         outputs = _only(classifier(images, training=False))
         check_scores(outputs)
-        return outputs
-
-    def float32_scores(images):
-        return tf.cast(scores(images), "float32")
+        return tf.cast(outputs, "float32")
 
     if images is not None:
         images = tf.cast(images, "float32")
@@ -91,18 +88,18 @@ def logits_function(classifier, from_logits=None, images=None):
     if head is not None:
         head = _checked(head)
         head.is_rebuilt = True
-        # What the classifier says is right, whatever its layers look like.
+        # The classifier's own labels decide, whatever its layers look like.
         if images is None or same_labels(head, classifier, images):
             return head
     if from_logits is None:
         is_linear = activation is keras.activations.linear
-        from_logits = is_linear or _tell_from_scores(float32_scores, images)
+        from_logits = is_linear or _returns_logits(scores, images)
     elif not from_logits and images is not None:
-        _check_probabilities(float32_scores(images))
+        _check_probabilities(scores(images))
     of_scores = _probabilities_to_logits
     if from_logits:
         of_scores = keras.activations.linear  # They are logits already.
-    logits = _checked(lambda images: of_scores(float32_scores(images)))
+    logits = _checked(lambda images: of_scores(scores(images)))
     logits.of_scores = of_scores
     return logits
 
@@ -281,8 +278,8 @@ def _head(model):
 
     Returns:
         Its activation, and the model without that activation as a function
-        from images to scores. One of Keras' own heads has both, a linear one
-        the activation alone. What may do anything has neither.
+        from images to scores. Known Keras heads return both, a linear head
+        only the activation, unknown heads `(None, None)`.
     """
     if not has_layer_graph(model):
         return None, None
@@ -401,12 +398,12 @@ def same_labels(logits, classifier, images):
         given = np.concatenate([1 - given, given], axis=-1)
     labels = np.argmax(logits(images), axis=-1)
     chosen = given[np.arange(len(given)), labels]
-    # A score that is not finite tells nothing.
+    # Scores that are not finite compare as False, and decide nothing.
     return not np.any(chosen < least * given.max(axis=-1))
 
 
-def _tell_from_scores(scores, images):
-    """Whether an opaque classifier returns logits, told from its scores."""
+def _returns_logits(scores, images):
+    """Whether an opaque classifier returns logits, judged by its scores."""
     if images is None:
         raise UndecidedError(
             "Cannot tell from the classifier's last layer whether it returns "
