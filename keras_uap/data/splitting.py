@@ -1,12 +1,11 @@
-"""Fair parts: what is fitted on, what chooses, and what is measured on.
+"""Splits images by photograph: to fit on, to select with, held out.
 
-Three rules. Crops of one photograph stay together, or the held-out part would
-know what was fitted on. Every class has its share of each part, or the held-out
-part would be other classes. And what chose an epoch or a run is not what its
-rate is reported on, or the rate would be too high: so there are three parts.
+Three rules make a held-out rate fair. Crops of one photograph stay in one part.
+Every class has its share of each part. The part that selects an epoch or an
+attack is not the part that its rate is reported on, which would be too high.
 
-The photographs of each class, in an order of the seed, are dealt out one after
-another, each to the part that lacks most of its share so far.
+The photographs of each class are dealt in an order that follows from the seed,
+each to the part that lacks most of its share so far.
 """
 
 import collections
@@ -17,7 +16,7 @@ import numpy as np
 
 from keras_uap.utils.validation import as_groups, as_sizes, check_whole
 
-# To fit on, to choose with, to measure on.
+# To fit on, to select with, held out.
 SHARES = (0.6, 0.15, 0.25)
 
 # A name such as `garden_03`: the photograph, and which of its crops.

@@ -68,7 +68,7 @@ def harden(
     verbose="auto",
     backup_dir=None,
 ):
-    """Hardens a classifier in place, and measures what that was worth.
+    """Hardens a classifier in place, with an audit before and after.
 
     Example:
 
@@ -83,20 +83,20 @@ def harden(
             softmax or a sigmoid. Its trainable weights are trained; the
             statistics of batch normalization stay.
         images: As for `keras_uap.audit`: an array `(n, H, W, C)`, a data set
-            or a folder. Six tenths are trained on; the rest judges.
+            or a folder. Six tenths are trained on; the audits use the rest.
         labels: Array `(n,)` of class indices, with `images` an array. `None`
-            takes the classifier's own answers, which is what one wants where
-            it was trained on more pictures than these.
+            takes the classifier's own predictions, the better choice if it
+            was trained on more images than these.
         groups: Array `(n,)`, the photograph that each image was cut from.
         epsilon: Float above 0, the radius of the ball, in pixel units.
         norm: `"linf"` or `"l2"`.
         value_range: Pair of floats, the pixel range that the classifier takes,
             or `None`.
-        robustness: Float between 0 and 1, how much robustness to buy with
-            clean answers.
-        epochs: Integer, the passes over the images trained on. `None` takes
-            as many as draw 8,000 images.
-        learning_rate: Float above 0, of Adam, falling to 0.
+        robustness: Float between 0 and 1, the weight of perturbed images. A
+            higher one keeps fewer of the clean predictions.
+        epochs: Integer, the epochs over the images to fit on. `None` takes
+            as many as show 8,000 images.
+        learning_rate: Float above 0, of Adam, with a cosine decay to 0.
         budget: `"quick"` or `"standard"`, as for `keras_uap.audit`, of the
             two audits.
         seed: Integer; parts, orders and starts follow from it.
@@ -105,9 +105,9 @@ def harden(
         verbose: `"auto"` or 1 for lines with the time left, 0 for none.
         backup_dir: String or path of a folder that keeps the training after
             each epoch, and what each attack of the two audits finds, or
-            `None`. Where it was cut off, the same call on the classifier of
-            before goes on from there, with other draws of the pictures. What
-            is kept is deleted once all is done.
+            `None`. After an interruption, the same call on the original
+            classifier resumes, with other augmentation. The backup is deleted
+            once all is done.
 
     Returns:
         A `Hardening`.

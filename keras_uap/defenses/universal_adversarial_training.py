@@ -1,4 +1,4 @@
-"""Hardening a classifier: the paper's fine-tuning, inside a plain `fit`."""
+"""The paper's adversarial fine-tuning, as a callback of a plain `fit`."""
 
 import keras
 import numpy as np
@@ -26,21 +26,21 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
     fine-tuning: 5 epochs, rate 0.5, a pool of 10. Another call of `fit` is
     another round.
 
-    With `validation_images` it also says what the training achieves: the
+    With `validation_images` it also measures what the training achieves: the
     share of those images that a *fresh* perturbation fools, found against the
-    model as it then is. (An old one proves little: the model has been trained
-    against it.) The logs get
+    current model. (The pool proves little: the model was trained against it.)
+    The logs get
 
     - `fresh_fooling_rate_before`: of the model as the epoch began,
     - `fresh_fooling_rate`: of the model at the end of the epoch.
 
-    A layer with an `epsilon` of its own trains its perturbation itself. Then
-    the callback leaves the layer alone and only measures.
+    A layer with an `epsilon` trains its perturbations itself. Then the
+    callback only measures.
 
     The model is attacked as a whole: at inference such a layer is the
-    identity. Its weights, its metrics and its random draws are left as they
-    are. All that a resumed training needs is in the layer's weights and in
-    `seed`, so `keras_uap.BackupAndRestore` works, in any order, and so does
+    identity. Its weights, metrics and random draws stay as they are. A resumed
+    training needs only the layer's weights and `seed`, so
+    `keras_uap.BackupAndRestore` works, in any order, and so does
     `keras.callbacks.BackupAndRestore`.
 
     Example:
@@ -159,8 +159,8 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
         self._rate = float("nan")
         self._measured = False
 
-    # Finding perturbations waits for the epoch: by then BackupAndRestore has
-    # restored the model, whichever callback comes first.
+    # Perturbations are found when the epoch begins, because BackupAndRestore
+    # has restored the model by then, whichever callback comes first.
     def on_epoch_begin(self, epoch, logs=None):
         if not self._measured:
             self._rate = self._fresh_fooling_rate()
@@ -178,12 +178,12 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
         logs["fresh_fooling_rate"] = self._rate
 
     def on_train_end(self, logs=None):
-        # They hold the model, compiled functions and a copy of the images.
+        # These hold the model, compiled functions and a copy of the images.
         self._uap = self._images = None
 
     def _is_due(self, epoch):
         if not np.any(self._layer.perturbation):
-            return True  # Also where a fit begins at a later epoch.
+            return True  # Also if a fit begins at a later epoch.
         if self.every is None:
             return epoch == 0
         return epoch % self.every == 0
@@ -226,17 +226,17 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
         )
 
     def _fresh_fooling_rate(self):
-        """The share of the validation images that a fresh one fools."""
+        """The share of the validation images that a fresh attack fools."""
         if self.validation_images is None:
             return float("nan")
-        # Always the same draws, so that a resumed training finds the same.
+        # With the same draws, a resumed training finds the same.
         self._find_perturbation([self.seed, 0])
         return self._uap.evaluate(
             self.validation_images, verbose=0, return_dict=True
         )["fooling_rate"]
 
     def _find_perturbation(self, entropy):
-        """Fits a perturbation to the model as it is.
+        """Fits a perturbation to the current model.
 
         Args:
             entropy: List of integers, the seed of the order of the images.
@@ -248,8 +248,8 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
             self._prepare()
         uap = self._uap
         order = np.random.default_rng(entropy).integers(2**31)
-        # Not from a random start: where a pixel is black already, what is
-        # negative at the start is clipped, has no gradient and stays.
+        # A random start would be worse: negative values at black pixels are
+        # clipped, have no gradient and stay.
         uap.perturbation = np.zeros(uap.v.shape)
         uap.seed_generator.state.assign([order, 0])
         for variable, value in zip(uap.optimizer.variables, self._fresh):
@@ -263,7 +263,7 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
         return uap.perturbation
 
     def _prepare(self):
-        """Makes what is fitted again and again, so as to trace it once."""
+        """Makes the model of all perturbations, which is traced once."""
         with random_state_kept():
             uap = UniversalPerturbation(
                 self.model,
@@ -283,7 +283,7 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
             count = -(-len(self._images) // self.batch_size)
             return uap.decaying_lion(count * self.epochs)
         if isinstance(self.optimizer, keras.optimizers.Optimizer):
-            # One that is built belongs to the weights it was built for.
+            # A built optimizer belongs to the weights it was built for.
             return self.optimizer.from_config(self.optimizer.get_config())
         return self.optimizer
 
