@@ -21,7 +21,7 @@ import peers
 from common import BATCH, EPSILON, make_parser, say, tabulate
 
 import keras_uap
-from keras_uap.attacks import updates
+from keras_uap.attacks import schedules
 from keras_uap.classifiers.logits import features_function
 
 
@@ -119,7 +119,7 @@ def quality(setup, budgets=None, seeds=3):
 def _deepfool(uap, batches):
     """As by its name, in steps that fall over so many batches."""
     first = keras_uap.DeepFool.FIRST_STEP
-    return keras_uap.DeepFool(step_size=updates.falling(first, batches))
+    return keras_uap.DeepFool(step_size=schedules.linear_decay(first, batches))
 
 
 def references(setup, labels):

@@ -12,7 +12,7 @@ from keras_uap.data.pictures import as_array
 from keras_uap.perturbations.lp_ball import lp_norm
 from keras_uap.perturbations.pixels import same_shape
 from keras_uap.utils.keras_compat import all_layers, start_at
-from keras_uap.utils.saving import TEMPORARY, weights_path
+from keras_uap.utils.saving import TEMPORARY, atomic_path
 from keras_uap.utils.validation import check_number, check_whole
 
 
@@ -62,7 +62,7 @@ class StopAtFoolingRate(keras.callbacks.Callback):
             return self._evaluate(self.images), "the images given"
         if f"val_{self.monitor}" in logs:
             return logs[f"val_{self.monitor}"], "the validation data"
-        rates = self.model.evaluate_on_fit()
+        rates = self.model._evaluate_on_fit()
         if rates is None:
             # An epoch without validation, by `validation_freq`.
             return None, None
@@ -142,7 +142,7 @@ class BackupAndRestore(keras.callbacks.Callback):
         self.backup_dir.mkdir(parents=True, exist_ok=True)
         older = self._backups()
         path = self.backup_dir / f"epoch_{epoch + 1}.weights.h5"
-        with weights_path(path, self.model) as temporary:
+        with atomic_path(path) as temporary:
             self.model.save_weights(temporary)
         for number, old in older.items():
             if number != epoch + 1:

@@ -3,21 +3,22 @@
 For an image of label `k`, every other class `j` has the linear approximation
 of a boundary, `f_j(x) = z_j(x) - z_k(x) = 0`, at l2 distance
 `|f_j| / ||grad f_j||`. DeepFool steps to the nearest one among the
-`num_candidates` highest classes, looks again, and goes on until the label has
-changed. The sum of the steps, a little overshot, is the perturbation. With a
-`confidence` it steps further, to where the other class leads by so many logits.
+`num_candidates` highest classes, and repeats until the label has changed. The
+sum of the steps, a little overshot, is the perturbation. With a `confidence`
+it steps further, to where the other class leads by so many logits.
 
 A whole batch takes its steps together, in one `tf.while_loop`. Images whose
-label has changed leave the loop: each turn runs on those that are left.
+label has changed leave the loop: each turn runs on the remaining ones.
 
-What it costs is counted in *model passes*, a forward or a backward of one
-image. One forward gives the label test and, on its tape, the gradients of the
-next step. When much of a batch is already over the boundary, it is cheaper to
-run those that are left through a forward of their own than to take gradients
+The cost is counted in *model passes*, a forward or a backward of one image.
+One forward gives the label test and, on its tape, the gradients of the next
+step. When much of a batch is already over the boundary, it is cheaper to run
+the remaining images through a forward of their own than to compute gradients
 of all; `_step` chooses by count.
 
 `deepfool` is this as a function. `DeepFool` is the update rule of
-`UniversalPerturbation` that is made of it.
+`UniversalPerturbation` that is made of it; its default boundary is that of the
+dominant class.
 
 Reference:
     - [DeepFool, Moosavi-Dezfooli et al., 2016](
@@ -27,7 +28,6 @@ Reference:
 """
 
 import collections
-import weakref
 
 import keras
 import numpy as np
@@ -37,11 +37,10 @@ from keras_uap.attacks.losses import class_masses, dominant_goals
 from keras_uap.classifiers.adapter import as_adapter
 from keras_uap.data.pictures import as_array
 from keras_uap.utils.formatting import one_line
-from keras_uap.utils.keras_compat import all_layers
 from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import check_flag, check_number, check_whole
 
-# Lifts an image that lies exactly on a boundary over it, in logits.
+# Moves an image that lies exactly on a boundary over it, in logits.
 _NUDGE = 1e-5
 
 
@@ -50,7 +49,7 @@ class DeepFoolResult(
         "DeepFoolResult", ["perturbations", "labels", "steps", "converged"]
     )
 ):
-    """What `deepfool` found, arrays under names."""
+    """The results of `deepfool` as arrays."""
 
     __slots__ = ()
 
@@ -58,15 +57,16 @@ class DeepFoolResult(
         return one_line("DeepFoolResult", self._asdict())
 
 
-# Tracing takes seconds, so the graphs that were traced last for a classifier
-# are kept while it lives. They hold its variables, but none of its objects.
-_graphs = weakref.WeakKeyDictionary()
-_MOST_GRAPHS = 4
-
 # What `minimal_perturbations` returns.
 _Batch = collections.namedtuple(
     "_Batch",
     ["increments", "labels", "steps", "converged", "first_labels", "passes"],
+)
+
+# Where the images of a batch stand: the indices of those that still move, the
+# labels and whether they are reached, the increments and their steps.
+_State = collections.namedtuple(
+    "_State", ["active", "labels", "done", "total", "steps", "passes"]
 )
 
 
@@ -89,9 +89,9 @@ def deepfool(
             any form that `UniversalPerturbation.fit` takes. The perturbed
             images are not clipped to it.
         num_candidates: Integer of at least 2, the number of highest classes
-            whose boundaries are looked at, the image's own label among them.
+            whose boundaries are candidates, the image's own label among them.
         overshoot: Float of at least 0, the share by which the perturbation is
-            made longer than the linear approximation asks.
+            made longer than in the linear approximation.
         max_steps: Integer of at least 1, the most steps for one image.
         batch_size: Integer, images that take their steps together.
         from_logits: Boolean, whether the classifier returns logits; `None`
@@ -130,7 +130,11 @@ def deepfool(
         from_logits,
         images[:4].astype("float32"),
     )
-    run = _traced(classifier, from_logits, rule, adapter.logits, images.shape)
+    run = tf.function(
+        lambda batch: rule.minimal_perturbations(adapter.forward, batch),
+        input_signature=[tf.TensorSpec((None, *images.shape[1:]), "float32")],
+        autograph=False,
+    )
     progress = progress_bar(len(images), verbose)
     results = []
     for start in range(0, len(images), batch_size):
@@ -140,77 +144,28 @@ def deepfool(
     return DeepFoolResult(*(np.concatenate(parts) for parts in zip(*results)))
 
 
-def _traced(classifier, from_logits, rule, logits, shape):
-    """The rule as a graph; one from before, if the classifier is the same."""
-    graphs = _graphs.setdefault(classifier, {})
-    settings = (
-        *(rule.num_candidates, rule.overshoot, rule.max_steps),
-        rule.confidence,
-    )
-    key = (from_logits, settings, tuple(shape[1:]))
-    parts = _parts(classifier)
-    known, graph = graphs.pop(key, ([], None))
-    if len(known) != len(parts) or any(
-        reference() is not part for reference, part in zip(known, parts)
-    ):
-        graph = tf.function(
-            lambda batch: rule.minimal_perturbations(logits, batch),
-            input_signature=[tf.TensorSpec((None, *shape[1:]), "float32")],
-            autograph=False,
-        ).get_concrete_function()
-    graphs[key] = [_reference(part) for part in parts], graph
-    if len(graphs) > _MOST_GRAPHS:
-        del graphs[next(iter(graphs))]
-    return graph
-
-
-def _parts(classifier):
-    """What a classifier is made of; another part makes another graph.
-
-    Its variables and layers, and the functions and numbers of the layers, such
-    as an activation.
-    """
-    parts = [*classifier.variables]
-    for layer in all_layers(classifier):
-        parts.append(layer)
-        parts += [
-            value
-            for name, value in vars(layer).items()
-            # What is private is Keras' own, such as whether it was called.
-            if not name.startswith("_")
-            and (callable(value) or isinstance(value, (int, float, str)))
-        ]
-    return parts
-
-
-def _reference(part):
-    try:
-        return weakref.ref(part)
-    except TypeError:  # A number or a string.
-        return lambda: part
-
-
 @keras.saving.register_keras_serializable(package="keras_uap")
 class DeepFool:
-    """The update rule of the paper: v grows by DeepFool increments.
+    """The update rule that moves `v` by DeepFool increments.
 
     *One image after another* (`one_by_one=True`) is Algorithm 1 of the paper
     to the letter: each image that `v` does not fool yet takes its minimal step
     over the nearest boundary, the increment is added whole, `v` is projected,
     and the next image starts from there.
 
-    In *whole batches* (the default), the increments of the images are added
-    up, and the sum gives the direction of one step. Increments are tiny beside
-    `epsilon` on a large network, so the step's length is set by `step_size`,
-    not by the increments, and a momentum joins the directions of the batches.
-    Steps over the nearest boundaries pull in many directions. So here all
-    images go over the boundary of one class, the one that has most
-    probability, other than each image's own, over the batch: the dominant
-    one. (An image of that class goes to the best of its others.) They take one
-    step, to where that class leads by `confidence`, and it is not looked at
-    where the step ends. Each counts as a direction alone, whatever its length,
-    or images far from the boundary would decide for all. `boundary="nearest"`
-    is the paper's step here too.
+    In *whole batches* (the default), the sum of the images' increments gives
+    the direction of one step. Increments are tiny beside `epsilon` on a large
+    classifier, so `step_size` sets the length of the step, and a momentum joins
+    the directions of the batches.
+
+    Steps over the nearest boundaries pull in many directions. By default, all
+    images of a batch step over the boundary of one class instead, the dominant
+    one: the class with the most probability over the batch, apart from each
+    image's own. (An image of that class goes to the best of its others.) They
+    take one step, to where that class leads by `confidence`. Where the step
+    ends is not checked. Each image counts as a direction of length 1, or those
+    far from the boundary would decide for all. `boundary="nearest"` is the
+    paper's step in whole batches.
 
     Args:
         num_candidates: Integer of at least 2, the number of highest classes
@@ -224,13 +179,13 @@ class DeepFool:
         step_size: Float above 0, the length of a whole batch's step as a share
             of `epsilon`, or a `keras.optimizers.schedules.LearningRateSchedule`
             of it over the batches. `None` means 0.8 for the nearest boundary.
-            For the dominant one, steps begin there and fall in a line to a
-            hundredth of it, over the batches of a fit.
+            For the dominant one, steps start there, with linear decay to a
+            hundredth of it over the batches of a fit.
         momentum: Float in [0, 1), of the steps of whole batches. `None` means
             0.6 for the dominant boundary, 0.9 for the nearest.
         boundary: `"nearest"` or `"dominant"`, the boundary to step over. `None`
-            means the dominant in whole batches, but the nearest for one image
-            after another and for more than two candidates.
+            means the nearest for one image after another and for more than two
+            candidates, else the dominant.
         confidence: Float of at least 0, by how many logits another class (the
             dominant one) must lead before an image counts as done. `None`
             means 10 for the dominant boundary, 0 for the nearest.
@@ -271,20 +226,22 @@ class DeepFool:
                 f"Received: one_by_one={one_by_one}, num_candidates="
                 f"{num_candidates}. Pass boundary='nearest'."
             )
-        if max_steps is None:
-            max_steps = 1 if dominant else 50
+
+        def default(value, of_dominant, of_nearest):
+            if value is not None:
+                return value
+            return of_dominant if dominant else of_nearest
+
+        max_steps = default(max_steps, 1, 50)
         check_whole("max_steps", max_steps, 1)
-        if step_size is None and not dominant:
-            step_size = self.FIRST_STEP
+        step_size = default(step_size, None, self.FIRST_STEP)
         if step_size is not None and not isinstance(
             step_size, keras.optimizers.schedules.LearningRateSchedule
         ):
             check_number("step_size", step_size, above=0, below=np.inf)
-        if momentum is None:
-            momentum = 0.6 if dominant else 0.9
+        momentum = default(momentum, 0.6, 0.9)
         check_number("momentum", momentum, least=0, below=1)
-        if confidence is None:
-            confidence = 10.0 if dominant else 0.0
+        confidence = default(confidence, 10.0, 0.0)
         check_number("confidence", confidence, least=0, below=np.inf)
         self.num_candidates = num_candidates
         self.overshoot = overshoot
@@ -313,164 +270,137 @@ class DeepFool:
             `(n,)`, whether the label changed with `confidence`, `first_labels`
             `(n,)` before any step, and `passes`, the number of model passes.
             An image without a usable gradient leaves the loop and has not
-            converged. With the dominant boundary the last step is taken on
-            trust, at one pass less: `labels` are those before it, and all that
-            took it have converged.
+            converged. With the dominant boundary, where the last step ends is
+            not checked, which saves a pass: `labels` are those before it, and
+            all images that took it have converged.
         """
-        count = tf.shape(images)[0]
         if labels is not None:
             labels = tf.cast(labels, "int64")
-        dominant = self.boundary == "dominant"
-        turns = self.max_steps if dominant else self.max_steps + 1
-
-        def more(turn, active, *_):
-            return (turn < turns) & (tf.size(active) > 0)
-
-        nothing = tf.zeros((count,), "int64")
-        first_turn = tf.constant(0)
-        take_step = self._turn(logits, images, labels, add_up, first_turn)
-        state = (
-            first_turn,
-            tf.range(count),
-            (nothing, nothing, tf.zeros((count,), "bool")),
-            tf.zeros((count, self.num_candidates), "int32"),
-            tf.zeros_like(images),
-            tf.zeros((count,), "int32"),
-            tf.constant(0),
-        )
-        batch = tf.TensorShape([None])
-        shapes = (
-            tf.TensorShape([]),
-            batch,
-            (batch, batch, batch),
-            tf.TensorShape([None, None]),
-            images.shape,
-            batch,
-            tf.TensorShape([]),
-        )
-        if dominant:
-            # Devices cannot meet within a loop, so the first turn is taken
-            # before it.
-            state = take_step(*state)
-        if not dominant or turns > 1:
-            state = tf.while_loop(
-                more, take_step, state, shape_invariants=shapes
-            )
-        _, active, (first_labels, now, done), _, total, steps, passes = state
-        if dominant:
-            done = tf.tensor_scatter_nd_update(
-                done, active[:, tf.newaxis], tf.fill(tf.shape(active), True)
-            )
-        return _Batch(
-            increments=(1.0 + self.overshoot) * total,
-            labels=now,
-            steps=steps,
-            converged=done,
-            first_labels=first_labels,
-            passes=passes,
-        )
-
-    def _turn(self, logits, images, labels, add_up, first_turn):
-        """Returns the function that takes a step from a state to the next."""
-        stretch = 1.0 + self.overshoot
-        dominant = self.boundary == "dominant"
-        no_image = tf.zeros((0,), "int32")
-
-        def first_time(turn, find, found):
-            if dominant:
-                return find() if turn is first_turn else found
-            return tf.cond(turn == 0, find, lambda: found)
-
-        def take_step(turn, active, found, candidates, total, steps, passes):
-            points = tf.gather(images, active)
-            points += stretch * tf.gather(total, active)
-            with tf.GradientTape(
-                persistent=True, watch_accessed_variables=False
-            ) as tape:
-                tape.watch(points)
-                scores = logits(points)
-            highest = tf.argmax(scores, axis=-1)
-            passes += tf.size(active)
-            # Every image is active in the first turn, and what is found there
-            # holds for all turns.
-            first_labels, now, done = found
-            first_labels = first_time(turn, lambda: highest, first_labels)
-            origin = first_labels if labels is None else labels
-            own = tf.gather(origin, active)
-            candidates = first_time(
-                turn,
-                lambda: self._candidates(scores, own, add_up),
-                candidates,
-            )
-            ahead = self._is_done(
-                scores, highest, own, tf.gather(candidates, active)
-            )
-            now, done = (
-                tf.tensor_scatter_nd_update(old, active[:, tf.newaxis], new)
-                for old, new in ((now, highest), (done, ahead))
-            )
-            left = tf.where(~ahead)[:, 0]
-            left = tf.cast(left, "int32")
-            if not dominant:  # There the last turn only looks.
-                left = tf.cond(
-                    turn < self.max_steps, lambda: left, lambda: no_image
-                )
-            active = tf.gather(active, left)
-            increments, usable, spent = self._step(
-                logits,
-                tape,
-                points,
-                scores,
-                left,
-                tf.gather(candidates, active),
-            )
-            total = tf.tensor_scatter_nd_add(
-                total, active[:, tf.newaxis], increments
-            )
-            steps = tf.tensor_scatter_nd_add(
-                steps, active[:, tf.newaxis], tf.cast(usable, "int32")
-            )
-            return (
-                turn + 1,
-                tf.boolean_mask(active, usable),
-                (first_labels, now, done),
-                candidates,
-                total,
-                steps,
-                passes + spent,
-            )
-
-        return take_step
-
-    def _candidates(self, scores, own, add_up):
-        """The classes to step from and to, `(n, num_candidates)`.
-
-        Each image's own class stands first, then the highest of the others,
-        highest first, or the dominant class alone.
-        """
         if self.boundary == "dominant":
-            masses = class_masses(own, scores)
-            masses = masses if add_up is None else add_up(masses)
-            goals = dominant_goals(own, scores, masses)
-            return tf.cast(tf.stack([own, goals], axis=-1), "int32")
+            return self._to_dominant(logits, images, labels, add_up)
+        return self._to_nearest(logits, images, labels)
+
+    def _to_nearest(self, logits, images, labels):
+        """The loop of the paper: steps until the label has changed."""
+
+        def turn(number, state, first_labels, candidates):
+            points, tape, scores = self._record(logits, images, state)
+
+            def first():  # Every image is active in the first turn.
+                highest = tf.argmax(scores, axis=-1)
+                own = highest if labels is None else labels
+                return highest, self._highest(scores, own)
+
+            first_labels, candidates = tf.cond(
+                number == 0, first, lambda: (first_labels, candidates)
+            )
+            own = first_labels if labels is None else labels
+            own = tf.gather(own, state.active)
+            is_own = tf.one_hot(own, scores.shape[-1]) > 0
+            other = tf.where(is_own, scores.dtype.min, scores)
+            done = self._is_done(scores, own, tf.reduce_max(other, axis=-1))
+            # The last turn only tests the labels.
+            left = ~done & (number < self.max_steps)
+            state = self._move(
+                logits, points, tape, scores, state, done, left, candidates
+            )
+            return number + 1, state, first_labels, candidates
+
+        state = _start(images)
+        shape = tf.size(state.active), self.num_candidates
+        start = tf.constant(0), state, state.labels, tf.zeros(shape, "int32")
+        _, state, first_labels, _ = _loop(turn, start, self.max_steps + 1)
+        return self._batch(state, first_labels)
+
+    def _to_dominant(self, logits, images, labels, add_up):
+        """One step, or a few, to the class that leads the whole batch."""
+
+        def turn(number, state, recorded=None):
+            if recorded is None:
+                recorded = self._record(logits, images, state)
+            scores = recorded[-1]
+            own, goals = tf.unstack(
+                tf.gather(candidates, state.active), axis=-1
+            )
+            other = tf.gather(scores, goals, batch_dims=1)
+            done = self._is_done(scores, tf.cast(own, "int64"), other)
+            state = self._move(
+                logits, *recorded, state, done, ~done, candidates
+            )
+            return number + 1, state
+
+        state = _start(images)
+        recorded = self._record(logits, images, state)
+        scores = recorded[-1]
+        first_labels = tf.argmax(scores, axis=-1)
+        own = first_labels if labels is None else labels
+        masses = class_masses(own, scores)
+        masses = masses if add_up is None else add_up(masses)
+        goals = dominant_goals(own, scores, masses)
+        candidates = tf.cast(tf.stack([own, goals], axis=-1), "int32")
+        # Devices cannot meet within a loop: the first turn comes before it.
+        number, state = turn(tf.constant(0), state, recorded)
+        if self.max_steps > 1:
+            _, state = _loop(turn, (number, state), self.max_steps)
+        # Where the last step ends is not checked.
+        done = _put(state.done, state.active, tf.ones_like(state.active) > 0)
+        return self._batch(state._replace(done=done), first_labels)
+
+    def _batch(self, state, first_labels):
+        return _Batch(
+            increments=(1.0 + self.overshoot) * state.total,
+            labels=state.labels,
+            steps=state.steps,
+            converged=state.done,
+            first_labels=first_labels,
+            passes=state.passes,
+        )
+
+    def _record(self, logits, images, state):
+        """Runs the active images forward; returns them, a tape and scores."""
+        points = tf.gather(images, state.active)
+        points += (1.0 + self.overshoot) * tf.gather(state.total, state.active)
+        return _forward(logits, points)
+
+    def _highest(self, scores, own):
+        """The candidates `(n, num_candidates)`, each image's own class first.
+
+        The others follow from the highest score to the lowest.
+        """
         k = min(self.num_candidates, scores.shape[-1])
         own = tf.one_hot(own, scores.shape[-1]) > 0
         return tf.math.top_k(tf.where(own, np.inf, scores), k=k).indices
 
-    def _is_done(self, scores, highest, own, candidates):
-        """Whether the class that counts leads each image's own by enough."""
-        if self.boundary == "dominant":
-            other = tf.gather(scores, candidates[:, 1], batch_dims=1)
-        else:
-            is_own = tf.one_hot(own, scores.shape[-1]) > 0
-            other = tf.reduce_max(
-                tf.where(is_own, scores.dtype.min, scores), axis=-1
-            )
+    def _is_done(self, scores, own, other):
+        """Whether scores `other` lead those of each image's own by enough."""
         lead = other - tf.gather(scores, own, batch_dims=1)
+        changed = tf.not_equal(tf.argmax(scores, axis=-1), own)
         # A score that is not finite does not keep an image in the loop.
-        return ~(lead < self.confidence) & tf.not_equal(highest, own)
+        return ~(lead < self.confidence) & changed
 
-    def _step(self, logits, tape, points, scores, left, candidates):
+    def _move(
+        self, logits, points, tape, scores, state, done, left, candidates
+    ):
+        """Notes the labels of the active images; those `left` take a step."""
+        labels = _put(state.labels, state.active, tf.argmax(scores, axis=-1))
+        done = _put(state.done, state.active, done)
+        left = tf.cast(tf.where(left)[:, 0], "int32")
+        active = tf.gather(state.active, left)
+        increments, usable, spent = self._step(
+            logits, points, tape, scores, left, tf.gather(candidates, active)
+        )
+        index = active[:, tf.newaxis]
+        took = tf.cast(usable, "int32")
+        return _State(
+            active=tf.boolean_mask(active, usable),
+            labels=labels,
+            done=done,
+            total=tf.tensor_scatter_nd_add(state.total, index, increments),
+            steps=tf.tensor_scatter_nd_add(state.steps, index, took),
+            passes=state.passes + tf.size(state.active) + spent,
+        )
+
+    def _step(self, logits, points, tape, scores, left, candidates):
         """One step over the nearest boundary for the images `left`.
 
         Returns the increments, whether each image had a usable gradient, and
@@ -482,39 +412,32 @@ class DeepFool:
         rows = tf.gather(scores, left)
 
         def leads(j):
-            """Which combination of the scores is the j-th boundary's `f`."""
+            """The weights of the scores in the j-th boundary's `f`."""
             return tf.one_hot(candidates[:, j], classes) - tf.one_hot(
                 candidates[:, 0], classes
             )
 
-        # An image's scores depend on that image alone, so one backward pass
-        # of a sum over the batch gives each image its own gradient.
-        def gradient_from_all(j):
-            weights = tf.scatter_nd(
-                left[:, tf.newaxis], leads(j), tf.stack([all_count, classes])
-            )
-            gradients = tape.gradient(scores, points, output_gradients=weights)
-            return tf.gather(gradients, left)
+        def nearest(points, tape, scores, left):
+            # An image's scores depend on that image alone, so one backward
+            # pass of a sum over the batch gives each image its own gradient.
+            def gradient(j):
+                weights = tf.scatter_nd(
+                    left[:, tf.newaxis], leads(j), tf.shape(scores)
+                )
+                gradients = tape.gradient(
+                    scores, points, output_gradients=weights
+                )
+                return tf.gather(gradients, left)
+
+            return self._nearest(gradient, leads, rows)
 
         def from_all():
-            increments, usable = self._nearest(gradient_from_all, leads, rows)
-            return increments, usable, all_count * turns
+            return *nearest(points, tape, scores, left), all_count * turns
 
         def from_left():
-            some = tf.gather(points, left)
-            with tf.GradientTape(
-                persistent=True, watch_accessed_variables=False
-            ) as inner:
-                inner.watch(some)
-                again = logits(some)
-            increments, usable = self._nearest(
-                lambda j: inner.gradient(
-                    again, some, output_gradients=leads(j)
-                ),
-                leads,
-                rows,
-            )
-            return increments, usable, left_count * (turns + 1)
+            recorded = _forward(logits, tf.gather(points, left))
+            found = nearest(*recorded, tf.range(left_count))
+            return *found, left_count * (turns + 1)
 
         def nothing():
             none = tf.zeros_like(points)[:0]
@@ -539,7 +462,7 @@ class DeepFool:
         """
         count = min(self.num_candidates, scores.shape[-1])
 
-        def look(j, best, step):
+        def compare(j, best, step):
             slope = gradient(j)
             axes = list(range(1, slope.shape.rank))
             shape = [-1] + [1] * len(axes)
@@ -562,12 +485,14 @@ class DeepFool:
             )
             return j + 1, tf.where(nearer, distance, best), step
 
-        first = look(tf.constant(1), tf.fill(tf.shape(scores)[:1], np.inf), 0.0)
+        first = compare(
+            tf.constant(1), tf.fill(tf.shape(scores)[:1], np.inf), 0.0
+        )
         _, best, step = first
         if count > 2:
-            # A loop, not nine copies of the network's backward pass.
+            # A loop, not nine copies of the classifier's backward pass.
             _, best, step = tf.while_loop(
-                lambda j, *_: j < count, look, first, parallel_iterations=1
+                lambda j, *_: j < count, compare, first, parallel_iterations=1
             )
         return step, tf.math.is_finite(best)
 
@@ -588,9 +513,65 @@ class DeepFool:
 
     @classmethod
     def from_config(cls, config):
-        # Files without a boundary are from when there was but the nearest.
+        # Files written before `boundary` existed used the nearest boundary.
         config = {"boundary": "nearest", **config}
         config["step_size"] = keras.saving.deserialize_keras_object(
             config["step_size"]
         )
         return cls(**config)
+
+
+def _start(images):
+    """The state in which all images are active and none has moved."""
+    active = tf.range(tf.shape(images)[0])
+    nothing = tf.zeros_like(active)
+    return _State(
+        active=active,
+        labels=tf.cast(nothing, "int64"),
+        done=tf.cast(nothing, "bool"),
+        total=tf.zeros_like(images),
+        steps=nothing,
+        passes=tf.constant(0),
+    )
+
+
+def _forward(logits, points):
+    """Returns points, a tape that has seen their forward, and the scores."""
+    with tf.GradientTape(
+        persistent=True, watch_accessed_variables=False
+    ) as tape:
+        tape.watch(points)
+        scores = logits(points)
+    return points, tape, scores
+
+
+def _put(values, active, new):
+    """Values of all images with new ones for the active images."""
+    return tf.tensor_scatter_nd_update(values, active[:, tf.newaxis], new)
+
+
+def _loop(turn, start, turns):
+    """Takes turns as long as there are active images.
+
+    Args:
+        turn: Function from the number of the turn, the `_State` and other
+            variables to the next ones.
+        start: Tuple of those.
+        turns: Integer, the most turns.
+    """
+
+    def any_size(tensor):
+        shape = tensor.shape
+        # The number of candidates is that of the classes, if there are fewer.
+        return tf.TensorShape(
+            [None] * shape.rank if shape.rank < 3 else [None, *shape[1:]]
+        )
+
+    return tf.while_loop(
+        lambda number, state, *_: (
+            (number < turns) & (tf.size(state.active) > 0)
+        ),
+        turn,
+        start,
+        shape_invariants=tf.nest.map_structure(any_size, start),
+    )

@@ -3,14 +3,15 @@
 The *fooling rate* is the share of images whose predicted label differs from
 the classifier's own prediction on the clean image. Labels of a data set play
 no part in it: an image that the classifier got wrong from the start is not
-fooled until its answer changes. (What compares with given labels is the error
-rate, and other tools sometimes call that by this name.)
+fooled until its prediction changes. (The rate that compares with given labels
+is the error rate; some tools call it by this name.)
 
 Reference:
     - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
 """
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_uap.utils.keras_compat import higher_is_better
@@ -63,9 +64,62 @@ def _labels(predictions):
     return tf.cast(predictions, "int64")
 
 
-def sparse_labels(labels):
+class Rates:
+    """The metrics that training and evaluation of a perturbation share.
+
+    Args:
+        target: Integer, the class to send images to, or `None`.
+
+    Attributes:
+        metrics: List of `keras.metrics.Metric`, in the order of `evaluate`.
+        monitored: List of those that callbacks may monitor.
+    """
+
+    def __init__(self, target):
+        self._target = target
+        self.fooling = FoolingRate()
+        self._target_rate = higher_is_better(
+            keras.metrics.Mean(name="target_rate")
+        )
+        self._accuracy = keras.metrics.Mean(name="accuracy")
+        self.monitored = [self.fooling]
+        if target is not None:
+            self.monitored.append(self._target_rate)
+        self.metrics = [*self.monitored, self._accuracy]
+
+    def update(self, clean, predicted, labels, images):
+        """Counts a batch; returns the results by name.
+
+        Args:
+            clean, predicted: Integer tensors `(n,)`, the predictions without
+                and with the perturbation.
+            labels: Tensor of integer or one-hot labels, or `None`.
+            images: Tensor `(n, ...)`. One that is not finite makes the fooling
+                rate NaN.
+        """
+        axes = list(range(1, images.shape.rank))
+        finite = tf.reduce_all(tf.math.is_finite(images), axis=axes)
+        self.fooling.update_state(
+            clean, predicted, tf.where(finite, 1.0, np.nan)
+        )
+        updated = [*self.monitored]
+        if self._target is not None:
+            # An image that is there already cannot be sent there.
+            self._target_rate.update_state(
+                tf.cast(predicted == self._target, "float32"),
+                tf.cast(clean != self._target, "float32"),
+            )
+        if labels is not None:
+            self._accuracy.update_state(
+                tf.cast(predicted == _sparse_labels(labels), "float32")
+            )
+            updated.append(self._accuracy)
+        return {metric.name: metric.result() for metric in updated}
+
+
+def _sparse_labels(labels):
     """Integer labels `(n,)` from integer or one-hot labels."""
-    # A function that has seen both kinds knows nothing of their rank.
+    # The rank of the labels may be unknown.
     rows = tf.reshape(labels, [tf.shape(labels)[0], -1])
     return tf.where(
         tf.shape(rows)[1] == 1,

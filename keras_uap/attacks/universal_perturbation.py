@@ -3,8 +3,8 @@
 The algorithm (Algorithm 1 of the paper, read per batch):
 
 1. The classifier's own prediction on the clean image is the label to leave.
-2. The images, perturbed by the `v` of the moment and clipped to the pixel
-   range, are classified. Those with another label are fooled already.
+2. The images, perturbed by the current `v` and clipped to the pixel range, are
+   classified. Those with another label are fooled already.
 3. An *update* finds a direction for `v` from the others: the sum of their
    DeepFool increments, or the gradient of a loss with respect to the pixels.
 4. A Keras optimizer makes a step in that direction, and the constraint on `v`
@@ -20,24 +20,49 @@ Reference:
 """
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_uap.attacks import updates
-from keras_uap.attacks.keep_best import KeepBest, with_callbacks
-from keras_uap.attacks.measured_perturbation import MeasuredPerturbation
-from keras_uap.attacks.rates_bar import RatesBar
+from keras_uap.attacks.fit_lifecycle import FitLifecycle, all_callbacks
+from keras_uap.attacks.metrics import Rates
+from keras_uap.attacks.schedules import linear_decay
+from keras_uap.classifiers.adapter import ClassifierAdapter, stated_shape
+from keras_uap.classifiers.around import AroundClassifier, read_classifier
+from keras_uap.classifiers.logits import UndecidedError, check_classifier
 from keras_uap.data import sources
 from keras_uap.perturbations.interchange import read_perturbation
+from keras_uap.perturbations.lp_ball import LpBall, MaskedBall
+from keras_uap.perturbations.pixels import (
+    NoPerturbationError,
+    apply_perturbation,
+    as_mask,
+    as_perturbation,
+    as_value_range,
+    mask_from_config,
+    mask_to_config,
+    same_shape,
+    spread_mask,
+    warn_of_other_range,
+)
+from keras_uap.utils.formatting import one_line
+from keras_uap.utils.keras_compat import (
+    check_backend,
+    is_validation,
+    monitored,
+)
+from keras_uap.utils.saving import SavedSeed
 from keras_uap.utils.validation import (
+    as_class,
+    as_numbers,
     check_counts,
-    check_flag,
     check_number,
     check_whole,
 )
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")
-class UniversalPerturbation(MeasuredPerturbation):
+class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
     """One small image that, added to almost any image, fools a classifier.
 
     Example:
@@ -53,8 +78,8 @@ class UniversalPerturbation(MeasuredPerturbation):
     Args:
         classifier: Keras model that maps images `(n, H, W, C)`, or signals
             `(n, T, C)`, to class scores `(n, num_classes)` or to a single
-            logit or probability `(n, 1)`. It is left exactly as it is. For
-            one that takes anything else, see `keras_uap.attach`.
+            logit or probability `(n, 1)`. It is left exactly as it is. See
+            `keras_uap.attach` for one that takes anything else.
         epsilon: Float above 0, the radius of the ball that holds the
             perturbation, in the pixel units of `value_range`.
         norm: `"linf"`, `"l2"`, `np.inf` or `2`, the norm of the ball.
@@ -63,25 +88,32 @@ class UniversalPerturbation(MeasuredPerturbation):
             no clipping.
         target: Integer, the class to which images shall be sent. `None` for
             any class but the clean prediction.
-        mask: Array `(H, W)` or `(H, W, C)`, non-zero where the perturbation
-            may live.
+        mask: Array `(H, W)` or `(H, W, C)`, zero where the perturbation must
+            be zero.
         from_logits: Boolean, whether the classifier returns logits. `None`
             finds out.
         initial_perturbation: Array `(H, W, C)` inside the ball, in pixel
-            units, where a fit starts: one found on noise, on another
-            classifier or in another size; also a `UniversalPerturbation`, or
+            units, where a fit starts: found on noise, on another classifier
+            or in another size; also a `UniversalPerturbation`, or
             the path of an `.npz` or `.keras` file of one. `None` starts from
             zero.
-        seed: Integer of at least 0, the seed of all random draws: the order of
-            the images and a random start. `None` draws a seed.
+        seed: Integer, the seed of the order of the images and of a random
+            start. `None` draws one.
         **kwargs: `name` and the like, as for any Keras model.
 
+    Attributes:
+        v: Weight `(H, W, C)`, the perturbation, in pixel units.
+        best_v, best_rate: Weights, the best perturbation of a fit and its
+            rate on held-out images; -1 before there is one.
+        ball: `LpBall` that holds `v`, with the mask in it.
+        adapter: `ClassifierAdapter`, or `None` before the first images of an
+            opaque classifier.
+        stop_reason: String, why the last fit ended.
+
     Raises:
-        TypeError: if `classifier` is not a Keras model or `epsilon` is not a
-            number.
-        ValueError: for arguments out of range, a classifier without class
-            scores, or an initial perturbation outside the ball or of another
-            shape than the images.
+        TypeError, ValueError: for arguments of another kind or out of range,
+            a classifier without class scores, or an initial perturbation
+            outside the ball or of another shape than the images.
 
     Reference:
         - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
@@ -100,31 +132,44 @@ class UniversalPerturbation(MeasuredPerturbation):
         seed=None,
         **kwargs,
     ):
-        super().__init__(
-            classifier,
-            epsilon,
-            norm,
-            value_range,
-            target,
-            mask,
-            from_logits,
-            seed,
-            **kwargs,
-        )
-        self.order = sources.Order()
+        check_backend()
+        adapter = None
+        if isinstance(classifier, ClassifierAdapter):
+            adapter, classifier = classifier, classifier.classifier
+        check_classifier(classifier)
+        # The perturbation stays float32, also around a float16 classifier.
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(autocast=False, **kwargs)
+        self.classifier = classifier
+        self.adapter = adapter
+        self._adapter_tried = adapter is not None
+        self.ball = LpBall(epsilon, norm)
+        self.value_range = as_value_range(value_range)
+        self.target = None if target is None else as_class("target", target)
+        self.from_logits = from_logits
+        self.mask = None
+        self._initial_mask = None if mask is None else as_mask(mask)
+        if seed is not None:
+            check_whole("seed", seed, 0)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.stop_reason = None
+        self._order = sources.Order()
         self._fit_source = None
+        self._rates = Rates(self.target)
         self._model_passes = keras.metrics.Sum(name="model_passes")
         self.compile("deepfool" if self.target is None else "lion")
 
-        self.build_if_stated()
+        shape = stated_shape(classifier)
+        if adapter is not None:
+            shape = adapter.image_shape
+        if shape is not None:
+            self._build_for(shape)
         if initial_perturbation is not None:
             # As an array: Keras would take a model for a part of this one.
             self.perturbation = read_perturbation(
                 initial_perturbation, self.value_range
             )
-
-    def progress_metrics(self):
-        return [*self._update.metrics, self._model_passes]
 
     # Compiling --------------------------------------------------------------
 
@@ -140,69 +185,51 @@ class UniversalPerturbation(MeasuredPerturbation):
         """Chooses the update: what one batch does to the perturbation.
 
         Args:
-            optimizer: `"deepfool"` or a `keras_uap.DeepFool` for the paper's
-                update; the name of a Keras optimizer, or a Keras optimizer,
-                for gradient steps. Directions come with a mean absolute value
-                of 1, so a learning rate is in pixel units. A name gets a
-                learning rate of a tenth of `epsilon`. `"decaying_lion"` is
-                `decaying_lion` over the batches of each fit.
+            optimizer: `"deepfool"` or a `keras_uap.DeepFool`; for gradient
+                steps, a Keras optimizer or its name. Directions have a mean
+                absolute value of 1, so a learning rate is in pixel units. A
+                name gets a learning rate of a tenth of `epsilon`.
+                `"decaying_lion"` is `decaying_lion` over each fit's batches.
             loss: `"crossentropy"`, `"dominant"`, `"features"`,
                 `"features+dominant"`, `"margin"` or a `keras.losses.Loss`,
                 what gradient steps minimise; DeepFool has none. See
                 `keras_uap.losses`.
-            run_eagerly: Boolean, as in Keras.
-            steps_per_execution: Integer, as in Keras.
-            jit_compile: Boolean, as in Keras.
+            run_eagerly, steps_per_execution, jit_compile: as in Keras.
             smoothing: Float, the standard deviation in pixels of a Gaussian
-                over height and width that smooths what each step follows; 0
-                for none. A hardened classifier is often open to coarse
-                patterns that steps along its bare gradients do not find; an
-                ordinary one is fooled less by them.
+                that smooths each step's direction; 0 for none. Hardened
+                classifiers are often open to coarse patterns that bare
+                gradients miss; others are fooled less by them.
 
         Raises:
             TypeError: if `optimizer` or `loss` is of another kind.
             ValueError: for an unknown name, a negative `smoothing`, or
                 `jit_compile=True` with DeepFool.
         """
-        check_flag("run_eagerly", run_eagerly)
-        check_whole("steps_per_execution", steps_per_execution, 1)
-        if jit_compile != "auto":
-            check_flag("jit_compile", jit_compile)
+        check_number("smoothing", smoothing, least=0, below=np.inf)
         with self.distribute_strategy.scope():
-            update = updates.get(
-                optimizer, loss, self.target is not None, smoothing
-            )
-        update.refuse(self.target, jit_compile)
+            update = updates.get(optimizer, loss, self.target is not None)
+        update.refuse(self.target, jit_compile, smoothing)
+        self.smoothing = float(smoothing)
         if self.built:
             update.build(self)
         self._update = update
-        super().compile(
-            optimizer=update.optimizer,
-            run_eagerly=run_eagerly,
-            steps_per_execution=steps_per_execution,
-            jit_compile=jit_compile if update.with_xla else False,
-        )
-        self._compile_arguments = {
-            "optimizer": update.config_of(optimizer),
-            "loss": loss,
+        arguments = {
+            "optimizer": update.optimizer,
             "run_eagerly": run_eagerly,
             "steps_per_execution": steps_per_execution,
             "jit_compile": jit_compile if update.with_xla else False,
-            "smoothing": update.smoothing,
+        }
+        super().compile(**arguments)
+        self._compile_arguments = arguments | {
+            "optimizer": update.config_of(optimizer),
+            "loss": loss,
+            "smoothing": self.smoothing,
         }
         if self.built:
-            self.build_optimizer()
-
-    def on_build(self):
-        self._update.build(self)
-        self.build_optimizer()
-
-    def check_loaded(self):
-        super().check_loaded()
-        self._update.build(self)  # A step for the mask that was loaded.
+            self._build_optimizer()
 
     def decaying_lion(self, batches, step=2 * updates.STEP):
-        """The optimizer that measured best: sign steps that become smaller.
+        """The optimizer that measured best: sign steps with linear decay.
 
         Args:
             batches: Integer, how many batches the fit will run in all.
@@ -210,44 +237,64 @@ class UniversalPerturbation(MeasuredPerturbation):
                 than 0.2 refines an `initial_perturbation` that is strong.
 
         Returns:
-            A `keras.optimizers.Lion` for `compile`. Its steps fall in a line
-            from the first to a hundredth of that. There they stay: compile
-            with a new one before another fit.
+            A `keras.optimizers.Lion` for `compile`, whose steps fall to a
+            hundredth and stay there: compile again before another fit.
 
-        Raises:
-            ValueError: if the size of the images is not known yet.
         """
         check_whole("batches", batches, 1)
-        check_number("step", step, above=0, below=float("inf"))
+        check_number("step", step, above=0, below=np.inf)
         if not self.built:
             raise ValueError(
                 "The size of the images is not known yet. Build the model "
                 "first: uap.build((None, height, width, channels))."
             )
-        pixel_step = float(self.ball.pixel_step(self.v.shape))
-        return updates.decaying_lion(step * pixel_step, batches)
+        step = step * float(self.ball.pixel_step(self.v.shape))
+        return keras.optimizers.Lion(linear_decay(step, batches))
 
-    def get_compile_config(self):
-        return keras.saving.serialize_keras_object(self._compile_arguments)
-
-    def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
-
-    # One batch --------------------------------------------------------------
+    # Algorithm 1 ------------------------------------------------------------
 
     def train_step(self, data):
-        images, clean, labels = self._unpack(data)
+        images, clean, labels = sources.unpack(data, self.v.shape)
         passes = tf.constant(0)
-        wanted = self._update.needs_features
-        if clean is None or (wanted and clean.features is None):
-            clean = self._look(images, wanted, self._update.layer)
+        update = self._update
+        if clean is None or (update.needs_features and clean.features is None):
+            clean = self._clean(images, update.needs_features, update.layer)
             passes += tf.size(clean.labels)
-        step = self._update(self, images, clean)
+        step = update(self, images, clean)
         self._model_passes.update_state(passes + step.passes)
-        logs = self._measure(clean.labels, step.predicted, labels)
-        for metric in (self._model_passes, *self._update.metrics):
+        logs = self._rates.update(clean.labels, step.predicted, labels, images)
+        for metric in (self._model_passes, *update.metrics):
             logs[metric.name] = metric.result()
-        return self.for_workers(logs)
+        return self._for_workers(logs)
+
+    def test_step(self, data):
+        images, clean, labels = sources.unpack(data, self.v.shape)
+        if clean is None:
+            clean = self._clean(images)
+        predicted = self._predicted(self.perturbed(images))
+        return self._for_workers(
+            self._rates.update(clean.labels, predicted, labels, images)
+        )
+
+    def _clean(self, images, with_features=False, layer=None):
+        """The `Clean` of images, from one forward."""
+        if not with_features:
+            return sources.Clean(self._predicted(images))
+        features, logits = self.adapter.forward_with_features(images, layer)
+        return sources.Clean(tf.argmax(logits, axis=-1), features)
+
+    def _predicted(self, images):
+        return tf.argmax(self.adapter.forward(images), axis=-1)
+
+    @property
+    def metrics(self):
+        # What `evaluate` returns comes first, in its order.
+        return [
+            *self._rates.metrics,
+            *self._update.metrics,
+            self._model_passes,
+            monitored(self._rates.monitored),
+        ]
 
     # Fitting ----------------------------------------------------------------
 
@@ -273,30 +320,26 @@ class UniversalPerturbation(MeasuredPerturbation):
         With `validation_data`, the perturbation of the epoch that fooled most
         of it (or sent most of it to the target) is the one that is kept.
 
-        For arrays the clean predictions (and the features, for a loss that
-        needs them) are computed once, before the first epoch; for a
-        `tf.data.Dataset`, which may change from epoch to epoch (augmentation),
-        with every batch, at one more forward pass an image.
+        For arrays the clean predictions, and the features if a loss needs
+        them, are computed once; for a data set, which may change from epoch to
+        epoch (augmentation), with every batch, at one more forward an image.
 
-        Steps that fall (`"decaying_lion"`, `"deepfool"`) begin anew with each
-        fit. A data set of unknown length is read once more for that, to count
-        its batches; `steps_per_epoch` spares it.
+        Linear decay (`"decaying_lion"`, `"deepfool"`) starts again with each
+        fit. A data set of unknown length is read once more to count its
+        batches; `steps_per_epoch` spares it.
 
         Args:
             x: Images `(n, H, W, C)` as array or tensor, float or integer; a
                 `tf.data.Dataset` or `keras.utils.PyDataset` of batches of
-                images, or of `(images, labels)`; or what `datasets.load`
-                gives. A data set must begin anew each epoch.
+                images, or of `(images, labels)`; or the result of
+                `datasets.load`. A data set must begin again each epoch.
             y: Labels `(n,)`, used for `accuracy` only.
             batch_size: Integer, for arrays. Defaults to 16.
-            epochs: Integer, passes over the images.
-            callbacks: as in `keras.Model.fit`. There is no loss to monitor;
-                the rates are: `"val_fooling_rate"`, or `"val_target_rate"`
-                for a targeted perturbation.
-            verbose, validation_split, shuffle: as in `keras.Model.fit`.
-            initial_epoch, steps_per_epoch: as in `keras.Model.fit`.
-            validation_steps, validation_batch_size: as in `keras.Model.fit`.
-            validation_freq: as in `keras.Model.fit`.
+            callbacks: as in `keras.Model.fit`. They may monitor the rates:
+                `"val_fooling_rate"`, or `"val_target_rate"` with a target.
+            epochs, verbose, validation_split, shuffle, initial_epoch,
+                steps_per_epoch, validation_steps, validation_batch_size,
+                validation_freq: as in `keras.Model.fit`.
             validation_data: Images, or `(images, labels)`, or a data set, not
                 among those of `x`.
 
@@ -304,69 +347,59 @@ class UniversalPerturbation(MeasuredPerturbation):
             The Keras `History`. Per epoch, `fooling_rate` is the share of the
             images that `v` fooled when their turn came, before their own
             update; `norm` is the norm of `v` at its end; `model_passes` counts
-            the forwards and backwards of one image that the updates took;
-            `not_converged` counts images that DeepFool did not get over a
-            boundary (or `no_gradient` those without a usable gradient);
-            `val_fooling_rate` measures the epoch's final `v`. The progress bar
-            shows the rates and the norm of these. `stop_reason` of the model
-            says why the run ended.
+            forwards and backwards of one image; `not_converged` counts images
+            that DeepFool did not get over a boundary (or `no_gradient` those
+            without a usable gradient); `val_fooling_rate` measures the epoch's
+            final `v`. `stop_reason` names why the fit ended.
 
         Raises:
             ValueError: if the images are empty, not finite or of the wrong
-                shape. A non-finite batch in the middle of a data set ends the
-                run; the best perturbation so far is kept.
+                shape. A non-finite image in the middle of a data set ends the
+                fit; the best perturbation so far is kept.
         """
         batch_size = 16 if batch_size is None else batch_size
-        check_whole("epochs", epochs, 1)
-        check_whole("initial_epoch", initial_epoch, 0)
         check_counts(
             batch_size=batch_size,
             steps_per_epoch=steps_per_epoch,
             validation_steps=validation_steps,
             validation_batch_size=validation_batch_size,
         )
-        if not isinstance(validation_freq, (list, tuple, set)):
-            check_whole("validation_freq", validation_freq, 1)
-        if validation_split is not None:
-            check_number("validation_split", validation_split, 0, below=1)
-
         train = sources.source(x, y, "x", steps_per_epoch)
-        self.build_for_source(train)
+        self._prepare(train)
         held_out = None
         if validation_data is not None:
-            held_out = sources.pair_source(
-                validation_data,
-                "validation_data",
-                validation_steps,
-                "validation_steps",
+            held_out = sources.validation_source(
+                validation_data, validation_steps
             )
-            self.build_for_source(held_out)
+            self._prepare(held_out)
         elif validation_split:
             train, held_out = train.split(validation_split)
         steps = steps_per_epoch or train.num_batches(batch_size)
-        self._update.refuse(
-            replicas=self.distribute_strategy.num_replicas_in_sync,
-            batches=steps and steps * epochs,
+        self._update.refuse_fit(
+            self.distribute_strategy.num_replicas_in_sync,
+            steps and steps * epochs,
         )
         validation_data = held_out and held_out.batches(
             validation_batch_size or 32, self.adapter, verbose=verbose
         )
-        # Where there are others, rates are measured on those.
+        # Callbacks measure on the training images if there are no others.
         self._fit_source = train if held_out is None else None
-        self.fitted_on = train.told()
-        keep_best = KeepBest(
+        lifecycle = FitLifecycle(
             lambda: self._update.begin(
                 self,
                 (initial_epoch, epochs),
                 lambda: steps_per_epoch or train.count_batches(batch_size),
-            )
+            ),
+            self._order,
         )
+        hidden = [metric.name for metric in self._update.metrics]
+        hidden = None if verbose == 0 else [*hidden, self._model_passes.name]
         try:
             return super().fit(
                 train.batches(
                     batch_size,
                     self.adapter,
-                    self.order if shuffle else None,
+                    self._order if shuffle else None,
                     verbose,
                     self._update.needs_features,
                     self._update.layer,
@@ -374,9 +407,7 @@ class UniversalPerturbation(MeasuredPerturbation):
                 epochs=epochs,
                 verbose=verbose,
                 shuffle=False,
-                callbacks=with_callbacks(
-                    keep_best, callbacks, RatesBar() if verbose != 0 else None
-                ),
+                callbacks=all_callbacks(lifecycle, callbacks, hidden),
                 validation_data=validation_data,
                 initial_epoch=initial_epoch,
                 steps_per_epoch=steps_per_epoch,
@@ -384,31 +415,25 @@ class UniversalPerturbation(MeasuredPerturbation):
                 validation_freq=validation_freq,
             )
         except BaseException as error:
-            keep_best.restore_best()
+            lifecycle.restore_best()
             self.stop_reason = f"ended by {type(error).__name__}"
-            sources.raise_if_bad_batch(error, "x or validation_data")
             raise
         finally:
             self._fit_source = None
 
     def keep(self, reason):
-        """Ends a fit with the perturbation of the moment, for callbacks.
+        """Ends a fit with the current perturbation, for callbacks.
 
         Args:
-            reason: String, what `stop_reason` will be.
+            reason: String, the `stop_reason`.
         """
         self.stop_training = True
-        # That one is kept, also where validation data say otherwise.
+        # The current one is kept, even if validation data prefer another.
         self.best_v.assign(self.v)
         self.stop_reason = reason
 
-    def evaluate_on_fit(self):
-        """Measures `v` on the images of the fit that runs, for callbacks.
-
-        Returns:
-            A dictionary, as `evaluate` gives it; `None` where the fit has
-            images of its own to measure on.
-        """
+    def _evaluate_on_fit(self):
+        """The rates on the images of the fit; `None` with validation data."""
         if self._fit_source is None:
             return None
         return self.evaluate(
@@ -417,3 +442,224 @@ class UniversalPerturbation(MeasuredPerturbation):
             verbose=0,
             return_dict=True,
         )
+
+    # Evaluating and applying ------------------------------------------------
+
+    def evaluate(self, x=None, y=None, batch_size=None, **kwargs):
+        """Measures the perturbation on images.
+
+        Args:
+            x: Images, as for `fit`.
+            y: Labels `(n,)`. They add `accuracy` on the perturbed images, and
+                change nothing else.
+            batch_size: Integer, for arrays. Defaults to 32.
+            **kwargs: `verbose`, `steps`, `callbacks`, `return_dict`, as in
+                `keras.Model.evaluate`.
+
+        Returns:
+            `fooling_rate`, and `target_rate` and `accuracy` with a target and
+            labels: a dictionary with `return_dict=True`, else a list in that
+            order, or one float. `target_rate` is the share of the images not
+            already of the target that are sent there.
+
+        Raises:
+            ValueError: if the images are empty, not finite or of the wrong
+                shape.
+        """
+        check_counts(batch_size=batch_size, steps=kwargs.get("steps"))
+        name = "validation_data" if is_validation(kwargs) else "x"
+        # `fit` has checked its validation data, once for all epochs.
+        if name == "x":
+            images = sources.source(x, y, name, kwargs.get("steps"), "steps")
+            self._prepare(images)
+            x, y = images.batches(batch_size or 32), None
+        measured = super().evaluate(x, y, **kwargs)
+        sources.refuse_not_finite(self._rates.fooling.result(), name)
+        return measured
+
+    def call(self, inputs):
+        """Class scores of the perturbed images, from the classifier."""
+        same_shape(inputs.shape, self.v.shape)
+        # If the shape is not known yet, nothing may broadcast either.
+        inputs = tf.ensure_shape(inputs, (None, *self.v.shape))
+        return self.classifier(self.perturbed(inputs), training=False)
+
+    def perturbed(self, images):
+        """Perturbed images as a float32 tensor, clipped to `value_range`."""
+        return apply_perturbation(images, self.v, self.value_range)
+
+    def perturb(self, images):
+        """Returns the perturbed images, clipped to `value_range`.
+
+        Args:
+            images: Array `(n, H, W, C)` or a single image `(H, W, C)`, float
+                or integer.
+
+        Returns:
+            Float32 NumPy array of the same shape.
+
+        Raises:
+            ValueError: if the images have another shape than the perturbation.
+        """
+        images = as_numbers("images", images)
+        v = self.perturbation
+        same_shape(images.shape, v.shape)
+        return apply_perturbation(images, v, self.value_range).numpy()
+
+    def plot(self, images, class_names=None, title=None):
+        """Draws the perturbation, and images without and with it.
+
+        Args:
+            images: Images `(n, H, W, C)` or signals `(n, T, C)`, as for `fit`;
+                the first eight.
+            class_names: Sequence of strings, the names of the classes.
+            title: String, over the whole figure.
+
+        Returns:
+            A `matplotlib.figure.Figure`.
+
+        """
+        # A fit does not need the plotting library.
+        from keras_uap import visualization
+
+        return visualization.plot_perturbation(
+            self.classifier,
+            self.perturbation,
+            images,
+            self.value_range,
+            class_names,
+            self.from_logits,
+            title,
+        )
+
+    @property
+    def perturbation(self):
+        """The perturbation as a NumPy array `(H, W, C)`, in pixel units."""
+        if not self.built:
+            raise NoPerturbationError("Call fit, or set one.")
+        return keras.ops.convert_to_numpy(self.v)
+
+    @perturbation.setter
+    def perturbation(self, value):
+        value = as_perturbation(value)
+        self._build_for(value.shape)
+        self.ball.refuse_outside(value)
+        self.v.assign(self.ball.project(value))
+
+    def __repr__(self):
+        names = ("epsilon", "norm", "value_range", "target")
+        shown = {"classifier": self.classifier.name}
+        shown |= {name: getattr(self, name) for name in names}
+        shown["perturbation"] = self.v if self.built else None
+        return one_line(type(self).__name__, shown)
+
+    # Building ---------------------------------------------------------------
+
+    def build(self, input_shape):
+        self._build_for(input_shape[1:])
+
+    def _before_batch(self, x, y, sample_weight):
+        self._prepare(sources.source(x, y))
+
+    def _prepare(self, source):
+        """Builds for the images of a source, and checks their range."""
+        images = source.first
+        self._build_for(images.shape[1:], images[:4].astype("float32"))
+        warn_of_other_range(images, self.value_range, source.name, 4)
+
+    def _build_for(self, image_shape, images=None):
+        """Creates the weights for images of this shape, or checks it."""
+        image_shape = tuple(image_shape)
+        if self.built:
+            same_shape(image_shape, self.v.shape)
+            self._adapt(images)
+            return
+        self._add_weights(image_shape)
+        self.built = True
+        self._adapt(images)
+        self._update.build(self)
+        self._build_optimizer()
+
+    def _adapt(self, images):
+        """Makes the adapter, and tries it once, on the first images."""
+        tried = self._adapter_tried or images is None
+        if self.adapter is None or not (tried or self.adapter.agrees(images)):
+            try:
+                # Given images, it finds another way to the logits.
+                self.adapter = ClassifierAdapter(
+                    self.classifier, self.v.shape, self.from_logits, images
+                )
+            except UndecidedError:
+                # An opaque classifier is tried on the first images it gets.
+                return
+        self._adapter_tried |= images is not None
+        classes = self.adapter.num_classes
+        if self.target is not None and self.target >= classes:
+            raise ValueError(
+                "target is out of range. Received: target="
+                f"{self.target}. Expected: 0 to {classes - 1}, as the "
+                f"classifier has {classes} classes."
+            )
+
+    def _add_weights(self, shape):
+        def add(name, value, trainable=False):
+            return self.add_weight(
+                np.shape(value),
+                lambda shape, dtype=None: tf.constant(value, "float32"),
+                # It stays float32 in mixed precision.
+                dtype="float32",
+                autocast=False,
+                trainable=trainable,
+                name=name,
+            )
+
+        self.v = add("perturbation", np.zeros(shape), trainable=True)
+        self.best_v = add("best_perturbation", np.zeros(shape))
+        self.best_rate = add("best_rate", -1.0)
+        if self._initial_mask is not None:
+            self.mask = add("mask", spread_mask(self._initial_mask, shape))
+            self.ball = MaskedBall(self.ball, self.mask)
+        self.v.constraint = self.ball
+
+    @property
+    def trainable_variables(self):
+        # Keras would train the caller's classifier, too.
+        return [self.v] if self.built else []
+
+    # Saving -----------------------------------------------------------------
+
+    def export(self, filepath, *args, input_signature=None, **kwargs):
+        """Exports the model as `keras.Model.export` does."""
+        if input_signature is None and self.built:
+            # Keras would need a call first.
+            shape = (None, *self.v.shape)
+            input_signature = [keras.InputSpec(shape=shape, dtype="float32")]
+        super().export(
+            filepath, *args, input_signature=input_signature, **kwargs
+        )
+
+    def load_own_variables(self, store):
+        super().load_own_variables(store)
+        self.stop_reason = None  # That of another fit.
+        if self.built:
+            for v in (self.v, self.best_v):
+                self.ball.refuse_outside(v)
+            self._update.build(self)  # The step depends on the loaded mask.
+
+    def get_build_config(self):
+        return {"image_shape": list(self.v.shape)} if self.built else {}
+
+    def build_from_config(self, config):
+        if "image_shape" in config:
+            self._build_for(config["image_shape"])
+
+    def get_config(self):
+        mask = self.mask if self.built else self._initial_mask
+        config = {"target": self.target, **mask_to_config(mask)}
+        return super().get_config() | config
+
+    @classmethod
+    def from_config(cls, config):
+        config = mask_from_config(config)
+        config["classifier"] = read_classifier(config["classifier"])
+        return cls(**config)

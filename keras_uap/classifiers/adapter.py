@@ -86,6 +86,21 @@ class ClassifierAdapter:
         images = tf.cast(images, "float32")
         return same_labels(self.compiled_logits, self.classifier, images)
 
+    def forward(self, images):
+        """Logits of a float32 tensor, inside an attack that is traced.
+
+        The compiled function is called, so that all attacks share one trace.
+        Several replicas and eager debugging need the plain one.
+        """
+        plain = tf.executing_eagerly() or _several_replicas()
+        return (self.logits if plain else self.compiled_logits)(images)
+
+    def forward_with_features(self, images, layer=None):
+        """Features and logits of a float32 tensor, as `forward` gives them."""
+        plain = tf.executing_eagerly() or _several_replicas()
+        find = self.features_function if plain else self.compiled_features
+        return find(layer)(images)
+
     def features_function(self, layer=None):
         """From a tensor of images to features and logits."""
         if layer not in self._features_functions:
@@ -125,6 +140,10 @@ class ClassifierAdapter:
     def labels(self, images, *args, **kwargs):
         """Integer labels `(n,)` of an array, else as `predict`."""
         return self.predict(images, *args, **kwargs).argmax(axis=-1)
+
+
+def _several_replicas():
+    return tf.distribute.get_strategy().num_replicas_in_sync > 1
 
 
 def stated_shape(classifier):

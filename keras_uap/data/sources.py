@@ -1,16 +1,13 @@
-"""What `fit` takes, and what becomes of it: batches for Keras.
+"""The data arguments of `fit` and `evaluate` as batches for Keras.
 
-Arrays and data sets become a *source*. All that can be checked before any work
-is checked when it is made, and `first` are images to build a model for. A
-source of arrays knows the clean predictions of its images; a data set may
-change from epoch to epoch (augmentation), so there they are found with every
-batch.
+Arrays and data sets become a *source*. It checks what can be checked before any
+work, and `first` are images to build a model for. A source of arrays holds the
+clean predictions of its images; a data set may change from epoch to epoch
+(augmentation), so they are computed with every batch.
 """
 
 import collections
 import math
-import re
-import weakref
 
 import keras
 import numpy as np
@@ -25,44 +22,34 @@ from keras_uap.data.pictures import (
     no_images,
     without_tuner,
 )
-from keras_uap.utils.keras_compat import has_generator
+from keras_uap.perturbations.pixels import same_shape
 from keras_uap.utils.validation import as_numbers
 
-# What a classifier makes of clean images: labels `(n,)`, and features `(n, d)`
-# where an update wants them, or `None`.
+# The clean predictions of images: labels `(n,)`, and features `(n, d)` if an
+# update needs them, or `None`.
 Clean = collections.namedtuple("Clean", ["labels", "features"], defaults=[None])
 
-# Images and what becomes of them clean travel together under these names, so
-# that labels of the caller's data set are never taken for clean predictions.
+# Batches hold images and their clean predictions under these names, so that
+# labels of the caller's data set are never taken for clean predictions.
 _IMAGES = "keras_uap_images"
 _CLEAN = "keras_uap_clean_predictions"
 _FEATURES = "keras_uap_clean_features"
 
-# Features of more bytes than this are found with every batch, as those of a
-# data set are, and not kept.
+# Features of more bytes than this are computed with every batch, not kept.
 _MOST_FEATURES = 2**29
-
-# What is found in the middle of a data set, and must not be.
-_NOT_FINITE = "keras_uap: NaN or infinity in batch"
-_OTHER_SHAPE = "keras_uap: images of another shape in batch"
-_READ_ONCE = "keras_uap: nothing when read again"
-_MUST = {
-    _NOT_FINITE: "be finite",
-    _OTHER_SHAPE: "hold images of the perturbation's shape",
-}
 
 
 def source(x, y=None, name="x", steps=None, steps_name="steps_per_epoch"):
-    """Returns what `fit` takes as an `ArraySource` or a `DataSource`.
+    """Returns the source of a data argument, `ArraySource` or `DataSource`.
 
     Args:
         x: Array, tensor or list of images; a `tf.data.Dataset`, a
-            `keras.utils.PyDataset`; what `datasets.load` gives; or a source,
-            which passes through.
+            `keras.utils.PyDataset`; `Pictures`; or a source, which passes
+            through.
         y: Labels `(n,)` of an array, or `None`.
-        name: String, what the argument is called.
+        name: String, the name of the argument.
         steps: Integer, the batches to take of a data set; `None` for all.
-        steps_name: String, what that argument is called.
+        steps_name: String, the name of that argument.
 
     Raises:
         TypeError: if it is neither, or does not hold numbers.
@@ -87,7 +74,7 @@ def source(x, y=None, name="x", steps=None, steps_name="steps_per_epoch"):
     )
 
 
-def pair_source(data, name, steps, steps_name):
+def validation_source(data, steps):
     """A source of validation data in any of the forms that Keras takes."""
     x, y = data, None
     # A longer list is one of images.
@@ -95,7 +82,7 @@ def pair_source(data, name, steps, steps_name):
     if pair and 1 <= len(data) <= 3:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         _refuse_weights(sample_weight)
-    return source(x, y, name, steps, steps_name)
+    return source(x, y, "validation_data", steps, "validation_steps")
 
 
 class ArraySource:
@@ -119,10 +106,6 @@ class ArraySource:
         if labels is not None and self.images.ndim:
             _check_labels(labels, len(self.images))
         self.first = check_batch(self.images, name)
-
-    def told(self):
-        """What it is, in words."""
-        return f"{len(self.images)} images"
 
     def split(self, share):
         """Splits the last `share` of the images off, as Keras does."""
@@ -172,7 +155,7 @@ class ArraySource:
         """
         parts = self.images
         if adapter is not None:
-            self._look(adapter, with_features, layer, verbose)
+            self._predict(adapter, with_features, layer, verbose)
             parts = {_IMAGES: self.images, _CLEAN: self._clean}
             if with_features and self._features is not None:
                 parts[_FEATURES] = self._features
@@ -180,8 +163,8 @@ class ArraySource:
             parts = (parts, self.labels)
         return _gathered(parts, len(self.images), size, order)
 
-    def _look(self, adapter, with_features, layer, verbose):
-        """Finds what is not known yet, in one forward of each image."""
+    def _predict(self, adapter, with_features, layer, verbose):
+        """Computes what is not known yet, in one forward of each image."""
         if with_features and self._features is None:
             count = adapter.num_features(layer)
             if count and 4 * count * len(self.images) <= _MOST_FEATURES:
@@ -198,16 +181,14 @@ class DataSource:
     def __init__(self, data, labels, name, steps, steps_name):
         if labels is not None:
             raise ValueError(
-                f"{name} is a data set, which brings its labels along: pairs "
+                f"{name} is a data set, which must hold its labels as pairs "
                 "(images, labels). Received: labels beside it."
             )
         if isinstance(data, tf.data.Dataset):
-            whole = without_tuner(data)
-            data, first = _begun(whole)
-            self._generated = whole if data is not whole else None
+            data = without_tuner(data)
+            first = next(iter(data), None)
         else:
             first = data[0] if data.num_batches != 0 else None
-            self._generated = None
         if first is None:
             raise no_images(name)
         self.data = data
@@ -221,11 +202,6 @@ class DataSource:
                 f"{name} is a data set without an end. Received: "
                 f"{steps_name}=None. Pass {steps_name}, the batches to take."
             )
-
-    def told(self):
-        """What it is, in words."""
-        count = self.num_batches(None)
-        return "a data set" + ("" if count is None else f" of {count} batches")
 
     def split(self, share):
         raise ValueError(
@@ -247,16 +223,7 @@ class DataSource:
         count = self.num_batches(size)
         if count is not None:
             return int(count)
-        # A pass that is under way, of a generator, is not for counting.
-        data = self.data if self._generated is None else self._generated
-        count = data.reduce(np.int64(0), lambda count, *_: count + 1)
-        if self._generated is not None and next(iter(data), None) is None:
-            raise ValueError(
-                f"{self.name} is a generator that gives its batches once, and "
-                "they must be counted first. Pass steps_per_epoch, or a "
-                "function that makes a new generator each time."
-            )
-        return int(count)
+        return int(self.data.reduce(np.int64(0), lambda count, *_: count + 1))
 
     def batches(self, size, *args, **kwargs):
         """Returns the data set as it is."""
@@ -264,9 +231,9 @@ class DataSource:
 
 
 class Order:
-    """In what order an epoch takes the images: that of a seed.
+    """The order of the images in an epoch, from a seed.
 
-    Keras shuffles arrays too, but a resumed run would begin again with the
+    Keras shuffles arrays too, but a resumed run would start again with the
     order of the first epoch. Here each epoch's seed comes from a generator
     whose state is saved and restored with the weights.
     """
@@ -282,129 +249,44 @@ class Order:
         return np.random.default_rng(self._seed).permutation(count)
 
 
-def unpack(data):
-    """Returns images, `Clean` or None, and labels or None."""
-    x, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    _refuse_weights(sample_weight)
-    if isinstance(x, dict) and _IMAGES in x:
-        return x[_IMAGES], Clean(x[_CLEAN], x.get(_FEATURES)), labels
-    return x, None, labels
+def unpack(data, shape):
+    """Returns images, `Clean` or None, and labels or None.
 
-
-def checked(images, shape, number):
-    """Refuses, in a graph, a batch that is not finite or of another shape.
+    Images are a float32 tensor. One that is not finite becomes NaN everywhere,
+    so that it has no gradient and makes the rates NaN: see
+    `refuse_not_finite`. That works under XLA too, which drops assertions.
 
     Args:
-        images: Tensor of a batch.
-        shape: Tuple `(H, W, C)` that it must have, or it might broadcast.
-        number: Float tensor, the batch's place in the epoch.
-
-    Returns:
-        The batch, float32, of a known shape; and whether it is finite, as a
-        tensor, for where XLA drops the check.
+        data: A batch.
+        shape: Tuple `(H, W, C)` that images must have, or they might broadcast.
     """
-    number = tf.cast(number, "int32")
-    images = tf.cast(images, "float32")
-    if images.shape[1:].is_fully_defined():
-        right = images.shape[1:] == tuple(shape)
-    else:
-        right = tf.cond(
-            tf.rank(images) == len(shape) + 1,
-            lambda: tf.reduce_all(tf.shape(images)[1:] == shape),
-            lambda: False,
-        )
-    if right is not True:
-        check = tf.debugging.Assert(right, [_OTHER_SHAPE, number])
-        with tf.control_dependencies([] if check is None else [check]):
-            images = tf.ensure_shape(images, (None, *shape))
-    finite = tf.reduce_all(tf.math.is_finite(images))
-    tf.debugging.Assert(finite, [_NOT_FINITE, number])
-    return images, finite
+    images, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    _refuse_weights(sample_weight)
+    clean = None
+    if isinstance(images, dict) and _IMAGES in images:
+        clean = Clean(images[_CLEAN], images.get(_FEATURES))
+        images = images[_IMAGES]
+    same_shape(images.shape, shape)
+    images = tf.ensure_shape(tf.cast(images, "float32"), (None, *shape))
+    finite = tf.reduce_all(
+        tf.math.is_finite(images), axis=range(1, len(shape) + 1), keepdims=True
+    )
+    return tf.where(finite, images, np.nan), clean, labels
 
 
-def raise_if_bad_batch(error, name):
-    """Raises a ValueError that says which batch of a data set is bad."""
-    if not isinstance(error, tf.errors.InvalidArgumentError):
-        return
-    if _READ_ONCE in str(error):
+def refuse_not_finite(rate, name):
+    """Raises ValueError for a rate that an image with NaN has made NaN."""
+    if np.isnan(rate):
         raise ValueError(
-            f"{name} must begin anew each time it is read. Received: a data "
-            "set that gave nothing the second time, such as a generator that "
-            "is spent. Pass from_generator a function that makes a new one."
-        ) from None
-    for mark in _MUST:
-        # TensorFlow words it differently in graphs and eagerly.
-        found = re.search(rf"{mark}\W+(\d+)", str(error))
-        if found:
-            raise _bad_batch(name, mark, found.group(1)) from None
-    # With XLA, and in `predict`.
-    found = re.search(
-        r"of tensor \S+ (\[.*\]) is not comp.*(\[.*\])", str(error)
-    )
-    if found:
-        raise ValueError(
-            f"{name} must {_MUST[_OTHER_SHAPE]}. Received: a batch of shape "
-            f"{found.group(1)}. Expected: {found.group(2)}."
-        ) from None
-
-
-def not_finite(name, number):
-    """The ValueError for a batch of a data set that is not finite."""
-    return _bad_batch(name, _NOT_FINITE, number)
-
-
-def _bad_batch(name, mark, number):
-    return ValueError(
-        f"{name} must {_MUST[mark]}. Received: "
-        f"{mark.removeprefix('keras_uap: ')} {number} of an epoch, counted "
-        "from 0."
-    )
-
-
-def _begun(data):
-    """Looks at the first element of a `tf.data.Dataset`, and loses nothing.
-
-    A Python generator may be one that gives its batches once. Where there is
-    one, the first pass goes on where the look at the first element ended.
-
-    Returns:
-        The data set to read instead, and its first element or `None`.
-    """
-    iterator = iter(data)
-    first = next(iterator, None)
-    if first is None or not has_generator(data):
-        return data, first
-    begun = [(first, iterator)]
-    # What TensorFlow keeps of this function, it keeps for ever: no data.
-    reference = weakref.ref(data)
-
-    def elements():
-        if begun:
-            first, rest = begun.pop()
-            yield first
-            yield from rest
-            return
-        spent = True
-        for element in reference():
-            spent = False
-            yield element
-        if spent:
-            raise ValueError(_READ_ONCE)
-
-    again = tf.data.Dataset.from_generator(
-        elements, output_signature=data.element_spec
-    )
-    if data.cardinality() != tf.data.UNKNOWN_CARDINALITY:
-        again = again.apply(
-            tf.data.experimental.assert_cardinality(data.cardinality())
+            f"{name} must be finite. Received: an image with NaN or infinity. "
+            "Remove such images from the data set."
         )
-    return without_tuner(again), first
 
 
 def _gathered(parts, count, size, order):
-    """A data set of batches out of arrays, in an order of the epoch's own."""
+    """A data set of batches of arrays, in the order of the epoch."""
 
-    # What TensorFlow keeps of this function, it keeps for ever: no arrays.
+    # TensorFlow keeps this function for ever, so it must not hold arrays.
     def indices():
         yield np.arange(count) if order is None else order.of(count)
 

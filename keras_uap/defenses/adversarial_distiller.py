@@ -52,7 +52,7 @@ from keras_uap.utils.keras_compat import (
     higher_is_better,
     monitored,
 )
-from keras_uap.utils.saving import WholeFiles, not_compiled, random_state_kept
+from keras_uap.utils.saving import not_compiled, random_state_kept
 from keras_uap.utils.validation import check_number, check_whole
 
 # The goal of a batch: probabilities `(n, num_classes)` at a temperature, and
@@ -67,7 +67,7 @@ STEP = 0.2
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")
-class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
+class AdversarialDistiller(TrainerHooks, keras.Model):
     """Trains a classifier to keep its predictions under a perturbation.
 
     The classifier is trained in place, in a plain `fit` with callbacks,
@@ -308,9 +308,9 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             # A file may hold its variables.
-            self.build_optimizer()
+            self._build_optimizer()
 
-    def build_optimizer(self):
+    def _build_optimizer(self):
         """Gives the optimizer its variables; `fit` calls it first of all."""
         if not self.built:
             raise ValueError(
@@ -318,7 +318,7 @@ class AdversarialDistiller(WholeFiles, TrainerHooks, keras.Model):
                 "the model first: defence.build((None, height, width, "
                 "channels))."
             )
-        super().build_optimizer()
+        super()._build_optimizer()
 
     def check_labels(self, labels):
         """Raises ValueError for class indices that the classifier lacks.

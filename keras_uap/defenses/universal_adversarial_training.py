@@ -128,7 +128,7 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
             _check_images(validation_images, "validation_images")
         losses.get(loss)
         if optimizer is not None:
-            updates.get_optimizer(optimizer)
+            updates.get(optimizer)
         if not (from_logits is None or isinstance(from_logits, bool)):
             raise ValueError(
                 "from_logits must be None, True or False. Received: "

@@ -28,12 +28,12 @@ from keras_uap.perturbations.pixels import (
 )
 from keras_uap.utils.formatting import one_line
 from keras_uap.utils.keras_compat import is_called_by_another
-from keras_uap.utils.saving import SavedDraws
+from keras_uap.utils.saving import SavedSeed
 from keras_uap.utils.validation import check_number, check_whole
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")
-class PerturbationLayer(SavedDraws, keras.layers.Layer):
+class PerturbationLayer(SavedSeed, keras.layers.Layer):
     """Adds a universal perturbation to images and clips them to their range.
 
     With `rate=None` every image is perturbed, in training and at inference:

@@ -1,5 +1,7 @@
 """Pixels and what is added to them: ranges, clipping, arrays of one shape."""
 
+import base64
+import math
 import warnings
 
 import numpy as np
@@ -116,6 +118,31 @@ def as_mask(mask):
             "mask is zero everywhere: the perturbation has no place to live."
         )
     return mask
+
+
+def mask_to_config(mask):
+    """A mask, or `None`, for a config: bits, as numbers take megabytes."""
+    shape = text = None
+    if mask is not None:
+        shape = list(mask.shape)
+        bits = np.packbits(np.asarray(mask) != 0)
+        text = base64.b64encode(bits).decode("ascii")
+    return {"mask_shape": shape, "mask_bits": text}
+
+
+def mask_from_config(config):
+    """Returns a copy of a config with the `mask` of `mask_to_config` in it."""
+    config = dict(config)
+    shape = config.pop("mask_shape", None)
+    text = config.pop("mask_bits", None)
+    if text is not None:
+        bits = np.frombuffer(base64.b64decode(text), "uint8")
+        bits = np.unpackbits(bits, count=math.prod(shape))
+        config["mask"] = bits.reshape(shape)
+    elif shape is not None:
+        # In older files, the weights that are loaded next hold the mask.
+        config["mask"] = np.ones(shape, "float32")
+    return config
 
 
 def spread_mask(mask, image_shape):

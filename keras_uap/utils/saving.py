@@ -1,12 +1,11 @@
-"""Files that are whole or not there, and random draws that are saved.
+"""Files that are whole or not there, and seeds that are saved.
 
-A kill or a full disk in the middle of a save leaves the old file as it was.
-The state of random draws, which Keras leaves out of its files, is saved with
-the weights, so that a resumed run goes on as an uninterrupted one would.
+A kill in the middle of a write leaves the old file as it was. The state of
+random draws, which Keras leaves out of its files, is saved with the weights, so
+that a resumed run continues as an uninterrupted one would.
 """
 
 import contextlib
-import math
 import os
 import pathlib
 import random
@@ -14,11 +13,11 @@ import tempfile
 
 import keras
 
-# How the names of files begin that are not whole yet.
+# How the names of files begin that are still being written.
 TEMPORARY = ".tmp-"
 
-# The name of the state of the draws among the saved variables.
-_DRAWS = "seed_generator_state"
+# The name of the state of the seed generator among the saved variables.
+_SEED_STATE = "seed_generator_state"
 
 
 class atomic_path:
@@ -52,58 +51,10 @@ class atomic_path:
             self.temporary.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def weights_path(path, model):
-    """A temporary path for a model's weights that replaces `path` on success.
-
-    HDF5 brings the process down when the disk is full: it cannot close what it
-    cannot write. So the space is asked for first, and its lack is an OSError.
-    """
-    variables = [*model.variables, *getattr(model.optimizer, "variables", [])]
-    size = 2**20 + sum(8 * math.prod(v.shape) + 2**12 for v in variables)
-    with atomic_path(path) as temporary:
-        if hasattr(os, "posix_fallocate"):
-            with open(temporary, "wb") as file:
-                os.posix_fallocate(file.fileno(), 0, size)
-        yield temporary
-
-
 def _umask():
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-@contextlib.contextmanager
-def _whole(filepath, overwrite, suffix, write_to):
-    """A path to write to that becomes `filepath` once it is written."""
-    # Without `overwrite`, Keras asks before it writes over a file.
-    local = isinstance(filepath, (str, os.PathLike)) and "://" not in str(
-        filepath
-    )
-    if overwrite and local and str(filepath).endswith(suffix):
-        with write_to(filepath) as temporary:
-            yield temporary
-    else:
-        yield filepath
-
-
-class WholeFiles:
-    """Mixin for a `keras.Model`: saves are whole or do not happen."""
-
-    def save(self, filepath, overwrite=True, zipped=None, **kwargs):
-        """Saves the model as `keras.Model.save` does, whole or not at all."""
-        with _whole(filepath, overwrite, ".keras", atomic_path) as path:
-            super().save(path, overwrite=overwrite, zipped=zipped, **kwargs)
-
-    def save_weights(self, filepath, overwrite=True, max_shard_size=None):
-        """Saves the weights as Keras does, whole or not at all."""
-
-        def write_to(path):
-            return weights_path(path, self)
-
-        with _whole(filepath, overwrite, ".weights.h5", write_to) as path:
-            super().save_weights(path, overwrite, max_shard_size)
 
 
 def not_compiled(config):
@@ -128,7 +79,7 @@ def not_compiled(config):
 def random_state_kept():
     """Leaves Python's own random numbers as they were.
 
-    Keras draws the seeds from them that are not given: those of a model's
+    Keras draws seeds that are not given from them, such as those of a model's
     generators and of the layers of a copy.
     """
     state = random.getstate()
@@ -138,36 +89,20 @@ def random_state_kept():
         random.setstate(state)
 
 
-class SavedDraws:
-    """Mixin for a Keras layer: its `seed_generator` is saved with it.
-
-    Two hooks: `extra_variables`, what else is saved, and `check_loaded`.
-    """
+class SavedSeed:
+    """Mixin for a Keras layer: its `seed_generator` is saved with it."""
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
         if self.seed_generator is not None:
             state = self.seed_generator.state
-            store[_DRAWS] = keras.ops.convert_to_numpy(state)
-        for name, value in self.extra_variables().items():
-            store[name] = value
+            store[_SEED_STATE] = keras.ops.convert_to_numpy(state)
 
     def load_own_variables(self, store):
-        own = {name: store[name] for name in list(store.keys())}
-        state = own.pop(_DRAWS, None)
-        self.load_extra_variables(own)
-        super().load_own_variables(own)
-        if self.seed_generator is not None and state is not None:
-            self.seed_generator.state.assign(state)
-        if self.built:
-            self.check_loaded()
-
-    def extra_variables(self):
-        """Arrays by name that are saved beside the weights."""
-        return {}
-
-    def load_extra_variables(self, arrays):
-        """Takes what `extra_variables` saved out of the dictionary."""
-
-    def check_loaded(self):
-        """Raises ValueError for weights that cannot have been saved."""
+        names = list(store.keys())
+        # Keras numbers the weights. Older files hold other names, too.
+        super().load_own_variables(
+            {name: store[name] for name in names if name.isdigit()}
+        )
+        if self.seed_generator is not None and _SEED_STATE in names:
+            self.seed_generator.state.assign(store[_SEED_STATE])
