@@ -25,21 +25,7 @@ MODULES = (
 )
 
 # What the classes of the package call on each other.
-_HOOKS = {
-    "build_for_source",
-    "build_if_stated",
-    "check_loaded",
-    "check_scope",
-    "evaluate_on_fit",
-    "extra_variables",
-    "for_workers",
-    "load_extra_variables",
-    "on_build",
-    "on_one_batch",
-    "progress_metrics",
-    "refuse_bad_batch",
-    "rows",
-}
+_HOOKS = {"rows"}
 
 _OPTIONS = {
     "returns_named_value": False,

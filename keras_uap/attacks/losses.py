@@ -1,15 +1,15 @@
-"""What a gradient update minimises so that images get fooled.
+"""What a gradient update minimises so that images are fooled.
 
 Each loss takes `y_true`, the class to leave (or to reach, if `targeted`), as
 integers `(n,)`, and `y_pred`, the logits `(n, num_classes)`, and returns one
-value per image. Small is fooled. Those of the logits are capped: an image that
-is already fooled well no longer pulls on the perturbation that all images
-share. (Caps on the cross-entropy are due to Shafahi et al., who show that one
-image can otherwise dominate a batch without bound.)
+value per image. Small is fooled. Losses of logits are capped: an image that is
+already fooled well no longer pulls on the perturbation that all images share.
+(Caps on the cross-entropy are due to Shafahi et al., who show that one image
+can otherwise dominate a batch without bound.)
 
-- `"crossentropy"`, `"margin"`: away from each image's own class, wherever to.
+- `"crossentropy"`, `"margin"`: away from each image's own class.
 - `"dominant"`: all images of a batch go to one class, the dominant one.
-- `"features"`: away from what the classifier's head saw of the clean image.
+- `"features"`: away from the clean features, the inputs of the head.
 - `"features+dominant"`: both.
 
 Reference:
@@ -20,7 +20,6 @@ Reference:
 import collections
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_uap.utils.validation import check_number
@@ -44,7 +43,7 @@ Seen.__doc__ = """What a `BatchLoss` sees beside labels and logits.
 Attributes:
     features: Float tensor `(n, d)`, of the perturbed images, or `None`.
     clean_features: Float tensor `(n, d)`, of the clean images, or `None`.
-    summary: What the loss' own `summary` returned.
+    summary: The value that the loss' `summary` returned.
 """
 
 
@@ -71,16 +70,32 @@ class BatchLoss(keras.losses.Loss):
     starts_at_random = False
 
     def summary(self, y_true, y_pred):
-        """What the loss must know of the whole batch, or None.
+        """What the loss needs from the whole batch, or `None`.
 
         Args:
             y_true, y_pred: As in `call`, of the images of one device.
 
         Returns:
-            A tensor, or tuple of tensors, that is added up over the devices.
-            It is given back in `seen` and has no gradient.
+            A tensor, or tuple of tensors, that is summed over the devices.
+            `seen` holds it, without a gradient.
         """
         return None
+
+
+class _OfLogits(BatchLoss):
+    """A `keras.losses.Loss` that sees labels and logits alone."""
+
+    def __init__(self, loss):
+        super().__init__(name=loss.name)
+        self._loss = loss
+
+    def call(self, y_true, y_pred, seen):
+        return self._loss.call(y_true, y_pred)
+
+
+def as_batch_loss(loss):
+    """Returns a `keras.losses.Loss` as a `BatchLoss`."""
+    return loss if isinstance(loss, BatchLoss) else _OfLogits(loss)
 
 
 class _Capped:
@@ -232,9 +247,8 @@ class Dominant(_Capped, BatchLoss):
 class Features(BatchLoss):
     """The cosine between the features of a clean and of its perturbed image.
 
-    The features are the inputs of the classifier's head: what is left of an
-    image when only its class is still to be told. At v = 0 the cosine is 1
-    and has no gradient, so a fit that starts there starts at random.
+    The features are the inputs of the classification head. At v = 0 the cosine
+    is 1 and has no gradient, so a fit from zero starts at a random point.
 
     Args:
         layer: String, the layer whose output is taken instead. `None` takes
@@ -292,68 +306,44 @@ class WeightedSum(BatchLoss):
     def __init__(self, losses, weights=None, name="weighted_sum", **kwargs):
         super().__init__(name=name, **kwargs)
         self.losses = [get(loss) for loss in losses]
+        self._parts = [as_batch_loss(loss) for loss in self.losses]
         weights = [1.0] * len(self.losses) if weights is None else weights
-        if not self.losses or len(weights) != len(self.losses):
-            raise ValueError(
-                "There must be one weight for each of one or more losses. "
-                f"Received: {len(self.losses)} losses and weights={weights!r}."
-            )
-        for weight in weights:
-            check_number("weights", weight, above=0, below=np.inf)
         self.weights = [float(weight) for weight in weights]
-        parts = [each for each in self.losses if isinstance(each, BatchLoss)]
-        layers = {each.layer for each in parts if each.needs_features}
-        if len(layers) > 1:
+        layers = {each.layer for each in self._parts if each.needs_features}
+        if not 0 < len(self.losses) == len(self.weights) or len(layers) > 1:
             raise ValueError(
-                "The losses of a sum must take the features of one layer. "
-                f"Received: layer={sorted(layers, key=str)}."
+                "WeightedSum needs a weight for each of its losses, and losses "
+                f"that take the features of one layer. Received: {losses} and "
+                f"weights={weights}."
             )
         self.needs_features = bool(layers)
         self.layer = next(iter(layers), None)
-        self.with_target = all(each.with_target for each in parts)
-        self.starts_at_random = any(each.starts_at_random for each in parts)
+        self.with_target = all(each.with_target for each in self._parts)
+        self.starts_at_random = any(
+            each.starts_at_random for each in self._parts
+        )
 
     def summary(self, y_true, y_pred):
-        summaries = []
-        for loss in self.losses:
-            own = None
-            if isinstance(loss, BatchLoss):
-                own = loss.summary(y_true, y_pred)
-            summaries.append(tf.zeros(()) if own is None else own)
-        return tuple(summaries)
+        found = [each.summary(y_true, y_pred) for each in self._parts]
+        return tuple(() if each is None else each for each in found)
 
     def call(self, y_true, y_pred, seen):
-        total = 0.0
-        for loss, weight, summary in zip(
-            self.losses, self.weights, seen.summary
-        ):
-            arguments = (y_true, y_pred)
-            if isinstance(loss, BatchLoss):
-                arguments += (seen._replace(summary=summary),)
-            total += weight * loss.call(*arguments)
-        return total
+        return sum(
+            weight * each.call(y_true, y_pred, seen._replace(summary=summary))
+            for each, weight, summary in zip(
+                self._parts, self.weights, seen.summary
+            )
+        )
 
     def get_config(self):
-        config = super().get_config()
-        config.update(
-            {
-                "losses": [
-                    keras.saving.serialize_keras_object(loss)
-                    for loss in self.losses
-                ],
-                "weights": self.weights,
-            }
-        )
-        return config
+        losses = keras.saving.serialize_keras_object(self.losses)
+        config = {"losses": losses, "weights": self.weights}
+        return super().get_config() | config
 
     @classmethod
     def from_config(cls, config):
-        config = dict(config)
-        config["losses"] = [
-            keras.saving.deserialize_keras_object(loss)
-            for loss in config["losses"]
-        ]
-        return cls(**config)
+        losses = keras.saving.deserialize_keras_object(config["losses"])
+        return cls(**config | {"losses": losses})
 
 
 _LOSSES = {
@@ -409,6 +399,6 @@ def _refuse_other_aim(loss, targeted):
         "Keras' own losses are small where the classifier is right, and a "
         "perturbation is to make it wrong. Received: "
         f"loss={type(loss).__name__}. Pass 'crossentropy', which is the "
-        "cross-entropy turned round, 'margin', or a loss of your own that is "
-        "small where an image is fooled."
+        "negative cross-entropy, 'margin', or a loss that is small where an "
+        "image is fooled."
     )

@@ -160,9 +160,7 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
         self._model_passes = keras.metrics.Sum(name="model_passes")
         self.compile("deepfool" if self.target is None else "lion")
 
-        shape = stated_shape(classifier)
-        if adapter is not None:
-            shape = adapter.image_shape
+        shape = adapter.image_shape if adapter else stated_shape(classifier)
         if shape is not None:
             self._build_for(shape)
         if initial_perturbation is not None:
@@ -337,9 +335,10 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
             batch_size: Integer, for arrays. Defaults to 16.
             callbacks: as in `keras.Model.fit`. They may monitor the rates:
                 `"val_fooling_rate"`, or `"val_target_rate"` with a target.
-            epochs, verbose, validation_split, shuffle, initial_epoch,
-                steps_per_epoch, validation_steps, validation_batch_size,
-                validation_freq: as in `keras.Model.fit`.
+            epochs, verbose, validation_split, shuffle: as in `keras.Model.fit`.
+            initial_epoch, steps_per_epoch: as in `keras.Model.fit`.
+            validation_steps, validation_batch_size: as in `keras.Model.fit`.
+            validation_freq: as in `keras.Model.fit`.
             validation_data: Images, or `(images, labels)`, or a data set, not
                 among those of `x`.
 
@@ -510,8 +509,7 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
         """Draws the perturbation, and images without and with it.
 
         Args:
-            images: Images `(n, H, W, C)` or signals `(n, T, C)`, as for `fit`;
-                the first eight.
+            images: Images or signals, as for `fit`; the first eight.
             class_names: Sequence of strings, the names of the classes.
             title: String, over the whole figure.
 

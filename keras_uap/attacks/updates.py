@@ -51,8 +51,8 @@ class Update:
 
     Attributes:
         name: String, its name in errors.
-        loss: `keras.losses.Loss` that is minimised, or `None`. Only a
-            `BatchLoss` states whether it needs features or reaches a target.
+        loss: `BatchLoss` that is minimised; it states whether it needs
+            features or reaches a target. `None` for none.
         metrics: List of `keras.metrics.Metric`, reported with each batch.
         on_several_devices, with_xla, with_target, with_smoothing: Booleans,
             what is supported.
@@ -205,9 +205,8 @@ class GradientUpdate(Update):
         self._default_step = 0.0 if default_step else None
         if default_step:
             optimizer.learning_rate = 0.0
-        self.loss = loss
-        if isinstance(loss, losses.BatchLoss):
-            self.name = f"The loss {loss.name!r}"
+        self.loss = losses.as_batch_loss(loss)
+        self.name = f"The loss {loss.name!r}"
         self._loss_mean = keras.metrics.Mean(name="loss")
         self._no_gradient = keras.metrics.Sum(name="no_gradient")
         self.metrics = [self._loss_mean, self._no_gradient]
@@ -230,7 +229,7 @@ class GradientUpdate(Update):
 
     def begin(self, model, epochs, count_batches):
         super().begin(model, epochs, count_batches)
-        if getattr(self.loss, "starts_at_random", False):
+        if self.loss.starts_at_random:
             v = model.perturbation
             if not v.any():
                 rng = np.random.default_rng(new_seed(model.seed_generator))
@@ -240,13 +239,11 @@ class GradientUpdate(Update):
         goal = clean.labels
         if model.target is not None:
             goal = tf.fill(tf.shape(goal), np.int64(model.target))
-        forward = self._forward(model, clean.features)
         perturbed = images + model.v
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(perturbed)
-            scores, loss = forward(
-                clip_to_range(perturbed, model.value_range), goal
-            )
+            clipped = clip_to_range(perturbed, model.value_range)
+            scores, loss = self._forward(model, clipped, goal, clean.features)
         gradients = tape.gradient(loss, perturbed)
         if gradients is None:
             raise ValueError(
@@ -267,29 +264,20 @@ class GradientUpdate(Update):
         self.apply(model, _sum_where(finite, gradients))
         return Step(predicted, 2 * tf.size(predicted))
 
-    def _forward(self, model, clean_features):
-        """Returns a function from perturbed images to logits and losses."""
-        loss, adapter = self.loss, model.adapter
-
-        def plain(perturbed, goal):
-            scores = adapter.forward(perturbed)
-            return scores, loss.call(goal, scores)
-
-        def with_seen(perturbed, goal):
-            features = None
-            if self.needs_features:
-                features, scores = adapter.forward_with_features(
-                    perturbed, self.layer
-                )
-            else:
-                scores = adapter.forward(perturbed)
-            summary = loss.summary(goal, tf.stop_gradient(scores))
-            if summary is not None:
-                summary = _over_devices(model, summary)
-            seen = losses.Seen(features, clean_features, summary)
-            return scores, loss.call(goal, scores, seen)
-
-        return with_seen if isinstance(loss, losses.BatchLoss) else plain
+    def _forward(self, model, perturbed, goal, clean_features):
+        """Returns the logits and the losses of perturbed images."""
+        features = None
+        if self.needs_features:
+            features, scores = model.adapter.forward_with_features(
+                perturbed, self.layer
+            )
+        else:
+            scores = model.adapter.forward(perturbed)
+        summary = self.loss.summary(goal, tf.stop_gradient(scores))
+        if summary is not None:
+            summary = _over_devices(model, summary)
+        seen = losses.Seen(features, clean_features, summary)
+        return scores, self.loss.call(goal, scores, seen)
 
 
 class _DeepFoolUpdate(Update):

@@ -8,7 +8,10 @@ from keras_uap.attacks import losses, updates
 from keras_uap.attacks.universal_perturbation import UniversalPerturbation
 from keras_uap.data.pictures import as_array
 from keras_uap.perturbations.lp_ball import LpBall
-from keras_uap.perturbations.perturbation_layer import PerturbationLayer
+from keras_uap.perturbations.perturbation_layer import (
+    PerturbationLayer,
+    refuse_other_scope,
+)
 from keras_uap.perturbations.pixels import as_value_range
 from keras_uap.utils.keras_compat import all_layers
 from keras_uap.utils.saving import random_state_kept
@@ -154,7 +157,7 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
         if not self._layer.built:  # In a subclassed model.
             with strategy.scope():
                 self.model(self._images[:1].astype("float32"))
-        self._layer.check_scope(strategy)
+        refuse_other_scope(self._layer, strategy)
         self._uap = None
         self._rate = float("nan")
         self._measured = False

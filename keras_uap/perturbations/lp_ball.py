@@ -172,7 +172,7 @@ class LpBall(keras.constraints.Constraint):
             perturbation: Array of any shape, in the units of epsilon.
         """
         norm = self.norm_of(perturbation)
-        if norm > self.epsilon * (1 + _ROUNDING):
+        if not norm <= self.epsilon * (1 + _ROUNDING):  # Nor NaN.
             raise ValueError(
                 "The perturbation is outside the ball. Received: "
                 f"{self.norm} norm {norm:.6g}, more than epsilon = "

@@ -260,7 +260,7 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
     def call(self, inputs, training=False):
         images = tf.cast(inputs, self.compute_dtype)
         if tf.distribute.has_strategy():
-            self.check_scope(tf.distribute.get_strategy())
+            refuse_other_scope(self, tf.distribute.get_strategy())
         same_shape(images.shape, self.perturbations.shape[1:])
         if self.rate == 0 or (self.rate is not None and not training):
             return images
@@ -298,25 +298,15 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
         shape = [-1] + [1] * (images.shape.rank - 1)
         return tf.where(tf.reshape(draw < self.rate, shape), perturbed, images)
 
-    def check_scope(self, strategy):
-        """Raises a ValueError if built outside the scope of `strategy`."""
-        # TensorFlow's own answer is an AssertionError without a text.
-        variable = self.perturbations.value
-        if not strategy.extended.variable_created_in_scope(variable):
-            raise ValueError(
-                f"PerturbationLayer {self.name!r} was built outside the scope "
-                f"of {type(strategy).__name__}. Build it, and the model "
-                "around it, inside: `with strategy.scope(): ...`."
-            )
-
     def compute_output_shape(self, input_shape):
         if self.built:
             same_shape(input_shape, self.perturbations.shape[1:])
         return input_shape
 
-    def check_loaded(self):
-        # A file may hold anything.
-        self._as_pool(self.perturbations, self.pool_size)
+    def load_own_variables(self, store):
+        super().load_own_variables(store)
+        if self.built and self.ball is not None:
+            self.ball.refuse_outside(np.asarray(self.perturbations))
 
     def get_build_config(self):
         if not self.built:
@@ -356,3 +346,15 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
             }
         )
         return config
+
+
+def refuse_other_scope(layer, strategy):
+    """Raises ValueError for a layer built outside the scope of `strategy`."""
+    # TensorFlow raises an AssertionError without a text.
+    variable = layer.perturbations.value
+    if not strategy.extended.variable_created_in_scope(variable):
+        raise ValueError(
+            f"PerturbationLayer {layer.name!r} was built outside the scope of "
+            f"{type(strategy).__name__}. Build it, and the model around it, "
+            "inside: `with strategy.scope(): ...`."
+        )
