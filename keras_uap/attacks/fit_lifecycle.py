@@ -2,8 +2,6 @@
 
 import keras
 
-from keras_uap.data import sources
-
 
 class FitLifecycle(keras.callbacks.Callback):
     """The life cycle of a fit; stands before all other callbacks.
@@ -14,10 +12,12 @@ class FitLifecycle(keras.callbacks.Callback):
     Args:
         begin: Function of no arguments, called when the fit begins.
         order: `Order` of the images.
+        rates: `Rates` of the model.
     """
 
-    def __init__(self, begin, order):
+    def __init__(self, begin, order, rates):
         super().__init__()
+        self._rates = rates
         self._begin = begin
         self._order = order
         self._began = False
@@ -33,8 +33,8 @@ class FitLifecycle(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self._order.renew(self.model.seed_generator)
 
-    def on_train_batch_end(self, batch, logs):
-        sources.refuse_not_finite(logs["fooling_rate"], "x")
+    def on_train_batch_end(self, batch, logs=None):
+        self._rates.check("x")
 
     def on_test_end(self, logs=None):
         # A later callback may replace `v` by an average while it is measured.

@@ -116,6 +116,20 @@ class Rates:
             updated.append(self._accuracy)
         return {metric.name: metric.result() for metric in updated}
 
+    def check(self, name):
+        """Raises ValueError if there was no image, or one was not finite.
+
+        Args:
+            name: String, the argument that held the images.
+        """
+        if float(self.fooling.count) == 0:
+            raise ValueError(f"{name} is empty when it is read again.")
+        if np.isnan(self.fooling.result()):
+            raise ValueError(
+                f"{name} must be finite. Received: an image with NaN or "
+                "infinity. Remove such images from the data set."
+            )
+
 
 def _sparse_labels(labels):
     """Integer labels `(n,)` from integer or one-hot labels."""

@@ -390,6 +390,7 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
                 lambda: steps_per_epoch or train.count_batches(batch_size),
             ),
             self._order,
+            self._rates,
         )
         hidden = [metric.name for metric in self._update.metrics]
         hidden = None if verbose == 0 else [*hidden, self._model_passes.name]
@@ -473,7 +474,7 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
             self._prepare(images)
             x, y = images.batches(batch_size or 32), None
         measured = super().evaluate(x, y, **kwargs)
-        sources.refuse_not_finite(self._rates.fooling.result(), name)
+        self._rates.check(name)
         return measured
 
     def call(self, inputs):

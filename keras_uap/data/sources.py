@@ -22,7 +22,6 @@ from keras_uap.data.pictures import (
     no_images,
     without_tuner,
 )
-from keras_uap.perturbations.pixels import same_shape
 from keras_uap.utils.validation import as_numbers
 
 # The clean predictions of images: labels `(n,)`, and features `(n, d)` if an
@@ -254,7 +253,7 @@ def unpack(data, shape):
 
     Images are a float32 tensor. One that is not finite becomes NaN everywhere,
     so that it has no gradient and makes the rates NaN: see
-    `refuse_not_finite`. That works under XLA too, which drops assertions.
+    `Rates.check`. That works under XLA too, which drops assertions.
 
     Args:
         data: A batch.
@@ -266,21 +265,11 @@ def unpack(data, shape):
     if isinstance(images, dict) and _IMAGES in images:
         clean = Clean(images[_CLEAN], images.get(_FEATURES))
         images = images[_IMAGES]
-    same_shape(images.shape, shape)
     images = tf.ensure_shape(tf.cast(images, "float32"), (None, *shape))
     finite = tf.reduce_all(
         tf.math.is_finite(images), axis=range(1, len(shape) + 1), keepdims=True
     )
     return tf.where(finite, images, np.nan), clean, labels
-
-
-def refuse_not_finite(rate, name):
-    """Raises ValueError for a rate that an image with NaN has made NaN."""
-    if np.isnan(rate):
-        raise ValueError(
-            f"{name} must be finite. Received: an image with NaN or infinity. "
-            "Remove such images from the data set."
-        )
 
 
 def _gathered(parts, count, size, order):

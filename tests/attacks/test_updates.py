@@ -59,7 +59,7 @@ def test_an_update_says_what_it_cannot(ask, says, linear, make_uap):
 
 def test_an_update_for_one_device_is_refused_on_two():
     with pytest.raises(ValueError, match="several devices"):
-        Halfway().refuse(replicas=2)
+        Halfway().refuse_fit(2, None)
 
 
 class SameFeatures(losses.BatchLoss):

@@ -31,15 +31,6 @@ class Sequence(keras.utils.PyDataset):
         return images, np.zeros(len(images), int)
 
 
-def _once(images):
-    """A generator that gives its batches once."""
-    given = iter(np.array_split(images, 3))
-    return tf.data.Dataset.from_generator(
-        lambda: given,
-        output_signature=tf.TensorSpec((None, *images.shape[1:]), "float32"),
-    )
-
-
 IMAGES = {
     "list": list,
     "tensor": tf.constant,
@@ -49,7 +40,6 @@ IMAGES = {
     ).batch(7),
     "sequence": Sequence,
     "pictures": datasets.Pictures,
-    "once": _once,
 }
 
 
@@ -339,45 +329,6 @@ def test_files_that_are_no_perturbation_are_refused(tmp_path):
 
 
 # Generators -----------------------------------------------------------------
-
-
-def test_a_generator_loses_no_batch():
-    x = models.images(12)
-    seen = []
-
-    def note(batch):
-        seen.append(batch)
-        return batch
-
-    data = _once(x).map(
-        lambda b: tf.ensure_shape(
-            tf.numpy_function(note, [b], tf.float32), b.shape
-        )
-    )
-    _uap(models.cnn()).evaluate(data, verbose=0)
-    np.testing.assert_array_equal(np.concatenate(seen), x)
-
-
-@pytest.mark.slow
-def test_a_generator_is_fitted_on_whole():
-    x = models.images(12)
-    rates = []
-    for data in (tf.data.Dataset.from_tensor_slices(x).batch(4), _once(x)):
-        uap = _uap(models.cnn())
-        uap.compile("lion")
-        uap.fit(data, verbose=0)
-        rates.append(uap.perturbation)
-    np.testing.assert_array_equal(*rates)
-
-
-@pytest.mark.slow
-def test_a_spent_generator_is_named():
-    uap = _uap(models.cnn())
-    uap.compile("lion")
-    with pytest.raises(ValueError, match="must begin anew each time"):
-        uap.fit(_once(models.images(12)), epochs=2, verbose=0)
-    with pytest.raises(ValueError, match="Pass steps_per_epoch"):
-        _uap(models.cnn()).fit(_once(models.images(12)), verbose=0)
 
 
 @pytest.mark.slow

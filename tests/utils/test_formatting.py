@@ -146,50 +146,11 @@ def test_one_line_of_what_is_not_a_result():
         assert len(line) < 400
         for part in parts:
             assert part in line
-    assert "best_rate" in repr(uap)
     unbuilt = keras_uap.UniversalPerturbation(
         models.Subclassed(), 0.05, value_range=(0, 1), from_logits=False
     )
     assert "perturbation=" not in repr(unbuilt)
     assert "perturbations" not in repr(keras_uap.PerturbationLayer())
-
-
-def test_summary_of_a_file_says_what_it_was_fitted_on(make_uap, tmp_path):
-    uap = make_uap(models.linear())
-    uap.fit(models.images(12), verbose=0)
-    uap.save(tmp_path / "uap.keras")
-    uap.save_weights(tmp_path / "uap.weights.h5")
-    loaded = keras.saving.load_model(tmp_path / "uap.keras")
-    same = make_uap(models.linear())
-    same.stop_reason = "of another fit"
-    same.load_weights(tmp_path / "uap.weights.h5")
-    for other in (loaded, same):
-        lines = []
-        other.summary(print_fn=lines.append)
-        assert any(
-            line.startswith("fitted on") and line.endswith("12 images")
-            for line in lines
-        )
-
-
-def test_summary_says_what_was_sought_and_found(capsys):
-    uap = keras_uap.UniversalPerturbation(
-        models.linear(), 0.05, value_range=(0, 1)
-    )
-    uap.summary()
-    assert "nothing that is known of" in capsys.readouterr().out
-    uap.fit(models.images(12), validation_data=models.images(8), verbose=0)
-    lines = []
-    uap.summary(print_fn=lines.append)
-    text = "\n".join(lines)
-    for part in (
-        "linf norm at most 0.05, pixels in (0.0, 1.0)",
-        "any other label",
-        f"fooling rate {uap.best_rate.numpy():.1%} on validation data",
-        "12 images; all epochs done",
-        "Total params",  # Of Keras' own.
-    ):
-        assert part in text
 
 
 def test_plot_of_a_perturbation():

@@ -42,7 +42,7 @@ def test_keras_still_marks_validation(linear, images, monkeypatch):
     asked = []
     is_validation = keras_compat.is_validation
     monkeypatch.setattr(
-        "keras_uap.attacks.measured_perturbation.is_validation",
+        "keras_uap.attacks.universal_perturbation.is_validation",
         lambda kwargs: asked.append(is_validation(kwargs)) or asked[-1],
     )
     uap = keras_uap.UniversalPerturbation(linear(), 0.05, value_range=(0, 1))
@@ -170,35 +170,3 @@ def test_averages_are_those_of_the_optimizer():
         optimizer.finalize_variable_values([variable])
         assert float(variable[0]) == 7
     assert keras_compat.averages(keras.optimizers.Lion()) == []
-
-
-def _generated():
-    return tf.data.Dataset.from_generator(
-        lambda: iter(range(3)), output_signature=tf.TensorSpec((), "int64")
-    )
-
-
-@pytest.mark.parametrize("generated", [True, False])
-@pytest.mark.parametrize(
-    "behind",
-    [
-        lambda data: data,
-        lambda data: data.map(lambda x: x + 1).batch(2).prefetch(1),
-        lambda data: tf.data.Dataset.zip((tf.data.Dataset.range(3), data)),
-        lambda data: data.take(1).concatenate(data).shuffle(2).repeat(),
-        lambda data: tf.data.Dataset.range(2).interleave(lambda _: data),
-        lambda data: data.flat_map(tf.data.Dataset.from_tensors),
-    ],
-)
-def test_a_generator_is_found_behind_a_data_set(behind, generated):
-    data = _generated() if generated else tf.data.Dataset.range(3)
-    assert keras_compat.has_generator(behind(data)) == generated
-
-
-def test_a_generator_is_looked_for_without_a_copy_of_the_data(monkeypatch):
-    def refuse(**_):
-        raise AssertionError("the data were copied into a graph")
-
-    monkeypatch.setattr(tf.raw_ops, "DatasetToGraphV2", refuse)
-    data = tf.data.Dataset.from_tensor_slices(tf.zeros((4, 2)))
-    assert not keras_compat.has_generator(data.map(abs).batch(2))
