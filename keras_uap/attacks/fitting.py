@@ -11,7 +11,7 @@ import warnings
 import keras
 import numpy as np
 
-from keras_uap.attacks import updates
+from keras_uap.attacks import schedules, updates
 from keras_uap.attacks.deepfool import DeepFool
 from keras_uap.attacks.universal_perturbation import UniversalPerturbation
 from keras_uap.data import augmentation
@@ -74,7 +74,7 @@ def fit_with_passes(
         uap.build((None, *pictures.images.shape[1:]))
     data, clean, steps = _schedule(pictures, passes, seed, augment, value_range)
     if loss is None:
-        step_size = updates.falling(DeepFool.FIRST_STEP, steps)
+        step_size = schedules.linear_decay(DeepFool.FIRST_STEP, steps)
         uap.compile(DeepFool(step_size=step_size))
     else:
         uap.compile(

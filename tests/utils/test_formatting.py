@@ -5,7 +5,6 @@ import html.parser
 import inspect
 import json
 
-import keras
 import models
 import pytest
 import results

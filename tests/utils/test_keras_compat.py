@@ -10,7 +10,6 @@ import pathlib
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras.src.callbacks import backup_and_restore
 
 import keras_uap
