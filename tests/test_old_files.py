@@ -1,10 +1,13 @@
-"""Files that an older version wrote are still read, and go on from there.
+"""Files that older versions wrote are still read, and continue from there.
 
 Version 0.1.0 before its first release, at commit f31aaad, wrote all that is
 in `files/old`, with Keras 3.15.1 and TensorFlow 2.21.0. (The `.keras` archives
 were packed anew with compression; what they hold is as it was written.)
 `expected.npz` and `expected.json` hold the images, and what that version had
 in its hands as it wrote each file and got from one more epoch after it.
+
+Commit d720b20 wrote the `.keras` files in `files/d720b20`, and its own v and
+history after one more epoch.
 """
 
 import json
@@ -181,3 +184,29 @@ def test_a_perturbation_file_is_what_it_was(arrays):
         "fooling_rate": NOTES["deepfool.keras"]["evaluate"]["fooling_rate"],
         "classifier": "linear",
     }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "features_dominant",
+        "l2_one_by_one",
+        "mask_deepfool",
+        "target",
+        "validation",
+    ],
+)
+def test_a_file_of_d720b20_is_what_it_was_and_continues(name):
+    folder = OLD.parent / "d720b20"
+    notes = json.loads((folder / "expected.json").read_text())
+    with np.load(folder / "expected.npz") as archive:
+        images, v, resumed = (
+            archive[key] for key in ("images", f"{name} v", f"{name} resumed")
+        )
+    uap = keras.saving.load_model(folder / f"{name}.keras")
+    assert_equal(uap.perturbation, v)
+    history = uap.fit(images, batch_size=8, epochs=1, verbose=0).history
+    np.testing.assert_allclose(uap.perturbation, resumed, atol=1e-5)
+    assert list(history) == list(notes[name])
+    for column, value in notes[name].items():
+        assert history[column] == pytest.approx(value, rel=1e-4), column

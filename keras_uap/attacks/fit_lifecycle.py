@@ -110,7 +110,9 @@ def all_callbacks(lifecycle, callbacks, hidden):
     elif not isinstance(callbacks, (list, tuple)):
         callbacks = [callbacks]
     for callback in callbacks:
-        if not isinstance(callback, keras.callbacks.Callback):
+        if not isinstance(callback, keras.callbacks.Callback) or isinstance(
+            callback, keras.callbacks.CallbackList
+        ):
             raise TypeError(
                 "callbacks must be a callback or a list of callbacks. "
                 f"Received: {callback!r}."

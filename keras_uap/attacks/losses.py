@@ -308,6 +308,8 @@ class WeightedSum(BatchLoss):
         self.losses = [get(loss) for loss in losses]
         self._parts = [as_batch_loss(loss) for loss in self.losses]
         weights = [1.0] * len(self.losses) if weights is None else weights
+        for weight in weights:
+            check_number("weights", weight, above=0, below=float("inf"))
         self.weights = [float(weight) for weight in weights]
         layers = {each.layer for each in self._parts if each.needs_features}
         if not 0 < len(self.losses) == len(self.weights) or len(layers) > 1:

@@ -232,16 +232,6 @@ def _two_classes(scores):
     return scores
 
 
-def check_classifier(classifier):
-    """Raises TypeError unless it is a Keras model or layer."""
-    if not isinstance(classifier, keras.Layer):
-        raise TypeError(
-            "classifier must be a Keras model that maps images to class "
-            f"scores. Received: classifier={classifier!r} of type "
-            f"{type(classifier).__name__}."
-        )
-
-
 def check_scores(scores):
     """Raises ValueError unless `scores` is one tensor of class scores."""
     if isinstance(scores, (dict, list, tuple)):

@@ -22,7 +22,7 @@ from keras_uap.data.pictures import (
     no_images,
     without_tuner,
 )
-from keras_uap.utils.validation import as_numbers
+from keras_uap.utils.validation import as_numbers, check_number
 
 # The clean predictions of images: labels `(n,)`, and features `(n, d)` if an
 # update needs them, or `None`.
@@ -109,11 +109,12 @@ class ArraySource:
     def split(self, share):
         """Splits the last `share` of the images off, as Keras does."""
         count = len(self.images)
-        at = math.floor(count * (1 - share)) if 0 < share < 1 else 0
-        if not 0 < at < count:
+        check_number("validation_split", share, above=0, below=1)
+        at = math.floor(count * (1 - share))
+        if at == 0:
             raise ValueError(
-                "validation_split must be in (0, 1) and leave images on both "
-                f"sides. Received: {share} of {count} images."
+                "validation_split must leave images on both sides. Received: "
+                f"{share} of {count} images."
             )
         labels = self.labels
         return [
