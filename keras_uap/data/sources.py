@@ -93,8 +93,7 @@ class ArraySource:
         except ValueError as error:  # Parts of different shapes.
             raise ValueError(
                 f"{name} must be one array of images of one size. Labels go "
-                f"to `y`. Received: a {type(images).__name__} of "
-                f"{len(images)}. {error}"
+                f"to `y`. {error}"
             ) from error
         self.labels = labels
         self.name = name

@@ -38,7 +38,7 @@ from keras_uap.attacks import losses
 from keras_uap.attacks.smoothing import refuse_no_images, smoothed
 from keras_uap.classifiers.adapter import stated_shape
 from keras_uap.classifiers.logits import check_classifier, logits_function
-from keras_uap.perturbations.ascent import climbed
+from keras_uap.perturbations.ascent import ascend
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.perturbations.pixels import (
     NoPerturbationError,
@@ -375,7 +375,7 @@ class AdversarialDistiller(TrainerHooks, keras.Model):
         self.optimizer.apply(gradients, variables)
         # Class-wise ones of labels that the batch lacks have a zero gradient.
         ascent = self._smoothed(tf.convert_to_tensor(ascent), turns[0])
-        v = climbed(v, ascent, self.ball, self.step_size)
+        v = ascend(v, ascent, self.ball, self.step_size)
         self.v.assign(
             tf.tensor_scatter_nd_update(
                 tf.convert_to_tensor(self.v), turns[:, tf.newaxis], v

@@ -1,11 +1,10 @@
-"""Applying a perturbation: add it, keep the pixels in their range.
+"""A layer that adds a perturbation and clips the pixels to their range.
 
-`PerturbationLayer` does it as a Keras layer, in a model or in `tf.data`: one
-perturbation or a draw from a pool for each image, always or for a share `rate`
-of the training samples.
+It works in a model or in `tf.data`, with one perturbation or a draw from a pool
+for each image, always or for a share `rate` of the training samples.
 
-With `epsilon` the perturbation trains along with the model it stands in
-(universal adversarial training); see `keras_uap.ascent`.
+With `epsilon` the perturbation is trained together with the model around it
+(universal adversarial training); see `keras_uap.perturbations.ascent`.
 
 Reference:
     - [Shafahi et al., 2018](https://arxiv.org/abs/1811.11304)
@@ -15,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_uap.perturbations.ascent import climbing
+from keras_uap.perturbations.ascent import with_ascent
 from keras_uap.perturbations.interchange import read_perturbation
 from keras_uap.perturbations.lp_ball import PoolBall, as_norm
 from keras_uap.perturbations.pixels import (
@@ -46,18 +45,15 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
     integer pixels. The output is float32. A later `assign` of
     `layer.perturbations` is seen without building the model anew.
 
-    With `epsilon` the perturbation itself is trained, against the model and
-    along with it, in a plain `fit`: every backward pass moves it one step of
-    `step_size` up the loss and back into the ball of radius `epsilon`. The
-    learning rate, the momentum and the clipping of the model's optimizer do
-    not reach it. (Three things do: weight decay pulls on it; `Ftrl`, which
-    makes weights anew from sums of its own, sets it back to zero; and an
-    optimizer that averages the weights, `use_ema=True`, averages it with them.
-    The average of points of the ball lies in the ball.)
-    `layer.trainable = False` before `compile` holds it still.
+    With `epsilon` the perturbation itself is trained, against the model, in a
+    plain `fit`: every backward pass moves it one step of `step_size` up the
+    loss and back into the ball of radius `epsilon`. The learning rate, momentum
+    and clipping of the model's optimizer do not affect it. Exceptions: weight
+    decay, `Ftrl` (resets it to zero) and `use_ema=True` (averages it, inside
+    the ball). `layer.trainable = False` before `compile` freezes it.
 
-    The classifier behind the layer is trained in place. To take the defence
-    off, use that model alone: its weights are its own.
+    The classifier behind the layer is trained in place. Use that model alone
+    after training, without the layer.
 
     Example:
 
@@ -139,7 +135,16 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
         self.norm = as_norm(norm)
         self.ball = None if epsilon is None else PoolBall(epsilon, norm)
         self.epsilon = epsilon and self.ball.epsilon
-        self.step_size = self._as_step(step_size)
+        if step_size is None:
+            step_size = self.epsilon
+        elif self.ball is None:
+            raise ValueError(
+                "step_size needs the radius of a ball. Received: step_size="
+                f"{step_size!r} without epsilon. Pass epsilon, in pixel units."
+            )
+        else:
+            check_number("step_size", step_size, above=0, below=np.inf)
+        self.step_size = step_size and float(step_size)
         if rate is None and self.ball is not None:
             rate = 1.0
         if rate is not None:
@@ -162,19 +167,6 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
         if self._initial is not None:
             self._build_for(self._initial.shape[1:])
 
-    def _as_step(self, step_size):
-        if step_size is None:
-            return self.epsilon
-        if self.ball is None:
-            raise ValueError(
-                "step_size trains the perturbation inside a ball, and that "
-                "needs its radius. Received: "
-                f"step_size={step_size!r} without epsilon. Pass epsilon, in "
-                "pixel units."
-            )
-        check_number("step_size", step_size, above=0, below=np.inf)
-        return float(step_size)
-
     def _as_pool(self, perturbation, pool_size, rank=None):
         """Returns a pool inside the ball, as an array."""
         pool = as_pool(perturbation, pool_size, rank)
@@ -186,9 +178,8 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
     def build(self, input_shape):
         if len(input_shape) not in (3, 4):
             raise ValueError(
-                "PerturbationLayer takes images of shape (height, width, "
-                "channels), or batches of them. Received: inputs of shape "
-                f"{tuple(input_shape)}."
+                "PerturbationLayer takes images (height, width, channels), or "
+                f"batches of them. Received: shape {tuple(input_shape)}."
             )
         # Three axes are an image, or a batch of signals of a known size. A
         # batch may have any size, and a model that trains v gets batches.
@@ -203,21 +194,18 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
         image_shape = tuple(image_shape)
         if None in image_shape:
             raise ValueError(
-                "A perturbation has a fixed size, but the images have shape "
-                f"{image_shape}. Resize them to one size first, or pass "
-                "`perturbation`."
+                "A perturbation has a fixed size. Received: images of shape "
+                f"{image_shape}. Resize them first, or pass `perturbation`."
             )
-
-        def initializer(shape, dtype=None):
-            if self._initial is None:
-                return tf.zeros(shape, dtype)
-            return tf.constant(self._initial, dtype)
+        start = np.zeros((self.pool_size, *image_shape), "float32")
+        if self._initial is not None:
+            start[:] = self._initial
 
         # The value goes in through the initializer: an `assign` made while
         # `ds.map` traces the layer would be lost.
         self.perturbations = self.add_weight(
-            shape=(self.pool_size, *image_shape),
-            initializer=initializer,
+            shape=start.shape,
+            initializer=lambda shape, dtype=None: tf.constant(start, dtype),
             trainable=self.ball is not None,
             constraint=self.ball,
             # All replicas compute the same next value.
@@ -268,8 +256,7 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
             if self.ball is not None and training:
                 raise ValueError(
                     "A perturbation trains on batches. Received: one image of "
-                    f"shape {tuple(images.shape)}. If it is a batch of signals "
-                    "of shape (steps, channels), put "
+                    f"shape {tuple(images.shape)}. For a batch of signals, put "
                     "keras.Input((steps, channels)) before the layer."
                 )
             return self._perturb(images[tf.newaxis])[0]
@@ -278,20 +265,18 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
     def _perturb(self, images):
         pool = tf.convert_to_tensor(self.perturbations)
         if self.ball is not None and self.trainable:
-            pool = climbing(self.perturbations, self.ball, self.step_size)
+            pool = with_ascent(self.perturbations, self.ball, self.step_size)
         elif self.ball is not None:
             # An optimizer that averages ends with sums, rounded either way.
             pool = self.ball.project(pool)
         pool = tf.cast(pool, images.dtype)
         count = tf.shape(images)[0]
-        if self.pool_size == 1:
-            chosen = pool
-        else:
+        if self.pool_size > 1:
             index = keras.random.randint(
                 (count,), 0, self.pool_size, seed=self.seed_generator
             )
-            chosen = tf.gather(pool, index)
-        perturbed = clip_to_range(images + chosen, self.value_range)
+            pool = tf.gather(pool, index)
+        perturbed = clip_to_range(images + pool, self.value_range)
         if self.rate in (None, 1):
             return perturbed
         draw = keras.random.uniform((count,), seed=self.seed_generator)
@@ -318,34 +303,18 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
             self._build_for(config["image_shape"])
 
     def __repr__(self):
-        return one_line(
-            "PerturbationLayer",
-            {
-                "name": self.name,
-                "perturbations": self.perturbations if self.built else None,
-                "value_range": self.value_range,
-                "rate": self.rate,
-                "epsilon": self.epsilon,
-                "norm": None if self.ball is None else self.norm,
-            },
-        )
+        names = ("name", "value_range", "rate", "epsilon")
+        shown = {name: getattr(self, name) for name in names}
+        shown["norm"] = self.ball and self.norm
+        shown["perturbations"] = self.perturbations if self.built else None
+        return one_line("PerturbationLayer", shown)
 
     def get_config(self):
         # The array is a weight, not a part of the config: as JSON it would
         # take megabytes and lose bits.
-        config = super().get_config()
-        config.update(
-            {
-                "value_range": self.value_range,
-                "rate": self.rate,
-                "pool_size": self.pool_size,
-                "seed": self.seed,
-                "epsilon": self.epsilon,
-                "norm": self.norm,
-                "step_size": self.step_size,
-            }
-        )
-        return config
+        names = ("value_range", "rate", "pool_size", "seed", "epsilon", "norm")
+        config = {name: getattr(self, name) for name in names}
+        return super().get_config() | config | {"step_size": self.step_size}
 
 
 def refuse_other_scope(layer, strategy):

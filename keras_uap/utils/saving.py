@@ -20,35 +20,29 @@ TEMPORARY = ".tmp-"
 _SEED_STATE = "seed_generator_state"
 
 
-class atomic_path:
-    """Context manager: a temporary path that replaces `path` on success.
+@contextlib.contextmanager
+def atomic_path(path):
+    """A temporary path that replaces `path` on success.
 
-    Whoever reads `path` sees the old file or the new one, never half of one.
+    Readers of `path` see the old file or the new one, never half of one.
     """
-
-    def __init__(self, path):
-        self.path = pathlib.Path(path)
-
-    def __enter__(self):
-        handle, name = tempfile.mkstemp(
-            prefix=TEMPORARY,
-            suffix="".join(self.path.suffixes[-2:]),  # Such as .weights.h5.
-            dir=self.path.parent,
-        )
-        os.close(handle)
-        self.temporary = pathlib.Path(name)
-        return self.temporary
-
-    def __exit__(self, error_type, *_):
-        try:
-            if error_type is None:
-                # On the disk before it takes the old one's place.
-                with open(self.temporary, "rb") as file:
-                    os.fsync(file.fileno())
-                os.chmod(self.temporary, 0o666 & ~_umask())
-                os.replace(self.temporary, self.path)
-        finally:
-            self.temporary.unlink(missing_ok=True)
+    path = pathlib.Path(path)
+    handle, name = tempfile.mkstemp(
+        prefix=TEMPORARY,
+        suffix="".join(path.suffixes[-2:]),  # Such as .weights.h5.
+        dir=path.parent,
+    )
+    os.close(handle)
+    temporary = pathlib.Path(name)
+    try:
+        yield temporary
+        # On the disk before it replaces the old one.
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _umask():
