@@ -122,7 +122,7 @@ class Rates:
         Args:
             name: String, the argument that held the images.
         """
-        if float(self.fooling.count) == 0:
+        if self.fooling.count.value.numpy() == 0:
             raise ValueError(f"{name} is empty when it is read again.")
         if np.isnan(self.fooling.result()):
             raise ValueError(
