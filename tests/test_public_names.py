@@ -18,6 +18,7 @@ MODULES = {
 }
 NAMES = {
     "AdversarialDistiller",
+    "AuditInterrupted",
     "BackupAndRestore",
     "DeepFool",
     "Ensemble",
