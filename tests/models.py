@@ -9,6 +9,7 @@ import dataclasses
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 import keras_uap
@@ -252,3 +253,11 @@ class SetRates(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.model.v.assign(self.model.v * 0 + next(self.strengths))
+
+
+# Marks ------------------------------------------------------------------------
+
+
+def slow(*values):
+    """Values of a parametrized test that run with the slow tests alone."""
+    return pytest.param(*values, marks=pytest.mark.slow)

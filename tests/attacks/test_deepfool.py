@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from models import slow
 
 import keras_uap
 
@@ -115,7 +116,7 @@ def by_hand(model, x, num_candidates, overshoot, confidence, max_steps=50):
         total += nearest
 
 
-@pytest.mark.parametrize("confidence", [0.0, 2.0])
+@pytest.mark.parametrize("confidence", [slow(0.0), 2.0])
 def test_agrees_with_numpy_on_a_network(confidence, cnn, images):
     model = cnn(activation=None)
     images = images[:12]
@@ -465,6 +466,7 @@ def test_round_trip_of_the_rule():
     assert float(again.step_size(5)) == float(schedule(5))
 
 
+@pytest.mark.slow
 def test_deleted_classifiers_are_let_go_of(cnn, subclassed, images):
     for make in (cnn, subclassed):
         model = make()

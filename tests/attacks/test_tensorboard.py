@@ -91,6 +91,7 @@ def test_a_kept_perturbation_is_a_step_of_its_own(tmp_path):
 @pytest.mark.parametrize(
     "arguments", [{"epsilon": 0.05}, {"rate": 0.5, "pool_size": 3}]
 )
+@pytest.mark.slow
 def test_a_fit_of_a_model_with_a_layer(tmp_path, arguments):
     x = models.images(12)
     layer = keras_uap.PerturbationLayer(value_range=(0, 1), **arguments)
@@ -107,6 +108,7 @@ def test_a_fit_of_a_model_with_a_layer(tmp_path, arguments):
     assert ("perturbation_l2_norm", 1) in found
 
 
+@pytest.mark.slow
 def test_it_changes_nothing_and_keeps_nothing(tmp_path):
     plain = fit_uap(tmp_path / "a")
     keras.utils.set_random_seed(7)

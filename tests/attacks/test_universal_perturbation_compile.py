@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from models import slow
 
 
 @pytest.mark.parametrize(
@@ -106,8 +107,10 @@ def falling(first, batches, begin=0):
     return np.linspace(first, first / 100, batches + 1)[begin + 1 :]
 
 
-@pytest.mark.parametrize("form", ["array", "known", "unknown", "steps", "py"])
-@pytest.mark.parametrize("optimizer", ["decaying_lion", "deepfool"])
+@pytest.mark.parametrize(
+    "form", ["array", slow("known"), "unknown", slow("steps"), slow("py")]
+)
+@pytest.mark.parametrize("optimizer", ["decaying_lion", slow("deepfool")])
 def test_steps_fall_over_each_fit(form, optimizer, linear, images, make_uap):
     uap = make_uap(linear(), 0.1)
     uap.compile(optimizer)
@@ -155,6 +158,7 @@ class _Halves(keras.utils.PyDataset):
         return self.images[20 * index :][:20]
 
 
+@pytest.mark.slow
 def test_decaying_lion_by_name_is_that_of_counted_batches(
     cnn, images, make_uap
 ):
@@ -168,7 +172,7 @@ def test_decaying_lion_by_name_is_that_of_counted_batches(
     np.testing.assert_allclose(*runs, atol=1e-6)
 
 
-@pytest.mark.parametrize("optimizer", ["decaying_lion", "deepfool"])
+@pytest.mark.parametrize("optimizer", ["decaying_lion", slow("deepfool")])
 def test_falling_steps_saved_and_loaded(
     optimizer, cnn, images, make_uap, tmp_path
 ):

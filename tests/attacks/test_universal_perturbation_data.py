@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from models import SHAPE
+from models import SHAPE, slow
 
 import keras_uap
 
@@ -45,7 +45,7 @@ def as_py_dataset(x, y):
     return Batches(x, y), None
 
 
-@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize("labelled", [slow(False), True])
 @pytest.mark.parametrize(
     "form", [as_tensor, as_list, as_dataset, as_py_dataset]
 )
@@ -298,7 +298,7 @@ def test_a_data_set_without_images_gives_no_rate(linear, images, make_uap):
 # Half precision, one batch, another shape -------------------------------------
 
 
-@pytest.mark.parametrize("form", ["tensor", "data set"])
+@pytest.mark.parametrize("form", ["tensor", slow("data set")])
 def test_images_in_bfloat16(form, cnn, images, make_uap):
     found = []
     for half in (False, True):
@@ -350,7 +350,7 @@ def test_predictions_do_not_broadcast(images, make_uap):
             uap.predict(np.zeros((4, *shape)), verbose=0)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [slow(False), True])
 def test_batch_of_another_shape_however_it_is_compiled(
     jit_compile, images, make_uap
 ):

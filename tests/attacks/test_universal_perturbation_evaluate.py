@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from models import SHAPE, UPDATES
+from models import SHAPE, UPDATES, slow
 
 
-@pytest.mark.parametrize("update", ["deepfool", "one_by_one", "lion"])
+@pytest.mark.parametrize(
+    "update", [slow("deepfool"), "one_by_one", slow("lion")]
+)
 def test_rates_equal_a_recount(update, cnn, images, held_out, make_uap):
     classifier = cnn()
 
@@ -29,6 +31,7 @@ def test_rates_equal_a_recount(update, cnn, images, held_out, make_uap):
     )
 
 
+@pytest.mark.slow
 def test_labels_never_change_the_fooling_rate(cnn, images, make_uap):
     uap = make_uap(cnn())
     uap.fit(images, verbose=0)

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from models import slow
 
 import keras_uap
 from keras_uap.perturbations.lp_ball import lp_norm
@@ -18,9 +19,9 @@ def averaging(kind, **kwargs):
     return keras.optimizers.LossScaleOptimizer(sgd) if kind == "scaled" else sgd
 
 
-@pytest.mark.parametrize("swap", [False, True])
+@pytest.mark.parametrize("swap", [slow(False), True])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("kind", ["sgd", "lion", "scaled"])
+@pytest.mark.parametrize("kind", ["sgd", slow("lion"), slow("scaled")])
 def test_averages_stay_in_the_ball(
     kind, norm, swap, cnn, images, held_out, make_uap, each_batch, tmp_path
 ):

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from models import SHAPE, UPDATES
+from models import SHAPE, UPDATES, slow
 
 import keras_uap
 from keras_uap.perturbations.lp_ball import lp_norm
@@ -26,10 +26,10 @@ def opaque(cnn, subclassed):
 @pytest.mark.parametrize(
     ("kind", "update"),
     [
-        (sequential, "deepfool"),
+        slow(sequential, "deepfool"),
         (functional, "lion"),
-        (opaque, "sgd"),
-        (opaque, "deepfool"),
+        slow(opaque, "sgd"),
+        slow(opaque, "deepfool"),
     ],
 )
 def test_save_and_load(
@@ -178,8 +178,8 @@ def own_loss(y_true, y_pred):
     return OwnLoss().call(y_true, y_pred)
 
 
-@pytest.mark.parametrize("loss", [OwnLoss(), own_loss])
-@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("loss", [OwnLoss(), slow(own_loss)])
+@pytest.mark.parametrize("nested", [slow(False), True])
 def test_how_the_classifier_was_compiled_is_not_saved(
     loss, nested, linear, images, make_uap, tmp_path
 ):

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from models import SHAPE, UPDATES
+from models import SHAPE, UPDATES, slow
 
 import keras_uap
 from keras_uap.perturbations.lp_ball import lp_norm
@@ -80,10 +80,10 @@ def cnn_by_tape(model):
     ("kind", "num_candidates", "norm", "value_range"),
     [
         ("linear", 2, "linf", None),
-        ("linear", 2, "l2", (0, 1)),
-        ("linear", 4, "l2", None),
-        ("linear", 4, "linf", (0, 1)),
-        ("cnn", 2, "linf", (0, 1)),
+        slow("linear", 2, "l2", (0, 1)),
+        slow("linear", 4, "l2", None),
+        slow("linear", 4, "linf", (0, 1)),
+        slow("cnn", 2, "linf", (0, 1)),
         ("cnn", 4, "l2", None),
     ],
 )

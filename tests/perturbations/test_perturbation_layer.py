@@ -182,6 +182,7 @@ def test_a_seed_repeats_the_draws():
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.slow
 def test_rate_zero_trains_like_the_plain_model(jit_compile):
     images, labels = make_data()
     weights = []
@@ -454,6 +455,7 @@ def test_a_gradient_that_is_not_finite_moves_nothing():
     np.testing.assert_array_equal(layer.perturbation, make_v(scale=1))
 
 
+@pytest.mark.slow
 def test_hardened_classifier_needs_no_keras_uap(tmp_path):
     images, labels = make_data()
     classifier = make_classifier()

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from models import SHAPE, Crash, CrashAt
+from models import SHAPE, Crash, CrashAt, slow
 
 import keras_uap
 from keras_uap.utils import validation
@@ -23,8 +23,8 @@ def uap(linear, make_uap):
 @pytest.mark.parametrize(
     ("optimizer", "loss"),
     [
-        ("lion", "crossentropy"),
-        ("deepfool", "crossentropy"),
+        slow("lion", "crossentropy"),
+        slow("deepfool", "crossentropy"),
         ("decaying_lion", "features+dominant"),
     ],
 )
@@ -135,7 +135,7 @@ def test_mask_is_saved_before_the_size_is_known(
 # Streams ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("eagerly", [False, True])
+@pytest.mark.parametrize("eagerly", [slow(False), True])
 @pytest.mark.parametrize(
     "bad", [lambda x: x[:, :-1], lambda x: x[..., :1], lambda x: x[0]]
 )
