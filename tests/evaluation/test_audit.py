@@ -260,8 +260,31 @@ def test_parts_may_know_their_photographs_or_not():
         assert len(np.unique(evaluation._groups)) == 60
 
 
-def test_standard_makes_one_adapter(many, monkeypatch):
-    """Every attack, every rate and the report take the same one."""
+class Counted(keras.layers.Layer):
+    """The identity, which counts how often it is traced, and its gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = {"forward": 0, "gradient": 0}
+
+    def call(self, x):
+        @tf.custom_gradient
+        def identity(x):
+            def gradient(upstream):
+                self.count("gradient")
+                return upstream
+
+            self.count("forward")
+            return tf.identity(x), gradient
+
+        return identity(x)
+
+    def count(self, what):
+        self.counts[what] += not tf.executing_eagerly()
+
+
+def test_standard_makes_one_adapter_and_traces_once(many, monkeypatch):
+    """Every attack, every rate and the report take the same functions."""
     made, init = [], ClassifierAdapter.__init__
 
     def counted(*args, **kwargs):
@@ -271,10 +294,21 @@ def test_standard_makes_one_adapter(many, monkeypatch):
     monkeypatch.setattr(ClassifierAdapter, "__init__", counted)
     standard = [attack.name for attack in BUDGETS["standard"][1:6]]
     models.shorten_audits(monkeypatch, 64, *standard)
-    audit = run(
-        models.cnn(), many, budget="standard", norm="l2", epsilon=1, seed=3
+    layer = Counted()
+    model = keras.Sequential(
+        [
+            keras.Input(models.SHAPE),
+            layer,
+            keras.layers.Flatten(),
+            keras.layers.Dense(models.CLASSES, "softmax"),
+        ]
     )
+    layer.counts.update({"forward": 0, "gradient": 0})
+    audit = run(model, many, budget="standard", norm="l2", epsilon=1, seed=3)
     assert len(made) == 1
+    # The logits alone and with the features, and a gradient of each. The tape
+    # of DeepFool is persistent: TensorFlow builds two more gradients for it.
+    assert layer.counts == {"forward": 2, "gradient": 4}
     assert len(audit.runs) == 6
     assert {row.seed for row in audit.runs} == {3}
     assert np.linalg.norm(audit.perturbation) <= 1.0
