@@ -37,6 +37,7 @@ import tensorflow as tf
 from keras_uap.attacks import losses
 from keras_uap.attacks.smoothing import refuse_no_images, smoothed
 from keras_uap.classifiers.adapter import stated_shape
+from keras_uap.classifiers.around import AroundClassifier
 from keras_uap.classifiers.logits import check_classifier, logits_function
 from keras_uap.perturbations.ascent import ascend
 from keras_uap.perturbations.lp_ball import LpBall
@@ -48,7 +49,6 @@ from keras_uap.perturbations.pixels import (
     same_shape,
 )
 from keras_uap.utils.keras_compat import (
-    TrainerHooks,
     higher_is_better,
     monitored,
 )
@@ -67,7 +67,7 @@ STEP = 0.2
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")
-class AdversarialDistiller(TrainerHooks, keras.Model):
+class AdversarialDistiller(AroundClassifier, keras.Model):
     """Trains a classifier to keep its predictions under a perturbation.
 
     The classifier is trained in place, in a plain `fit` with callbacks,
@@ -217,16 +217,6 @@ class AdversarialDistiller(TrainerHooks, keras.Model):
         if shape is not None:
             self.build((None, *shape))
 
-    @property
-    def epsilon(self):
-        """The radius of the ball, in the pixel units of `value_range`."""
-        return self.ball.epsilon
-
-    @property
-    def norm(self):
-        """The norm of the ball, `"linf"` or `"l2"`."""
-        return self.ball.norm
-
     # Building ---------------------------------------------------------------
 
     def build(self, input_shape):
@@ -270,15 +260,6 @@ class AdversarialDistiller(TrainerHooks, keras.Model):
         return self.classifier.trainable_variables
 
     @property
-    def trainable_weights(self):
-        return self.trainable_variables
-
-    @property
-    def non_trainable_weights(self):
-        trained = {id(weight) for weight in self.trainable_variables}
-        return [weight for weight in self.weights if id(weight) not in trained]
-
-    @property
     def metrics(self):
         shares = [self._clean_agreement, self._perturbed_agreement]
         return [self._mean_loss, *shares, monitored(shares)]
@@ -301,11 +282,8 @@ class AdversarialDistiller(TrainerHooks, keras.Model):
         super().compile(optimizer=optimizer, loss=None, **kwargs)
         self._compile_arguments = {"optimizer": self.optimizer, **kwargs}
 
-    def get_compile_config(self):
-        return keras.saving.serialize_keras_object(self._compile_arguments)
-
     def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        super().compile_from_config(config)
         if self.built:
             # A file may hold its variables.
             self._build_optimizer()
@@ -519,17 +497,11 @@ class AdversarialDistiller(TrainerHooks, keras.Model):
         objective = self.objective
         if objective is not None:
             objective = keras.saving.serialize_keras_object(objective)
-        names = (
-            *("epsilon", "norm", "value_range", "robustness", "temperature"),
-            *("step_size", "restart_every", "seed", "from_logits"),
-            "class_wise",
-        )
+        names = ("robustness", "temperature", "step_size", "restart_every")
+        # The teacher is a copy of the classifier; its weights are in the file.
         return config | {
-            # The teacher is a copy of it; its weights are in the file.
-            "classifier": not_compiled(
-                keras.saving.serialize_keras_object(self.classifier)
-            ),
             **{name: getattr(self, name) for name in names},
+            "class_wise": self.class_wise,
             "objective": objective,
             "pool_size": None if self.class_wise else self.pool_size,
             "smoothing": list(self.smoothing),
