@@ -485,7 +485,14 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
         return self.classifier(self.perturbed(inputs), training=False)
 
     def perturbed(self, images):
-        """Perturbed images as a float32 tensor, clipped to `value_range`."""
+        """Returns perturbed images as a tensor, clipped to `value_range`.
+
+        Args:
+            images: Tensor `(n, H, W, C)`, float or integer.
+
+        Returns:
+            Float32 tensor of the same shape.
+        """
         return apply_perturbation(images, self.v, self.value_range)
 
     def perturb(self, images):
