@@ -485,13 +485,10 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
         return self.classifier(self.perturbed(inputs), training=False)
 
     def perturbed(self, images):
-        """Returns perturbed images as a tensor, clipped to `value_range`.
+        """Perturbed images as a float32 tensor, clipped to `value_range`.
 
         Args:
-            images: Tensor `(n, H, W, C)`, float or integer.
-
-        Returns:
-            Float32 tensor of the same shape.
+            images: Array or tensor `(n, H, W, C)`.
         """
         return apply_perturbation(images, self.v, self.value_range)
 
@@ -499,14 +496,10 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
         """Returns the perturbed images, clipped to `value_range`.
 
         Args:
-            images: Array `(n, H, W, C)` or a single image `(H, W, C)`, float
-                or integer.
+            images: Array `(n, H, W, C)` or a single image `(H, W, C)`.
 
         Returns:
             Float32 NumPy array of the same shape.
-
-        Raises:
-            ValueError: if the images have another shape than the perturbation.
         """
         images = as_numbers("images", images)
         v = self.perturbation
