@@ -742,7 +742,7 @@ def test_perturbation_of_a_saved_model(run, tmp_path, workplace):
     assert results[0] == results[1]
     for name, says in (
         ("model.keras", "holds a Sequential"),
-        ("text.keras", "is not a UniversalPerturbation"),
+        ("text.keras", "is not a perturbation saved by"),
         ("none.keras", "there is no such file"),
     ):
         changes = {"--perturbation": workplace / name}
