@@ -66,7 +66,6 @@ class ClassifierAdapter:
         self.logits = logits_function(classifier, from_logits, images)
         # Traced once, for all batch sizes.
         self.compiled_logits = compile_logits(self.logits, image_shape)
-        self._features_functions = {}
         self._compiled_features = {}
 
     @property
@@ -92,31 +91,23 @@ class ClassifierAdapter:
         The compiled function is called, so that all attacks share one trace.
         Several replicas and eager debugging need the plain one.
         """
-        plain = tf.executing_eagerly() or _several_replicas()
-        return (self.logits if plain else self.compiled_logits)(images)
+        return _inside(self.compiled_logits)(images)
 
     def forward_with_features(self, images, layer=None):
         """Features and logits of a float32 tensor, as `forward` gives them."""
-        plain = tf.executing_eagerly() or _several_replicas()
-        find = self.features_function if plain else self.compiled_features
-        return find(layer)(images)
+        return _inside(self.compiled_features(layer))(images)
 
     def features_function(self, layer=None):
         """From a tensor of images to features and logits."""
-        if layer not in self._features_functions:
-            self._features_functions[layer] = features_function(
-                self.classifier,
-                layer,
-                getattr(self.logits, "of_scores", None),
-            )
-        return self._features_functions[layer]
+        return self.compiled_features(layer).python_function
 
     def compiled_features(self, layer=None):
         """`features_function`, compiled; traced once, as the logits are."""
         if layer not in self._compiled_features:
-            self._compiled_features[layer] = compile_logits(
-                self.features_function(layer), self.image_shape
-            )
+            of_scores = getattr(self.logits, "of_scores", None)
+            plain = features_function(self.classifier, layer, of_scores)
+            compiled = compile_logits(plain, self.image_shape)
+            self._compiled_features[layer] = compiled
         return self._compiled_features[layer]
 
     def num_features(self, layer=None):
@@ -142,8 +133,11 @@ class ClassifierAdapter:
         return self.predict(images, *args, **kwargs).argmax(axis=-1)
 
 
-def _several_replicas():
-    return tf.distribute.get_strategy().num_replicas_in_sync > 1
+def _inside(compiled):
+    """What an attack calls in the place of a compiled function."""
+    several = tf.distribute.get_strategy().num_replicas_in_sync > 1
+    plain = several or tf.executing_eagerly()
+    return compiled.python_function if plain else compiled
 
 
 def stated_shape(classifier):

@@ -100,14 +100,14 @@ def attach(
         classifier, stated = _load(classifier)
     if not isinstance(classifier, keras.Layer):
         raise TypeError(
-            "classifier must be a Keras 3 model or layer, or the path of a "
-            f"saved one. Received: {classifier!r}. Save a TensorFlow or Keras "
-            "2 model with tf.saved_model.save and pass its folder; rebuild "
-            "others in Keras."
+            "classifier must be a Keras 3 model or layer, or the path of one. "
+            f"Received: {classifier!r}. Save a TensorFlow model with "
+            "tf.saved_model.save and pass its folder; rebuild others in Keras."
         )
     channel_order, ranges = _standardize(value_range, channel_order)
-    classifier = _with_one_output(classifier, output)
-    inputs = _inputs(classifier)
+    inputs = None
+    if has_layer_graph(classifier):
+        classifier, inputs = _shell(classifier, output)
     input = _choose_input(inputs, input, other_inputs)
     if inputs:
         stated = inputs[input].shape[1:]
@@ -120,8 +120,8 @@ def attach(
         axes = (len(shape), *range(1, len(shape)))
         x = keras.layers.Permute(axes, dtype="float32")(x)
     x = _with_other_inputs(classifier, inputs, input, x, image, other_inputs)
-    scores = _shell(classifier)(x)
-    if not inputs:  # Else the output has been chosen above.
+    scores = classifier(x)
+    if inputs is None:
         scores = _choose_output(scores, output)
     check_scores(scores)
     return keras.Model(image, scores, name=f"attached_{classifier.name}")
@@ -146,12 +146,11 @@ def _load(path):
         _, arguments = signatures[endpoint].structured_input_signature
     if len(arguments) != 1:
         raise ValueError(
-            f"The SavedModel {path} must have a signature 'serving_default', "
-            "or just one, of one tensor of images. Received: signatures "
-            f"{list(signatures)} with inputs {sorted(arguments)}. Write one "
-            "with model.export(folder), or pass a keras.layers.TFSMLayer."
+            f"The SavedModel {path} must have a signature 'serving_default' of "
+            f"one tensor. Received: {list(signatures)}, of {sorted(arguments)}."
+            " Use model.export(folder), or pass a keras.layers.TFSMLayer."
         )
-    spec = next(iter(arguments.values()))
+    (spec,) = arguments.values()
     _check_dtype(spec.name, spec.dtype.name)
     stated = tuple(spec.shape.as_list()[1:]) if spec.shape.rank else None
     return keras.layers.TFSMLayer(str(path), endpoint), stated
@@ -165,9 +164,8 @@ def _standardize(value_range, channel_order):
     if value_range is None or isinstance(value_range, str):
         raise ValueError(
             "value_range must be a pair (low, high), a pair for each channel, "
-            f"or one of {sorted(_MODES)}. Received: "
-            f"value_range={value_range!r}. Leave it out if the classifier "
-            "takes the images as they are, as with signals."
+            f"or one of {sorted(_MODES)}. Received: value_range="
+            f"{value_range!r}. Leave it out to pass the images as they are."
         )
     channel_order = order if channel_order is None else channel_order
     if channel_order not in ("rgb", "bgr"):
@@ -179,17 +177,27 @@ def _standardize(value_range, channel_order):
     return channel_order, [as_value_range(pair) for pair in pairs]
 
 
-def _with_one_output(classifier, output):
-    """The part of a model with a layer graph that returns the class scores."""
-    if not has_layer_graph(classifier):
-        return classifier
-    outputs = _by_name(classifier, "output") or list(classifier.outputs)
+def _shell(classifier, output):
+    """Returns a model of the same layers up to the class scores.
+
+    Calling it leaves no trace in the caller's model, and does not keep what is
+    attached alive.
+
+    Returns:
+        The model, and its inputs by their names.
+    """
+    sequential = isinstance(classifier, keras.Sequential)
+    outputs = None if sequential else classifier.output
+    if not isinstance(outputs, dict):
+        outputs = list(classifier.outputs)
     # A list of outputs has the names of their layers.
     names = getattr(classifier, "output_names", [])
     scores = _choose_output(outputs, output, names)
-    if len(classifier.outputs) == 1 and isinstance(outputs, list):
-        return classifier
-    return keras.Model(classifier.input, scores, name=classifier.name)
+    inputs = classifier.inputs[0] if sequential else classifier.input
+    model = keras.Model(inputs, scores, name=classifier.name)
+    if isinstance(inputs, dict):
+        return model, inputs
+    return model, {tensor.name: tensor for tensor in model.inputs}
 
 
 def _choose_output(outputs, output, names=()):
@@ -212,26 +220,11 @@ def _choose_output(outputs, output, names=()):
     return outputs[output]
 
 
-def _inputs(classifier):
-    """The inputs of a model with a layer graph by their names, or None."""
-    if not has_layer_graph(classifier):
-        return None
-    named = _by_name(classifier, "input")
-    return named or {tensor.name: tensor for tensor in classifier.inputs}
-
-
-def _by_name(classifier, what):
-    """The `input` or `output` of a model if it is a dictionary, or None."""
-    if isinstance(classifier, keras.Sequential):
-        return None
-    structure = getattr(classifier, what)
-    return dict(structure) if isinstance(structure, dict) else None
-
-
 def _with_other_inputs(classifier, inputs, input, x, image, other_inputs):
     """Returns what the classifier is called with: `x`, or `x` among others."""
     if input is None:
         return x
+    by_name = inputs is None or isinstance(classifier.input, dict)
     inputs = inputs or dict.fromkeys((input, *(other_inputs or ())))
     tensors = {
         name: x
@@ -239,24 +232,9 @@ def _with_other_inputs(classifier, inputs, input, x, image, other_inputs):
         else _constant(image, other_inputs[name], tensor)
         for name, tensor in inputs.items()
     }
-    if not has_layer_graph(classifier) or _by_name(classifier, "input"):
+    if by_name:
         return tensors
     return list(tensors.values()) if len(tensors) > 1 else x
-
-
-def _shell(classifier):
-    """Returns a model of the same layers, if the classifier has a layer graph.
-
-    Calling it leaves no trace in the caller's model, and does not keep what is
-    attached alive.
-    """
-    if not has_layer_graph(classifier):
-        return classifier
-    if isinstance(classifier, keras.Sequential):
-        ends = classifier.inputs[0], classifier.outputs[0]
-    else:
-        ends = classifier.input, classifier.output
-    return keras.Model(*ends, name=classifier.name)
 
 
 def _choose_input(inputs, input, other_inputs):
@@ -274,7 +252,7 @@ def _choose_input(inputs, input, other_inputs):
     if left != [input] or not known or (others and input is None):
         raise ValueError(
             "input must name the image, and other_inputs give a value to each "
-            f"other input. Received: input={input!r} and other_inputs for "
+            f"other input. Received: input={input!r}, other_inputs of "
             f"{sorted(others)}. Expected, together: {list(inputs or ())}."
         )
     if inputs:
@@ -285,9 +263,9 @@ def _choose_input(inputs, input, other_inputs):
 def _check_dtype(name, dtype):
     if not dtype.startswith(("float", "bfloat")):
         raise TypeError(
-            "The classifier must take images as floats: text and integers "
-            f"have no gradient. Received: the input {name!r} of dtype "
-            f"{dtype}. Rebuild it on keras.Input(shape, dtype='float32')."
+            "The classifier must take floats, which have a gradient. Received: "
+            f"the input {name!r} of dtype {dtype}. Rebuild it on "
+            "keras.Input(shape, dtype='float32')."
         )
 
 
@@ -310,19 +288,16 @@ def _image_shape(image_shape, stated):
     """Returns the shape of the images to come, as given or as stated."""
     if image_shape is None and None in (stated or (None,)):
         raise ValueError(
-            "The classifier does not state the size of its images. Received: "
-            f"{stated or 'a model without a stated shape'}. Pass "
-            "image_shape=(height, width, channels), or (time, channels) for "
-            "signals."
+            f"The classifier states images of shape {stated}. Pass "
+            "image_shape=(height, width, channels), or (time, channels)."
         )
     image_shape = tuple(stated if image_shape is None else image_shape)
     if image_shape[-1:] == (None,):
         image_shape = (*image_shape[:-1], (stated and stated[-1]) or 3)
     if len(image_shape) < 2 or (stated and len(stated) != len(image_shape)):
         raise ValueError(
-            "Expected images of shape (height, width, channels) or signals "
-            f"of shape (time, channels). Received: {image_shape}, for a "
-            f"classifier of {stated or 'unknown shape'}."
+            "Expected images (height, width, channels) or signals (time, "
+            f"channels). Received: {image_shape}, for a classifier of {stated}."
         )
     return image_shape
 
@@ -334,16 +309,11 @@ def _resized(image, stated):
         return image
     if len(stated) != 3 or None in stated or stated[-1] != shape[-1]:
         raise ValueError(
-            "image_shape does not fit the classifier, and only height and "
-            f"width can be resized. Received: image_shape={shape}. Expected: "
-            f"{stated}."
+            "image_shape does not fit: only height and width can be resized. "
+            f"Received: image_shape={shape}. Expected: {stated}."
         )
-    return keras.layers.Resizing(
-        *stated[:2],
-        antialias=True,
-        data_format="channels_last",
-        dtype="float32",
-    )(image)
+    options = {"data_format": "channels_last", "dtype": "float32"}
+    return keras.layers.Resizing(*stated[:2], antialias=True, **options)(image)
 
 
 def _in_range(x, ranges, channel_order):
@@ -364,15 +334,12 @@ def _in_range(x, ranges, channel_order):
     if set(ranges) == {(0.0, 255.0)}:
         return x
     low, high = np.transpose(ranges)
-    scale, offset = (high - low) / 255, low
-    if len(ranges) == 1:
-        scale, offset = scale.item(), offset.item()
-    else:
-        # Keras reads a bare list by the global image_data_format, so the shape
-        # has all axes.
-        shape = (1,) * (len(x.shape) - 2) + (channels,)
-        scale = scale.reshape(shape).tolist()
-        offset = offset.reshape(shape).tolist()
+    # Keras reads a bare list by the global image_data_format, so the shape has
+    # all axes.
+    one = len(ranges) == 1
+    shape = () if one else (1,) * (len(x.shape) - 2) + (channels,)
+    scale = ((high - low) / 255).reshape(shape).tolist()
+    offset = low.reshape(shape).tolist()
     return keras.layers.Rescaling(scale, offset, dtype="float32")(x)
 
 
@@ -383,8 +350,8 @@ def _constant(image, value, tensor=None):
         shape = tensor.shape[1:]
         if not tf.TensorShape(shape).is_compatible_with(value.shape):
             raise ValueError(
-                "A value in other_inputs does not fit its input. Received: "
-                f"shape {value.shape} for {tensor.name!r}. Expected: {shape}."
+                "other_inputs: a value does not fit. Received: shape "
+                f"{value.shape} for {tensor.name!r}. Expected: {shape}."
             )
         value = value.astype(tensor.dtype)
     elif value.dtype.kind == "f":

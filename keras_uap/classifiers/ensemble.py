@@ -61,19 +61,14 @@ class Ensemble(keras.Model):
             from_logits = [from_logits] * len(self.classifiers)
         if len(from_logits) != len(self.classifiers):
             raise ValueError(
-                "from_logits must be one value, or one for each classifier. "
-                f"Received: {len(from_logits)} for {len(self.classifiers)} "
-                "classifiers."
+                "from_logits must be one value, or one for each. Received: "
+                f"{len(from_logits)} for {len(self.classifiers)} classifiers."
             )
         self.from_logits = list(from_logits)
-        self._functions = [
-            self._logits_of(i) for i in range(len(self.classifiers))
-        ]
-        shapes = {
-            classifier.input_shape
-            for classifier in self.classifiers
-            if isinstance(getattr(classifier, "input_shape", None), tuple)
-        }
+        count = len(self.classifiers)
+        self._functions = [self._logits_of(i) for i in range(count)]
+        shapes = [getattr(c, "input_shape", None) for c in self.classifiers]
+        shapes = {shape for shape in shapes if isinstance(shape, tuple)}
         if len(shapes) > 1:
             raise ValueError(
                 "The classifiers must take images of one shape. Received: "
@@ -115,22 +110,13 @@ class Ensemble(keras.Model):
 
     def get_config(self):
         config = super().get_config()
-        config.update(
-            {
-                "classifiers": [
-                    keras.saving.serialize_keras_object(classifier)
-                    for classifier in self.classifiers
-                ],
-                "from_logits": self.from_logits,
-            }
-        )
+        classifiers = keras.saving.serialize_keras_object(self.classifiers)
+        config["classifiers"] = classifiers
+        config["from_logits"] = self.from_logits
         return config
 
     @classmethod
     def from_config(cls, config):
-        config = dict(config)
-        config["classifiers"] = [
-            keras.saving.deserialize_keras_object(classifier)
-            for classifier in config["classifiers"]
-        ]
-        return cls(**config)
+        classifiers = config["classifiers"]
+        classifiers = keras.saving.deserialize_keras_object(classifiers)
+        return cls(**{**config, "classifiers": classifiers})

@@ -78,9 +78,7 @@ def logits_function(classifier, from_logits=None, images=None):
         )
 
     def scores(images):
-        outputs = _only(classifier(images, training=False))
-        check_scores(outputs)
-        return tf.cast(outputs, "float32")
+        return tf.cast(_scores(classifier, images), "float32")
 
     if images is not None:
         images = tf.cast(images, "float32")
@@ -96,9 +94,9 @@ def logits_function(classifier, from_logits=None, images=None):
         from_logits = is_linear or _returns_logits(scores, images)
     elif not from_logits and images is not None:
         _check_probabilities(scores(images))
-    of_scores = _probabilities_to_logits
-    if from_logits:
-        of_scores = keras.activations.linear  # They are logits already.
+    of_scores = keras.activations.linear  # They are logits already.
+    if not from_logits:
+        of_scores = _probabilities_to_logits
     logits = _checked(lambda images: of_scores(scores(images)))
     logits.of_scores = of_scores
     return logits
@@ -127,38 +125,32 @@ def features_function(classifier, layer=None, of_scores=None):
     path = _path(classifier)
     if not path:
         raise ValueError(
-            "The inputs of the classifier's head are needed, and its layers "
-            "cannot be seen. Expected: a Functional or Sequential model. "
-            f"Received: {classifier.name!r} of type "
+            "Features need a Functional or Sequential model, whose layers can "
+            f"be seen. Received: {classifier.name!r} of type "
             f"{type(classifier).__name__}. The logits alone can be had."
         )
     *outer, (model, output) = path
-    logits_of_head = None if of_scores else _head(model)[1]
+    rebuilds = not of_scores and _head(model)[1] is not None
     before = [_part(each, _input_of(tensor)) for each, tensor in outer]
-    # The logits as a tensor of the model, or its dense layer's input.
-    scores = output
-    if logits_of_head is not None:
-        scores = _input_of(output)
+    layers = {each.name: each for each in model.layers}
     if layer is None:
         features = _input_of_dense(output)
         if features is None:
             raise ValueError(
-                "The inputs of the classifier's head are needed, and it has "
-                "no dense layer at its end. Name the layer whose output is "
-                "taken instead: layer=, one of "
-                f"{[each.name for each in model.layers][-8:]}."
+                "The classifier has no dense layer at its end. Name the layer "
+                f"whose output is taken: layer=, one of {[*layers][-8:]}."
             )
+    elif layer in layers:
+        features = layers[layer].output
     else:
-        try:
-            features = model.get_layer(layer).output
-        except ValueError as error:
-            raise ValueError(
-                f"The classifier has no layer {layer!r}. The last are "
-                f"{[each.name for each in model.layers][-8:]}."
-            ) from error
-    both = _part(model, [features, scores])
+        raise ValueError(
+            f"The classifier has no layer {layer!r}. The last are "
+            f"{[*layers][-8:]}."
+        )
+    # The logits as a tensor of the model, or its dense layer's input.
+    both = _part(model, [features, _input_of(output) if rebuilds else output])
     dense = last_operation(output)[0]
-    is_dense = logits_of_head is not None and hasattr(dense, "kernel")
+    is_dense = rebuilds and hasattr(dense, "kernel")
 
     def features_and_logits(images):
         x = images
@@ -171,8 +163,7 @@ def features_function(classifier, layer=None, of_scores=None):
         if of_scores is not None:
             scores = of_scores(scores)
         features = tf.cast(features, "float32")
-        count = features.shape[1:].num_elements()
-        count = -1 if count is None else count
+        count = features.shape[1:].num_elements() or -1
         features = tf.reshape(features, (tf.shape(features)[0], count))
         return features, _two_classes(scores)
 
@@ -243,25 +234,26 @@ def check_scores(scores):
         )
     if len(scores.shape) != 2 or scores.shape[-1] is None:
         raise ValueError(
-            "The classifier must return class scores of shape "
-            f"(batch, num_classes). Received: shape {tuple(scores.shape)}. A "
-            "model without a classification head (include_top=False) has no "
-            "class to change."
+            "The classifier must return class scores of shape (batch, "
+            f"num_classes). Received: shape {tuple(scores.shape)}. A model "
+            "without a classification head (include_top=False) has no classes."
         )
 
 
-def _probabilities_to_logits(p):
-    if p.shape[-1] == 1:
-        return tf.math.log(tf.maximum(p, _TINY)) - tf.math.log(
-            tf.maximum(1.0 - p, _TINY)
-        )
+def _log(p):
     return tf.math.log(tf.maximum(p, _TINY))
 
 
-def _only(outputs):
-    """The output of a model that has but one, in a list or a dictionary."""
+def _probabilities_to_logits(p):
+    return _log(p) - _log(1.0 - p) if p.shape[-1] == 1 else _log(p)
+
+
+def _scores(classifier, images):
+    """The class scores, also where they are alone in a list or dictionary."""
+    outputs = classifier(images, training=False)
     if isinstance(outputs, (dict, list, tuple)) and len(outputs) == 1:
-        return keras.tree.flatten(outputs)[0]
+        (outputs,) = keras.tree.flatten(outputs)
+    check_scores(outputs)
     return outputs
 
 
@@ -292,24 +284,21 @@ def _head(model):
     if type(layer) not in (keras.layers.Dense, keras.layers.Activation):
         return None, None
     # Not by its name: a function of one's own may be called `softmax`.
-    known = {id(each): each for each in _ACTIVATIONS}
-    activation = known.get(id(layer.activation))
+    activation = layer.activation if layer.activation in _ACTIVATIONS else None
+    is_linear = activation in (None, keras.activations.linear)
     if type(layer) is keras.layers.Activation:
-        if activation in (None, keras.activations.linear):
-            return None, None
-        return activation, _features(path)
-    if activation is None or activation is keras.activations.linear:
+        return (None, None) if is_linear else (activation, _features(path))
+    if is_linear:
         return activation, None
     if getattr(layer, "quantization_mode", None) is not None:
         return None, None
     if activation is keras.activations.softmax and layer.units == 1:
         raise ValueError(
             "The classifier must have at least two classes. Received: a "
-            "softmax over one output, which is always 1. Where it stands "
-            "for two classes, its activation is the sigmoid."
+            "softmax over one output, which is always 1. Two classes may "
+            "share one output with a sigmoid."
         )
     features = _features(path)
-
     return activation, lambda images: _dense(layer, features(images))
 
 
@@ -323,21 +312,13 @@ def _dense(layer, x):
 
 def _input_of_dense(tensor):
     """The input of the last dense layer before an output, or None."""
-    while True:
-        layer = last_operation(tensor)[0]
-        if isinstance(layer, keras.layers.Dense):
-            return _input_of(tensor)
-        # What may follow a dense layer without being a layer of its own.
-        if not isinstance(
-            layer,
-            (
-                keras.layers.Activation,
-                keras.layers.Softmax,
-                keras.layers.Dropout,
-            ),
-        ):
-            return None
+    layers = keras.layers
+    # What may follow a dense layer without being a layer of its own.
+    passed = (layers.Activation, layers.Softmax, layers.Dropout)
+    while isinstance(last_operation(tensor)[0], passed):
         tensor = _input_of(tensor)
+    is_dense = isinstance(last_operation(tensor)[0], layers.Dense)
+    return _input_of(tensor) if is_dense else None
 
 
 def _path(model):
@@ -388,8 +369,7 @@ def same_labels(logits, classifier, images):
         classifier: Keras model.
         images: Float32 tensor of a few images.
     """
-    given = _only(classifier(images, training=False))
-    check_scores(given)
+    given = _scores(classifier, images)
     # Two labels may be equally good: where an activation is saturated, and
     # where their logits differ by less than the rounding of a 16-bit model.
     least = 0.999 if given.dtype == "float32" else 0.9
@@ -403,28 +383,21 @@ def same_labels(logits, classifier, images):
 
 
 def _returns_logits(scores, images):
-    """Whether an opaque classifier returns logits, judged by its scores."""
+    """Whether an opaque classifier returns logits: scores that sum to no 1."""
     if images is None:
         raise UndecidedError(
-            "Cannot tell from the classifier's last layer whether it returns "
-            "logits or probabilities. Pass from_logits=True or "
-            "from_logits=False."
+            "The classifier's last layer does not show whether it returns "
+            "logits. Pass from_logits=True or from_logits=False."
         )
-    return not _are_probabilities(scores(images))
-
-
-def _are_probabilities(scores):
-    """Whether scores of images sum to one, as probabilities do."""
-    scores = np.asarray(scores, "float32")
+    scores = np.asarray(scores(images))
     inside = np.all((scores >= 0) & (scores <= 1))
     if scores.shape[-1] == 1 and inside:
         raise ValueError(
-            "The classifier has a single output, between 0 and 1 on the first "
-            "images: it can be a probability or a logit. Pass "
-            "from_logits=True or from_logits=False."
+            "The classifier has a single output, between 0 and 1: it can be a "
+            "probability or a logit. Pass from_logits=True or False."
         )
     sums_to_one = np.allclose(scores.sum(axis=-1), 1.0, atol=1e-2)
-    return bool(inside and sums_to_one)
+    return not (inside and sums_to_one)
 
 
 def _check_probabilities(scores):
@@ -432,7 +405,7 @@ def _check_probabilities(scores):
     # Rounding in 16 bits may go a little above one.
     if low < -1e-2 or high > 1 + 1e-2:
         raise ValueError(
-            "The classifier must return probabilities, from 0 to 1, for "
-            f"from_logits=False. Received: scores from {low:.4g} to "
-            f"{high:.4g} on the first images. Pass from_logits=True for logits."
+            "The classifier must return probabilities for from_logits=False. "
+            f"Received: scores from {low:.4g} to {high:.4g}. Pass "
+            "from_logits=True for logits."
         )
