@@ -80,7 +80,7 @@ class ClassifierAdapter:
         Args:
             images: Array of a few images.
         """
-        if not getattr(self.logits, "is_rebuilt", False):
+        if hasattr(self.logits, "of_scores"):
             return True  # They are its own scores.
         images = tf.cast(images, "float32")
         return same_labels(self.compiled_logits, self.classifier, images)

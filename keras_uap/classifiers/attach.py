@@ -138,16 +138,15 @@ def _load(path):
             "one with model.export(folder)."
         )
     signatures = tf.saved_model.load(path).signatures
-    endpoint = "serving_default"
-    if len(signatures) == 1:
-        (endpoint,) = signatures
+    names = list(signatures)
+    endpoint = names[0] if len(names) == 1 else "serving_default"
     arguments = {}
     if endpoint in signatures:
         _, arguments = signatures[endpoint].structured_input_signature
     if len(arguments) != 1:
         raise ValueError(
             f"The SavedModel {path} must have a signature 'serving_default' of "
-            f"one tensor. Received: {list(signatures)}, of {sorted(arguments)}."
+            f"one tensor. Received: {names}, of {sorted(arguments)}."
             " Use model.export(folder), or pass a keras.layers.TFSMLayer."
         )
     (spec,) = arguments.values()

@@ -29,12 +29,6 @@ class UndecidedError(ValueError):
 # log(p) for p = 0 must stay finite; this is near float32's smallest number.
 _TINY = 1e-37
 
-_ACTIVATIONS = (
-    keras.activations.linear,
-    keras.activations.sigmoid,
-    keras.activations.softmax,
-)
-
 
 def check_classifier(classifier):
     """Raises TypeError for what is not a Keras model or layer."""
@@ -85,7 +79,6 @@ def logits_function(classifier, from_logits=None, images=None):
     activation, head = (None, None) if from_logits else _head(classifier)
     if head is not None:
         head = _checked(head)
-        head.is_rebuilt = True
         # The classifier's own labels decide, whatever its layers look like.
         if images is None or same_labels(head, classifier, images):
             return head
@@ -125,9 +118,9 @@ def features_function(classifier, layer=None, of_scores=None):
     path = _path(classifier)
     if not path:
         raise ValueError(
-            "Features need a Functional or Sequential model, whose layers can "
-            f"be seen. Received: {classifier.name!r} of type "
-            f"{type(classifier).__name__}. The logits alone can be had."
+            "Features need a Functional or Sequential model. Received: "
+            f"{classifier.name!r} of type {type(classifier).__name__}, whose "
+            "layers cannot be seen."
         )
     *outer, (model, output) = path
     rebuilds = not of_scores and _head(model)[1] is not None
@@ -177,11 +170,8 @@ def compile_logits(logits, image_shape):
         logits: Function as `logits_function` gives.
         image_shape: Tuple `(H, W, C)`.
     """
-    return tf.function(
-        logits,
-        input_signature=[tf.TensorSpec((None, *image_shape), "float32")],
-        autograph=False,
-    )
+    signature = [tf.TensorSpec((None, *image_shape), "float32")]
+    return tf.function(logits, input_signature=signature, autograph=False)
 
 
 def predict_logits(logits, images, transform=None, batch_size=32, verbose=0):
@@ -279,20 +269,22 @@ def _head(model):
     check_scores(outputs[0] if len(outputs) == 1 else outputs)
     path = _path(model)
     layer = last_operation(path[-1][1])[0]
+    linear, softmax = keras.activations.linear, keras.activations.softmax
     if type(layer) is keras.layers.Softmax and layer.axis in (-1, 1):
-        return keras.activations.softmax, _features(path)
+        return softmax, _features(path)
     if type(layer) not in (keras.layers.Dense, keras.layers.Activation):
         return None, None
     # Not by its name: a function of one's own may be called `softmax`.
-    activation = layer.activation if layer.activation in _ACTIVATIONS else None
-    is_linear = activation in (None, keras.activations.linear)
+    known = layer.activation in (linear, softmax, keras.activations.sigmoid)
+    activation = layer.activation if known else None
+    is_linear = activation in (None, linear)
     if type(layer) is keras.layers.Activation:
         return (None, None) if is_linear else (activation, _features(path))
     if is_linear:
         return activation, None
     if getattr(layer, "quantization_mode", None) is not None:
         return None, None
-    if activation is keras.activations.softmax and layer.units == 1:
+    if activation is softmax and layer.units == 1:
         raise ValueError(
             "The classifier must have at least two classes. Received: a "
             "softmax over one output, which is always 1. Two classes may "

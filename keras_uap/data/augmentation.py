@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_uap.data.decoding import read_image, to_color_mode
-from keras_uap.data.pictures import without_tuner
+from keras_uap.data.pictures import pixel_range, without_tuner
 from keras_uap.utils.validation import check_channels_last
 
 # Audits augment fewer images than this. At this number, augmented and plain
@@ -28,23 +28,16 @@ def augmentation(value_range=(0, 255), seed=None, crops=True):
         A function from a batch of images to a float32 batch of the same shape,
         for `tf.data.Dataset.map`.
     """
+    seeds = [None if seed is None else 10 * int(seed) + i for i in range(5)]
+    # Whatever the user's Keras configuration says.
+    options = {"data_format": "channels_last", "dtype": "float32"}
     layers = keras.layers
-    draws = [
-        (layers.RandomFlip, ["horizontal"]),
-        (layers.RandomZoom, [(-0.5, 0.0)]),
-        (layers.RandomTranslation, [0.1, 0.1]),
-        (layers.RandomBrightness, [0.2, value_range]),
-        (layers.RandomContrast, [0.3, value_range]),
-    ]
     pipeline = [
-        # Whatever the user's Keras configuration says.
-        layer(
-            *arguments,
-            seed=None if seed is None else 10 * int(seed) + i,
-            data_format="channels_last",
-            dtype="float32",
-        )
-        for i, (layer, arguments) in enumerate(draws)
+        layers.RandomFlip("horizontal", seed=seeds[0], **options),
+        layers.RandomZoom((-0.5, 0.0), seed=seeds[1], **options),
+        layers.RandomTranslation(0.1, 0.1, seed=seeds[2], **options),
+        layers.RandomBrightness(0.2, value_range, seed=seeds[3], **options),
+        layers.RandomContrast(0.3, value_range, seed=seeds[4], **options),
     ]
     if not crops:
         del pipeline[1:3]
@@ -63,18 +56,10 @@ def _check_images(shape):
     """Raises ValueError for shapes that cannot be mirrored and cropped."""
     if len(shape) != 4:
         raise ValueError(
-            "Only batches of images (n, height, width, channels) can be "
-            f"augmented. Received: shape {tuple(shape)}. Pass signals to fit, "
-            "audit and harden as they are."
+            "Only batches (n, height, width, channels) can be augmented. "
+            f"Received: shape {tuple(shape)}. Pass signals as they are."
         )
     check_channels_last(shape)
-
-
-def span(images):
-    """The value range of images that are not clipped to any."""
-    low, high = float(np.min(images)), float(np.max(images))
-    # Constant images have no range.
-    return (low, high) if low < high else (low, low + 1.0)
 
 
 def augmented(images, batch_size=16, value_range=(0, 255), seed=0):
@@ -93,7 +78,7 @@ def augmented(images, batch_size=16, value_range=(0, 255), seed=0):
     """
     _check_images(np.shape(images))
     if value_range is None:
-        value_range = span(images)
+        value_range = pixel_range(images)
     # No prefetch behind the layers: each batch moves their random state, and
     # whoever takes one batch must move it by one, in every run.
     return without_tuner(
@@ -137,8 +122,7 @@ def views(pictures, batch_size=16, value_range=(0, 255), seed=0):
         image = to_color_mode(tf.cast(image, "float32"), color_mode)
         # At most twice the size that is needed is kept in memory.
         sides = tf.cast(tf.shape(image)[:2], "float64")
-        scale = 2.0 * max(size) / tf.reduce_min(sides)
-        scale = tf.minimum(scale, 1)
+        scale = tf.minimum(2.0 * max(size) / tf.reduce_min(sides), 1)
         sides = tf.cast(tf.round(sides * scale), "int32")
         image = tf.image.resize(image, sides, antialias=True)
         return tf.cast(tf.round(image), "uint8")

@@ -5,10 +5,7 @@ import pathlib
 
 import numpy as np
 
-_SUFFIXES = (
-    *(".jpg", ".jpeg", ".png", ".bmp", ".gif"),
-    *(".webp", ".tif", ".tiff"),
-)
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 
 def find_images(folder, labels):
@@ -40,8 +37,8 @@ def find_images(folder, labels):
             numbers += [number] * len(found)
     if labels and not names and find_images(folder, False):
         raise ValueError(
-            f"{folder} has no labels: they are the names of the folders in it, "
-            "a folder for each class. It has images only."
+            f"{folder} has no labels: images only, without a folder for each "
+            "class."
         )
     if not paths:
         raise ValueError(

@@ -105,15 +105,11 @@ def images(
     check_counts(limit=limit)
     if color_mode not in _CHANNELS:
         raise ValueError(
-            "color_mode must be 'rgb' or 'grayscale'. Received: "
+            f"color_mode must be one of {[*_CHANNELS]}. Received: "
             f"{color_mode!r}."
         )
-    resize = keras.layers.Resizing(
-        *size,
-        crop_to_aspect_ratio=True,
-        data_format="channels_last",
-        dtype="float32",
-    )
+    options = {"data_format": "channels_last", "dtype": "float32"}
+    resize = keras.layers.Resizing(*size, crop_to_aspect_ratio=True, **options)
 
     def prepare(image, *label):
         image = to_color_mode(tf.cast(image, "float32"), color_mode)
@@ -214,9 +210,10 @@ def load(
     data = images(
         source, size, split, limit, 32, labels, color_mode, cache=False
     )
+    total = len(getattr(data, "file_paths", ())) or None
+    progress = progress_bar(total, verbose)
     # With a byte a value, a thousand images take 150 MB.
     batches, targets = [], []
-    progress = progress_bar(_count(data, limit), verbose)
     for batch in data:
         batch, target = batch if labels else (batch, ())
         batches.append(batch.numpy().astype("uint8"))
@@ -225,48 +222,35 @@ def load(
     if not batches:
         raise UnreadableError(
             f"{source} holds no image that can be read. Received: "
-            f"{len(data.left_out)} file(s) that cannot, such as "
-            f"{data.left_out[0]}."
+            f"{len(data.left_out)} file(s), such as {data.left_out[0]}."
         )
-    groups = folders = paths = None
+    known = {}
+    if labels:
+        known["class_names"] = data.class_names
+        known["labels"] = np.concatenate(targets)
     if hasattr(data, "file_paths"):
         paths = [p for p in data.file_paths if p not in set(data.left_out)]
+        known["paths"] = np.array(paths)
         if photograph is not None:
-            groups = np.array([photograph[path] for path in paths])
+            known["groups"] = np.array([photograph[path] for path in paths])
         folders = [
             os.path.relpath(os.path.dirname(path), source).split(os.sep)[0]
             for path in paths
         ]
-        folders = np.array(folders) if len(set(folders)) > 1 else None
+        if len(set(folders)) > 1:
+            known["folders"] = np.array(folders)
     loaded = np.concatenate(batches)
     if loaded.max() < _NEARLY_BLACK:
         warnings.warn(
-            f"The images of {source} are nearly black: the largest value is "
-            f"{loaded.max()} of 255. 16-bit files are divided by 256, so scale "
-            "data of fewer bits before, or pass an array.",
+            f"The images of {source} are nearly black, up to {loaded.max()} of "
+            "255. 16-bit files are divided by 256: scale data of fewer bits.",
             stacklevel=2,
         )
-    return Pictures(
-        loaded,
-        getattr(data, "class_names", None),
-        np.concatenate(targets) if labels else None,
-        groups,
-        folders,
-        None if paths is None else np.array(paths),
-        tuple(sorted(data.left_out)),
-    )
+    return Pictures(loaded, left_out=tuple(sorted(data.left_out)), **known)
 
 
 def _is_folder(source):
     return not hasattr(source, "as_dataset") and pathlib.Path(source).is_dir()
-
-
-def _count(data, limit):
-    """How many images `load` will find in batches of 32; `None` if unknown."""
-    if hasattr(data, "file_paths"):
-        return len(data.file_paths)
-    count = 32 * int(data.cardinality())
-    return None if count < 0 else min(count, limit or count)
 
 
 def _read_files(columns, prepare, left_out):
@@ -338,22 +322,19 @@ def _from_tfds(source, split, labels):
     features = builder.info.features
     named = isinstance(features, tfds.features.FeaturesDict)
     features = dict(features.items()) if named else {}
-    described = ", ".join(
-        f"{key} {type(feature).__name__}" for key, feature in features.items()
-    )
+    described = [f"{key} {type(f).__name__}" for key, f in features.items()]
+    described = ", ".join(described)
     image, label = features.get("image"), features.get("label")
     if not isinstance(image, tfds.features.Image) or (
         image.shape[-1] not in (1, 3, 4) or image.np_dtype != np.uint8
     ):
         raise ValueError(
             f"{name} holds no images that can be used. Expected: a feature "
-            "'image' of uint8 values, grey or colour. Received: "
-            f"{described}."
+            f"'image' of uint8, grey or colour. Received: {described}."
         )
     if labels and not isinstance(label, tfds.features.ClassLabel):
         raise ValueError(
-            f"{name} has no labels. Expected: a feature 'label'. Received: "
-            f"{described}."
+            f"{name} has no labels. Expected: 'label'. Received: {described}."
         )
     with (
         _explained(f"{name} cannot be downloaded and prepared"),

@@ -15,17 +15,14 @@ from keras_uap.data.splitting import SHARES, split
 from keras_uap.utils.formatting import one_line
 from keras_uap.utils.validation import as_groups, as_images
 
+_Columns = collections.namedtuple(
+    "Pictures",
+    "images class_names labels groups folders paths left_out",
+    defaults=[None] * 5 + [()],
+)
 
-class Pictures(
-    collections.namedtuple(
-        "Pictures",
-        [
-            *("images", "class_names", "labels", "groups", "folders", "paths"),
-            "left_out",
-        ],
-        defaults=[None] * 5 + [()],
-    )
-):
+
+class Pictures(_Columns):
     """Images, and what is known of them; all but the images may be `None`.
 
     `datasets.load` gives them, and they are taken wherever images are.
@@ -33,10 +30,10 @@ class Pictures(
     Attributes:
         images: uint8 array `(n, H, W, C)`.
         class_names: List of the names of the classes.
-        labels: Integer array `(n,)`, the class of each picture.
-        groups: Array `(n,)`, the photograph that each picture was cut from.
-        folders: Array `(n,)`, the folder that each picture lies in.
-        paths: List of the files, for pictures of a folder.
+        labels: Integer array `(n,)`, the class of each image.
+        groups: Array `(n,)`, the photograph that each image was cut from.
+        folders: Array `(n,)`, the folder that each image lies in.
+        paths: Array `(n,)` of the files, for images of a folder.
         left_out: Tuple of the files that could not be read.
     """
 
@@ -78,7 +75,8 @@ class Pictures(
 
 def pixel_range(images):
     """The least and the largest value, for images of no stated range."""
-    return float(images.min()), float(images.max())
+    low, high = float(np.min(images)), float(np.max(images))
+    return low, high if low < high else low + 1.0  # Of constant images.
 
 
 def new_seed(seed_generator):
@@ -146,16 +144,12 @@ def as_pictures(images, name="images", groups=None, most=None):
         ValueError: if there is none, one is not finite, the data set has no
             end, or there is not one group per image.
     """
-    if isinstance(images, Pictures):
-        pictures = images
-        if most is not None and images.images is not None:
-            pictures = Pictures(images.images[:most])
-    elif isinstance(images, (tf.data.Dataset, keras.utils.PyDataset)):
+    if isinstance(images, (tf.data.Dataset, keras.utils.PyDataset)):
         pictures = _gathered_pictures(images, name, most)
     else:
-        pictures = Pictures(images)
+        pictures = images if isinstance(images, Pictures) else Pictures(images)
         if most is not None:
-            pictures = Pictures(as_images(images, name)[:most])
+            pictures = Pictures(as_images(pictures.images, name)[:most])
     array = as_images(pictures.images, name)
     groups = as_groups(pictures.groups if groups is None else groups, array)
     return pictures._replace(images=array, groups=groups)
@@ -163,30 +157,27 @@ def as_pictures(images, name="images", groups=None, most=None):
 
 def _gathered_pictures(data, name, most):
     """The images of a data set, and their labels or None, as arrays."""
-    parts, labels, count = [], [], 0
+    parts, labels = [], []
     for x, y in read(data, name, most):
-        check_batch(x, name)
+        as_images(x, name)
         # A byte a value, where nothing is lost.
         small = x.astype("uint8") if np.all((x >= 0) & (x <= 255)) else x
         parts.append(small if np.array_equal(small, x) else x)
         labels.append(y)
-        count += len(x)
-        if most is not None and count >= most:
+        if most is not None and sum(map(len, parts)) >= most:
             break
     if not parts:
         raise no_images(name)
     shapes = {part.shape[1:] for part in parts}
     if len(shapes) > 1:
         raise ValueError(
-            f"{name} must hold images of one size. Received: batches of "
-            f"images of shapes {sorted(shapes)}."
+            f"{name} must hold images of one size. Received: {sorted(shapes)}."
         )
     images = np.concatenate(parts)[:most]
     # Class indices; anything else plays no part.
     if any(y is None or len(np.shape(y)) != 1 for y in labels):
         return Pictures(images)
-    labels = np.concatenate([np.asarray(y) for y in labels])[:most]
-    return Pictures(images, labels=labels)
+    return Pictures(images, labels=np.concatenate(labels)[:most])
 
 
 def read(data, name="images", most=None):
@@ -217,24 +208,10 @@ def read(data, name="images", most=None):
         yield np.asarray(images), labels
 
 
-def is_array(x):
-    return isinstance(x, np.ndarray) or tf.is_tensor(x)
-
-
 def is_endless(data):
     if isinstance(data, tf.data.Dataset):
         return data.cardinality() == tf.data.INFINITE_CARDINALITY
     return data.num_batches is None
-
-
-def check_batch(images, name):
-    """Checks the images that are at hand; returns them."""
-    half = tf.bfloat16.as_numpy_dtype  # NumPy does not know it for a float.
-    if images.dtype.kind not in "fiu" and images.dtype != half:
-        raise TypeError(
-            f"{name} must hold numbers. Received: dtype {images.dtype}."
-        )
-    return as_images(images, name)
 
 
 def no_images(name):

@@ -15,14 +15,12 @@ import tensorflow as tf
 
 from keras_uap.data.pictures import (
     Pictures,
-    check_batch,
-    is_array,
     is_endless,
     new_seed,
     no_images,
     without_tuner,
 )
-from keras_uap.utils.validation import as_numbers, check_number
+from keras_uap.utils.validation import as_images, as_numbers, check_number
 
 # The clean predictions of images: labels `(n,)`, and features `(n, d)` if an
 # update needs them, or `None`.
@@ -57,15 +55,11 @@ def source(x, y=None, name="x", steps=None, steps_name="steps_per_epoch"):
     """
     if isinstance(x, (ArraySource, DataSource)):
         return x
-    if x is None:
-        raise ValueError(
-            f"{name} is missing. Pass images, or a data set of images."
-        )
     if isinstance(x, Pictures):
         return ArraySource(x.images, x.labels if y is None else y, name)
     if isinstance(x, (tf.data.Dataset, keras.utils.PyDataset)):
         return DataSource(x, y, name, steps, steps_name)
-    if is_array(x) or isinstance(x, (list, tuple)):
+    if isinstance(x, (np.ndarray, list, tuple)) or tf.is_tensor(x):
         return ArraySource(x, y, name)
     raise TypeError(
         f"{name} must be an array of images, a tf.data.Dataset or a "
@@ -92,18 +86,20 @@ class ArraySource:
             self.images = np.asarray(images)
         except ValueError as error:  # Parts of different shapes.
             raise ValueError(
-                f"{name} must be one array of images of one size. Labels go "
-                f"to `y`. {error}"
+                f"{name} must be one array of images of one size. {error}"
             ) from error
         self.labels = labels
         self.name = name
         self.steps = None
         self._clean = self._features = None
-        if not self.images.size:
-            raise no_images(name)
-        if labels is not None and self.images.ndim:
-            _check_labels(labels, len(self.images))
-        self.first = check_batch(self.images, name)
+        self.first = as_images(self.images, name)
+        if labels is not None:
+            shape = as_numbers("y, the labels,", labels).shape
+            if shape[:1] != (len(self.images),):
+                raise ValueError(
+                    "There must be one label per image. Received: "
+                    f"{len(self.images)} images and labels of shape {shape}."
+                )
 
     def split(self, share):
         """Splits the last `share` of the images off, as Keras does."""
@@ -115,15 +111,11 @@ class ArraySource:
                 "validation_split must leave images on both sides. Received: "
                 f"{share} of {count} images."
             )
-        labels = self.labels
-        return [
-            ArraySource(
-                self.images[part],
-                None if labels is None else labels[part],
-                self.name,
-            )
-            for part in (slice(at), slice(at, None))
-        ]
+        halves = []
+        for half in (slice(at), slice(at, None)):
+            labels = None if self.labels is None else self.labels[half]
+            halves.append(ArraySource(self.images[half], labels, self.name))
+        return halves
 
     def num_batches(self, size):
         """How many batches of a size an epoch has; `None` if not known."""
@@ -180,8 +172,8 @@ class DataSource:
     def __init__(self, data, labels, name, steps, steps_name):
         if labels is not None:
             raise ValueError(
-                f"{name} is a data set, which must hold its labels as pairs "
-                "(images, labels). Received: labels beside it."
+                f"{name}, a data set, must hold its labels as pairs (images, "
+                "labels). Received: labels beside it."
             )
         if isinstance(data, tf.data.Dataset):
             data = without_tuner(data)
@@ -195,7 +187,7 @@ class DataSource:
         self.steps = steps
         images, _, sample_weight = keras.utils.unpack_x_y_sample_weight(first)
         _refuse_weights(sample_weight)
-        self.first = check_batch(np.asarray(images), name)
+        self.first = as_images(images, name)
         if steps is None and is_endless(data):
             raise ValueError(
                 f"{name} is a data set without an end. Received: "
@@ -299,24 +291,14 @@ def _gathered(parts, count, size, order):
     )
     # Several workers share each batch: there are no files to share out.
     options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = (
-        tf.data.experimental.AutoShardPolicy.DATA
-    )
+    policy = tf.data.experimental.AutoShardPolicy.DATA
+    options.experimental_distribute.auto_shard_policy = policy
     return without_tuner(data.with_options(options))
-
-
-def _check_labels(y, count):
-    labels = as_numbers("y, the labels,", y)
-    if labels.ndim == 0 or len(labels) != count:
-        raise ValueError(
-            f"There must be one label per image. Received: {count} images and "
-            f"labels of shape {labels.shape}."
-        )
 
 
 def _refuse_weights(sample_weight):
     if sample_weight is not None:
         raise ValueError(
-            "A perturbation counts every image once: sample_weight is not "
-            "supported. Pass images, or (images, labels)."
+            "sample_weight is not supported: every image counts once. Pass "
+            "images, or (images, labels)."
         )

@@ -61,9 +61,8 @@ def split(images, groups=None, classes=None, shares=SHARES, seed=0):
     number = len(np.unique(unit))
     if number < len(shares):
         raise ValueError(
-            f"There are too few images for {len(shares)} parts: each needs a "
-            f"photograph of its own. Received: {count} images of {number} "
-            "photographs."
+            f"There are too few images for {len(shares)} parts, each of other "
+            f"photographs. Received: {count} images of {number} photographs."
         )
     kind = np.zeros(count, int)
     if classes is not None:
@@ -76,9 +75,8 @@ def split(images, groups=None, classes=None, shares=SHARES, seed=0):
         _, kind = np.unique(classes, return_inverse=True)
     # The class of a photograph is that of its first image.
     first = np.unique(unit, return_index=True)[1]
-    part = _deal(
-        np.bincount(unit), kind[first], shares, np.random.default_rng(seed)
-    )
+    rng = np.random.default_rng(seed)
+    part = _deal(np.bincount(unit), kind[first], shares, rng)
     return tuple(np.flatnonzero(part[unit] == i) for i in range(len(shares)))
 
 
@@ -136,7 +134,13 @@ def photographs(paths, groups=None):
         ValueError: for a regular expression that does not compile, or that
             puts all files in one group.
     """
-    _check_rule(groups)
+    try:
+        re.compile("" if groups is None else groups)
+    except (re.error, TypeError) as error:
+        raise ValueError(
+            "groups must be None, 'none', 'name', 'folder' or a regular "
+            f"expression. Received: groups={groups!r}: {error}."
+        ) from error
     paths = [pathlib.Path(path) for path in paths]
     if groups == "none":
         return None
@@ -147,25 +151,9 @@ def photographs(paths, groups=None):
         if len(set(found)) == 1 < len(found):
             raise ValueError(
                 "groups must name at least two photographs. Received: groups="
-                f"{groups!r}, which puts all {len(found)} files in one, "
-                f"{found[0]!r}."
+                f"{groups!r}, which puts all files in one, {found[0]!r}."
             )
-    if len(set(found)) == len(found):
-        return None
-    return np.array(found)
-
-
-def _check_rule(groups):
-    """Raises ValueError unless `groups` is `None` or a rule for names."""
-    if groups is None:
-        return
-    try:
-        re.compile(groups)
-    except (re.error, TypeError) as error:
-        raise ValueError(
-            "groups must be None, 'none', 'name', 'folder' or a regular "
-            f"expression. Received: groups={groups!r}: {error}."
-        ) from error
+    return None if len(set(found)) == len(found) else np.array(found)
 
 
 def _crops(paths):

@@ -11,6 +11,7 @@ published, which are bare arrays in `.mat` and `.npy` files.
 """
 
 import contextlib
+import inspect
 import io
 import json
 import os
@@ -23,12 +24,6 @@ from keras_uap.perturbations.lp_ball import LpBall, as_norm, lp_norm
 from keras_uap.perturbations.pixels import as_perturbation, as_value_range
 from keras_uap.utils.saving import atomic_path
 from keras_uap.version import __version__
-
-__all__ = [
-    "import_perturbation",
-    "load_perturbation",
-    "save_perturbation",
-]
 
 CARD_FORMAT = 1
 
@@ -57,14 +52,9 @@ def save_perturbation(path, perturbation, card):
     array = _check_shape(as_perturbation(perturbation))
     if not isinstance(card, dict):
         raise TypeError(f"card must be a dictionary. Received: card={card!r}.")
-    if card.get("shape", list(array.shape)) != list(array.shape):
-        raise ValueError(
-            "The card must have the shape of the perturbation. Received: "
-            f"{card['shape']} and {list(array.shape)}. "
-            "keras_uap.resize_perturbation(..., card=card) changes both."
-        )
     card = card | {"format": CARD_FORMAT, "version": __version__}
-    card, ball = _as_card(card | {"shape": list(array.shape)}, array, "card")
+    card.setdefault("shape", list(array.shape))
+    card, ball = _as_card(card, array, "card")
     try:
         text = json.dumps(card, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -132,9 +122,7 @@ def read_perturbation(perturbation, value_range=None):
         perturbation, card = load_perturbation(perturbation)
         own = card["value_range"]
     # A property may raise AttributeError where there is no perturbation yet.
-    elif hasattr(type(perturbation), "perturbation") or hasattr(
-        perturbation, "perturbation"
-    ):
+    elif inspect.getattr_static(perturbation, "perturbation", None) is not None:
         own = getattr(perturbation, "value_range", None)
         own = getattr(perturbation, "card", {}).get("value_range", own)
         perturbation = perturbation.perturbation
@@ -144,8 +132,7 @@ def read_perturbation(perturbation, value_range=None):
             raise ValueError(
                 "The perturbation is in the units of another pixel range. "
                 f"Received: value_range={value_range}, and a perturbation of "
-                f"value_range={own}. Pass images of that range, or a scaled "
-                "array."
+                f"{own}. Pass images of that range, or a scaled array."
             )
     return as_perturbation(perturbation)
 
@@ -178,8 +165,7 @@ def import_perturbation(path, norm="linf"):
     path = pathlib.Path(path)
     if path.suffix not in (".mat", ".npy"):
         raise ValueError(
-            "path must end in .mat or .npy. Received: "
-            f"path={str(path)!r}. load_perturbation reads .npz."
+            f"path must end in .mat or .npy. Received: path={str(path)!r}."
         )
     with _damaged(path, "a perturbation as the paper's authors published them"):
         is_mat = path.suffix == ".mat"
@@ -191,29 +177,26 @@ def import_perturbation(path, norm="linf"):
         if array.ndim == 4 and len(array) == 1:
             array = array[0]
             changes.append("first axis, of one image, left out")
-        if array.ndim != 3:
+        if array.ndim != 3 or array.size == 0:
             raise ValueError(f"The array has the shape {array.shape}.")
         if is_mat:
             found["variable"] = _MAT_VARIABLE
             array = np.swapaxes(array, 0, 1)
             changes.append("width and height swapped")
-        # Values above the range of float32 become infinite, and are refused.
-        with np.errstate(over="ignore"):
-            rounded = np.ascontiguousarray(array, "float32")
-        if not np.array_equal(rounded, array):
+        v = np.ascontiguousarray(as_perturbation(array))
+        if not np.array_equal(v, array):
             changes.append("rounded to float32")
-        array = _check_shape(as_perturbation(rounded))
-    epsilon = lp_norm(array, norm)
+    epsilon = lp_norm(v, norm)
     if epsilon == 0:
         raise ValueError(f"{path}: the perturbation is zero everywhere.")
     card = {
         "epsilon": epsilon,
         "norm": norm,
         "value_range": [0.0, 255.0],
-        "shape": list(array.shape),
+        "shape": list(v.shape),
         "imported": {"file": path.name, **found, "changes": changes},
     }
-    return array, card
+    return v, card
 
 
 # The authors' name of the perturbation in their `.mat` files.
@@ -251,8 +234,7 @@ def _read_keras(path):
         weights = io.BytesIO(archive.read("model.weights.h5"))
     if saved["registered_name"] != "keras_uap>UniversalPerturbation":
         raise ValueError(
-            f"It holds a {saved['class_name']}. Expected: a "
-            "UniversalPerturbation."
+            f"It holds a {saved['class_name']}, not a UniversalPerturbation."
         )
     shape = saved["build_config"].get("image_shape")
     if shape is None:
@@ -292,7 +274,7 @@ def _as_card(card, array, where):
     missing = {"epsilon", "norm", "value_range"} - card.keys()
     if missing:
         raise ValueError(
-            f"{where}: the card must name {sorted(missing)}. Received: "
+            f"{where}: the card must name {sorted(missing)}. It names "
             f"{sorted(card)}."
         )
     # The first files had no format in their cards.
@@ -304,7 +286,8 @@ def _as_card(card, array, where):
     if list(array.shape) != card.get("shape"):
         raise ValueError(
             f"{where}: the card has shape {card.get('shape')}, the "
-            f"perturbation has {list(array.shape)}."
+            f"perturbation {list(array.shape)}. "
+            "keras_uap.resize_perturbation(..., card=card) changes both."
         )
     try:
         ball = LpBall(card["epsilon"], card["norm"])

@@ -8,15 +8,16 @@ Reference:
     - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
 """
 
+import contextlib
 import math
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_uap.utils.validation import as_numbers
+from keras_uap.utils.validation import as_numbers, is_whole
 
-NORMS = ("linf", "l2")
+_NORMS = {"linf": "linf", np.inf: "linf", "l2": "l2", 2: "l2"}
 
 # The norm of a scaled array is off by rounding, either way. Scaling to just
 # inside the ball keeps `norm(v) <= epsilon` true however the norm is summed.
@@ -34,17 +35,13 @@ def as_norm(norm):
     Raises:
         ValueError: if `norm` is anything else.
     """
-    if isinstance(norm, str) and norm in NORMS:
-        return norm
-    if isinstance(norm, (int, float)) and not isinstance(norm, bool):
-        if norm == np.inf:
-            return "linf"
-        if norm == 2:
-            return "l2"
-    raise ValueError(
-        f"Unknown norm. Received: norm={norm!r}. Expected 'linf' (or np.inf) "
-        "or 'l2' (or 2)."
-    )
+    try:
+        return _NORMS[norm]
+    except (KeyError, TypeError):  # What cannot be hashed is no norm.
+        raise ValueError(
+            f"Unknown norm. Received: norm={norm!r}. Expected 'linf' (or "
+            "np.inf) or 'l2' (or 2)."
+        ) from None
 
 
 def as_epsilon(epsilon):
@@ -54,23 +51,19 @@ def as_epsilon(epsilon):
         TypeError: if `epsilon` is not a number.
         ValueError: if `epsilon` is not finite and above 0.
     """
-    if isinstance(epsilon, bool) or not isinstance(
-        epsilon, (int, float, np.integer, np.floating)
-    ):
+    if not is_whole(epsilon) and not isinstance(epsilon, (float, np.floating)):
         raise TypeError(
-            "epsilon must be a number, the radius of the ball in the pixel "
-            f"units of value_range. Received: epsilon={epsilon!r}."
+            "epsilon must be a number, in the pixel units of value_range. "
+            f"Received: epsilon={epsilon!r}."
         )
-    try:
-        good = math.isfinite(epsilon) and epsilon > 0
-    except OverflowError:  # A whole number beyond all floats.
-        good = False
-    if not good:
-        raise ValueError(
-            "epsilon must be finite and above 0, the radius of the ball in "
-            f"the pixel units of value_range. Received: epsilon={epsilon!r}."
-        )
-    return float(epsilon)
+    # A whole number may be beyond all floats.
+    with contextlib.suppress(OverflowError):
+        if 0 < float(epsilon) < np.inf:
+            return float(epsilon)
+    raise ValueError(
+        "epsilon must be finite and above 0, in the pixel units of "
+        f"value_range. Received: epsilon={epsilon!r}."
+    )
 
 
 def lp_norm(perturbation, norm="linf"):
@@ -130,15 +123,12 @@ class LpBall(keras.constraints.Constraint):
         Args:
             perturbation: NumPy array or tensor, in the units of epsilon.
         """
-        if not (
-            tf.is_tensor(perturbation) or keras.ops.is_tensor(perturbation)
-        ):
+        if not keras.ops.is_tensor(perturbation):
             as_numbers("perturbation", perturbation)
         value = tf.cast(tf.convert_to_tensor(perturbation), "float32")
         projected = self._project(value)
-        if isinstance(perturbation, np.ndarray):
-            return projected.numpy()
-        return projected
+        is_array = isinstance(perturbation, np.ndarray)
+        return projected.numpy() if is_array else projected
 
     def _project(self, value):
         if self.norm == "linf":
@@ -174,9 +164,9 @@ class LpBall(keras.constraints.Constraint):
         norm = self.norm_of(perturbation)
         if not norm <= self.epsilon * (1 + _ROUNDING):  # Nor NaN.
             raise ValueError(
-                "The perturbation is outside the ball. Received: "
-                f"{self.norm} norm {norm:.6g}, more than epsilon = "
-                f"{self.epsilon:.6g}. keras_uap.project brings it inside."
+                f"The perturbation is outside the ball: its {self.norm} norm "
+                f"is {norm:.6g}, more than epsilon = {self.epsilon:.6g}. "
+                "keras_uap.project brings it inside."
             )
 
     def noise(self, shape, rng):
@@ -243,20 +233,15 @@ class LpBall(keras.constraints.Constraint):
             gradient: Tensor `(n, ...)`, one gradient for each of `n`
                 perturbations. One with NaN or infinity gives no direction.
         """
-        axes = list(range(1, gradient.shape.rank))
-        finite = tf.reduce_all(
-            tf.math.is_finite(gradient), axis=axes, keepdims=True
-        )
+        each = {"axis": list(range(1, gradient.shape.rank)), "keepdims": True}
+        finite = tf.reduce_all(tf.math.is_finite(gradient), **each)
         gradient = tf.where(finite, gradient, 0.0)
         if self.norm == "linf":
             return tf.sign(gradient)
         # Divided by the largest value first: squares could leave float32.
-        gradient = tf.math.divide_no_nan(
-            gradient, tf.reduce_max(tf.abs(gradient), axis=axes, keepdims=True)
-        )
-        length = tf.sqrt(
-            tf.reduce_sum(tf.square(gradient), axis=axes, keepdims=True)
-        )
+        largest = tf.reduce_max(tf.abs(gradient), **each)
+        gradient = tf.math.divide_no_nan(gradient, largest)
+        length = tf.sqrt(tf.reduce_sum(tf.square(gradient), **each))
         return tf.math.divide_no_nan(gradient, length)
 
     def __repr__(self):

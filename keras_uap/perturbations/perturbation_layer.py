@@ -135,37 +135,34 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
         self.norm = as_norm(norm)
         self.ball = None if epsilon is None else PoolBall(epsilon, norm)
         self.epsilon = epsilon and self.ball.epsilon
-        if step_size is None:
-            step_size = self.epsilon
-        elif self.ball is None:
-            raise ValueError(
-                "step_size needs the radius of a ball. Received: step_size="
-                f"{step_size!r} without epsilon. Pass epsilon, in pixel units."
-            )
-        else:
+        self.step_size = self.epsilon
+        if step_size is not None:
+            if self.ball is None:
+                raise ValueError(
+                    "step_size needs an epsilon. Received: "
+                    f"step_size={step_size!r} without epsilon."
+                )
             check_number("step_size", step_size, above=0, below=np.inf)
-        self.step_size = step_size and float(step_size)
+            self.step_size = float(step_size)
         if rate is None and self.ball is not None:
             rate = 1.0
         if rate is not None:
             check_number("rate", rate, least=0, most=1)
         self.rate = rate
-        self._initial = None
         if perturbation is not None:
             perturbation = read_perturbation(perturbation, self.value_range)
-            self._initial = self._as_pool(perturbation, pool_size)
-            pool_size = len(self._initial)
+            perturbation = self._as_pool(perturbation, pool_size)
+            pool_size = len(perturbation)
         self.pool_size = 1 if pool_size is None else pool_size
         check_whole("pool_size", self.pool_size, 1)
         if seed is not None:
             check_whole("seed", seed, 0)
         self.seed = seed
-        draws = rate is not None or self.pool_size > 1
-        self.seed_generator = (
-            keras.random.SeedGenerator(seed) if draws else None
-        )
-        if self._initial is not None:
-            self._build_for(self._initial.shape[1:])
+        self.seed_generator = None
+        if rate is not None or self.pool_size > 1:
+            self.seed_generator = keras.random.SeedGenerator(seed)
+        if perturbation is not None:
+            self._build_for(perturbation.shape[1:], perturbation)
 
     def _as_pool(self, perturbation, pool_size, rank=None):
         """Returns a pool inside the ball, as an array."""
@@ -188,7 +185,7 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
             signals = self.ball is not None and is_called_by_another(self)
         self._build_for(input_shape[-2:] if signals else input_shape[-3:])
 
-    def _build_for(self, image_shape):
+    def _build_for(self, image_shape, start=None):
         if self.built:
             return
         image_shape = tuple(image_shape)
@@ -197,9 +194,8 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
                 "A perturbation has a fixed size. Received: images of shape "
                 f"{image_shape}. Resize them first, or pass `perturbation`."
             )
-        start = np.zeros((self.pool_size, *image_shape), "float32")
-        if self._initial is not None:
-            start[:] = self._initial
+        if start is None:
+            start = np.zeros((self.pool_size, *image_shape), "float32")
 
         # The value goes in through the initializer: an `assign` made while
         # `ds.map` traces the layer would be lost.
@@ -235,13 +231,11 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
     def perturbation(self, value):
         rank = len(self.perturbations.shape) - 1 if self.built else None
         pool = self._as_pool(value, self.pool_size, rank)
-        if not self.built:
-            self._build_for(pool.shape[1:])
+        self._build_for(pool.shape[1:])
         if pool.shape != tuple(self.perturbations.shape):
             raise ValueError(
-                "The perturbation does not fit the layer. Received: shape "
-                f"{pool.shape}. Expected: {tuple(self.perturbations.shape)}. "
-                f"{RESIZE_HINT}"
+                f"The perturbation {pool.shape} does not fit the layer. "
+                f"Expected: {tuple(self.perturbations.shape)}. {RESIZE_HINT}"
             )
         self.perturbations.assign(pool)
 
@@ -255,8 +249,8 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
         if images.shape.rank == len(self.perturbations.shape) - 1:
             if self.ball is not None and training:
                 raise ValueError(
-                    "A perturbation trains on batches. Received: one image of "
-                    f"shape {tuple(images.shape)}. For a batch of signals, put "
+                    "A perturbation trains on batches. Received: shape "
+                    f"{tuple(images.shape)}. For a batch of signals, put "
                     "keras.Input((steps, channels)) before the layer."
                 )
             return self._perturb(images[tf.newaxis])[0]
@@ -324,6 +318,6 @@ def refuse_other_scope(layer, strategy):
     if not strategy.extended.variable_created_in_scope(variable):
         raise ValueError(
             f"PerturbationLayer {layer.name!r} was built outside the scope of "
-            f"{type(strategy).__name__}. Build it, and the model around it, "
-            "inside: `with strategy.scope(): ...`."
+            f"{type(strategy).__name__}. Build it and the model around it "
+            "inside `with strategy.scope():`."
         )

@@ -19,10 +19,7 @@ class NoPerturbationError(ValueError, AttributeError):
     # Keras reads an attribute before it sets it: hence an AttributeError.
 
     def __init__(self, hint):
-        super().__init__(
-            "There is no perturbation yet: the size of the images is not "
-            f"known. {hint}"
-        )
+        super().__init__(f"There is no perturbation yet. {hint}")
 
 
 def as_value_range(value_range):
@@ -37,11 +34,10 @@ def as_value_range(value_range):
         low, high = (float(value) for value in value_range)
     except (TypeError, ValueError, OverflowError):
         low, high = np.nan, np.nan
-    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+    if not -np.inf < low < high < np.inf:
         raise ValueError(
             "value_range must be a pair (low, high) of finite numbers with "
-            "low < high, the range of the pixels, or None for no clipping. "
-            f"Received: value_range={value_range!r}."
+            f"low < high, or None. Received: value_range={value_range!r}."
         )
     return low, high
 
@@ -82,20 +78,16 @@ def as_pool(perturbation, pool_size=None, rank=None):
         # Three axes are one image, unless they are said to be several signals.
         several = (pool_size or 1) > 1 and len(array) == pool_size
         rank = 2 if array.ndim == 2 or (array.ndim == 3 and several) else 3
-    if array.ndim == rank:
-        pool = array[np.newaxis]
-    elif array.ndim == rank + 1:
-        pool = array
-    else:
+    if array.ndim not in (rank, rank + 1):
         raise ValueError(
             "perturbation must have shape (height, width, channels), or "
-            "(pool_size, height, width, channels) for a pool. Received: shape "
-            f"{array.shape}."
+            f"(pool_size, ...) for a pool. Received: shape {array.shape}."
         )
-    if pool_size is not None and pool_size != len(pool):
+    pool = array[np.newaxis] if array.ndim == rank else array
+    if pool_size not in (None, len(pool)):
         raise ValueError(
-            f"Received pool_size={pool_size} and {len(pool)} perturbations "
-            f"of shape {pool.shape[1:]}. Expected as many as pool_size."
+            f"Received: {len(pool)} perturbations of shape {pool.shape[1:]}. "
+            f"Expected as many as pool_size={pool_size}."
         )
     return pool
 
@@ -107,16 +99,9 @@ def as_mask(mask):
         TypeError: if it is not an array of numbers.
         ValueError: if it is zero everywhere.
     """
-    mask = np.asarray(mask)
-    if mask.dtype.kind not in "bfiu":
-        raise TypeError(
-            f"mask must be an array of numbers. Received: dtype {mask.dtype}."
-        )
-    mask = (mask != 0).astype("float32")
+    mask = (as_numbers("mask", mask) != 0).astype("float32")
     if not mask.any():
-        raise ValueError(
-            "mask is zero everywhere: the perturbation has no place to live."
-        )
+        raise ValueError("mask is zero everywhere: nothing can be perturbed.")
     return mask
 
 
@@ -151,9 +136,8 @@ def spread_mask(mask, image_shape):
         mask = mask[..., np.newaxis]
     elif mask.shape != image_shape:
         raise ValueError(
-            "mask must have the shape of an image, with or without channels. "
-            f"Received: {mask.shape}. Expected: {image_shape[:-1]} or "
-            f"{image_shape}."
+            "mask must have the shape of an image. Received: "
+            f"{mask.shape}. Expected: {image_shape[:-1]} or {image_shape}."
         )
     return np.broadcast_to(mask, image_shape).copy()
 
@@ -167,14 +151,11 @@ def same_shape(images, perturbation):
         perturbation: Shape of the perturbation, `(H, W, C)`.
     """
     images, expected = tf.TensorShape(images), tuple(perturbation)
-    rank = len(expected)
-    if images.rank not in (rank, rank + 1) or not images[
-        -rank:
-    ].is_compatible_with(expected):
+    image = images[1:] if images.rank == len(expected) + 1 else images
+    if not image.is_compatible_with(expected):
         raise ValueError(
             "The images do not have the perturbation's shape. Received: "
-            f"images of shape {tuple(images)}. Expected: {expected}, or "
-            f"batches of that. {RESIZE_HINT}"
+            f"{tuple(images)}. Expected: {expected}, or batches. {RESIZE_HINT}"
         )
 
 
@@ -214,9 +195,8 @@ def warn_of_other_range(images, value_range, name, stacklevel):
     narrow = seen_high - seen_low < 0.05 * (high - low)
     if seen_low < low or seen_high > high or (narrow and seen_high <= 1):
         warnings.warn(
-            f"The pixels of {name} lie in [{seen_low:.4g}, "
-            f"{seen_high:.4g}], but value_range is ({low:g}, {high:g}). "
-            "Pass the value_range that the classifier takes, and epsilon "
-            "in the same units.",
+            f"The pixels of {name} lie in [{seen_low:.4g}, {seen_high:.4g}], "
+            f"but value_range is ({low:g}, {high:g}). Pass the value_range of "
+            "the classifier, and epsilon in the same units.",
             stacklevel=stacklevel + 1,
         )

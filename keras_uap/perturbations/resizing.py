@@ -61,30 +61,30 @@ def resize_perturbation(
     array = read_perturbation(perturbation)
     if array.ndim != 3:
         raise ValueError(
-            "Only perturbations of shape (height, width, channels) can be "
-            f"resized. Received: shape {array.shape}. For signals of another "
-            "length, fit another perturbation."
+            "Only perturbations (height, width, channels) can be resized. "
+            f"Received: shape {array.shape}. Fit another one for signals."
         )
-    size = _as_size(size)
+    pair = (size, size) if np.ndim(size) == 0 else tuple(size)
+    if len(pair) != 2 or not all(is_whole(s) and s >= 1 for s in pair):
+        raise ValueError(
+            "size must be a whole number of pixels, or a pair (height, "
+            f"width) of them. Received: size={size!r}."
+        )
     if card is not None:
         norm = card.get("norm", norm)
         epsilon = card.get("epsilon") if epsilon is None else epsilon
     norm = as_norm(norm)
-    resized = resize_images(array[np.newaxis], size, method)[0]
+    resized = resize_images(array[np.newaxis], pair, method)[0]
     if epsilon is None:
         epsilon = lp_norm(array, norm)
     if np.any(resized):  # A ball of radius 0 is refused.
         resized = project(resized, epsilon, norm)
     if card is None:
         return resized
-    note = {"from": list(array.shape), "method": method}
-    return resized, {
-        **card,
-        "norm": norm,
-        "epsilon": epsilon,
-        "shape": list(resized.shape),
-        "resized": note,
-    }
+    card = card | {"norm": norm, "epsilon": epsilon}
+    card["shape"] = list(resized.shape)
+    card["resized"] = {"from": list(array.shape), "method": method}
+    return resized, card
 
 
 def resize_images(images, size, method="bilinear"):
@@ -99,24 +99,13 @@ def resize_images(images, size, method="bilinear"):
         Float32 NumPy array `(n, height, width, C)`.
     """
     try:
+        starts = range(0, len(images), _AT_ONCE)
+        batches = [images[start : start + _AT_ONCE] for start in starts]
         parts = [
-            tf.image.resize(
-                images[i : i + _AT_ONCE], size, method, antialias=True
-            )
-            for i in range(0, len(images), _AT_ONCE)
+            tf.image.resize(b, size, method, antialias=True) for b in batches
         ]
     except ValueError as error:
         raise ValueError(
             f"method must be one of tf.image.resize. Received: {method!r}."
         ) from error
     return np.concatenate(parts).astype("float32")
-
-
-def _as_size(size):
-    pair = (size, size) if np.ndim(size) == 0 else tuple(size)
-    if len(pair) != 2 or not all(is_whole(s) and s >= 1 for s in pair):
-        raise ValueError(
-            "size must be a whole number of pixels, or a pair (height, "
-            f"width) of them. Received: size={size!r}."
-        )
-    return int(pair[0]), int(pair[1])

@@ -8,10 +8,6 @@ import html
 
 import numpy as np
 
-# The width of a text table, and the most values that one line names.
-_COLUMNS = 79
-_NAMED = 4
-
 
 def one_line(name, fields):
     """Returns `Name(field=value, ...)`, with shapes in the place of arrays.
@@ -20,11 +16,8 @@ def one_line(name, fields):
         name: String.
         fields: Dictionary from names to values. `None` is left out.
     """
-    texts = [
-        f"{field}={_short(value)}"
-        for field, value in fields.items()
-        if value is not None
-    ]
+    known = {key: value for key, value in fields.items() if value is not None}
+    texts = [f"{key}={_short(value)}" for key, value in known.items()]
     return f"{name}({', '.join(texts)})"
 
 
@@ -41,7 +34,7 @@ def _short(value):
     if not isinstance(value, (tuple, list, dict)):
         return f"<{type(value).__name__}>"
     plain = all(isinstance(v, (int, float, str, np.generic)) for v in value)
-    if isinstance(value, dict) or len(value) > _NAMED or not plain:
+    if isinstance(value, dict) or len(value) > 4 or not plain:
         return f"<{len(value)}>"
     return f"({', '.join(map(_short, value))})"
 
@@ -71,7 +64,7 @@ def text_table(header, rows):
     """
     lines = [[" ".join(str(c).split()) for c in row] for row in [header, *rows]]
     widths = [max(map(len, column)) for column in zip(*lines)]
-    while sum(widths) + 2 * (len(widths) - 1) > _COLUMNS and max(widths) > 4:
+    while sum(widths) + 2 * (len(widths) - 1) > 79 and max(widths) > 4:
         widths[int(np.argmax(widths))] -= 1
 
     def line(row):
@@ -94,12 +87,10 @@ def html_table(caption, header, rows, remarks=()):
 
     def line(cells, kind, scope):
         first, *others = (html.escape(str(cell)) for cell in cells)
-        rest = "".join(
-            f'<{kind} style="text-align:right">{cell}</{kind}>'
-            for cell in others
-        )
+        right = 'style="text-align:right"'
+        rest = [f"<{kind} {right}>{cell}</{kind}>" for cell in others]
         name = f'<th scope="{scope}" style="text-align:left">{first}</th>'
-        return f"<tr>{name}{rest}</tr>"
+        return f"<tr>{name}{''.join(rest)}</tr>"
 
     body = "".join(line(row, "td", "row") for row in rows)
     below = "".join(f"<p>{html.escape(each)}</p>" for each in remarks)
@@ -120,11 +111,10 @@ def images_of(count, groups):
 
     Args:
         count: Integer.
-        groups: The number of photographs, an array with that of each image, or
-            `None` where each image is its own photograph.
+        groups: Array with the photograph of each image, or `None` where each
+            image is its own photograph.
     """
-    if groups is not None and not isinstance(groups, int):
-        groups = len(set(groups))
-    if groups is None or groups == count:
+    photographs = count if groups is None else len(set(groups))
+    if photographs == count:
         return f"{count} images, each its own photograph"
-    return f"{count} images of {groups} photographs"
+    return f"{count} images of {photographs} photographs"

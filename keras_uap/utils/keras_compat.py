@@ -58,14 +58,11 @@ class TrainerHooks:
 
 def averages(optimizer):
     """The moving averages that an optimizer keeps of what it moves."""
-    wrapped = [
-        getattr(optimizer, "inner_optimizer", None),
-        *getattr(optimizer, "optimizers", ()),
-    ]
-    found = [*getattr(optimizer, "_model_variables_moving_average", ())]
-    for inner in wrapped:
-        found += [] if inner is None else averages(inner)
-    return found
+    own = list(getattr(optimizer, "_model_variables_moving_average", ()))
+    wrapped = list(getattr(optimizer, "optimizers", ()))
+    if hasattr(optimizer, "inner_optimizer"):
+        wrapped.append(optimizer.inner_optimizer)
+    return sum(map(averages, wrapped), own)
 
 
 def is_validation(evaluate_arguments):

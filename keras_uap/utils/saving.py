@@ -9,7 +9,7 @@ import contextlib
 import os
 import pathlib
 import random
-import tempfile
+import uuid
 
 import keras
 
@@ -27,28 +27,16 @@ def atomic_path(path):
     Readers of `path` see the old file or the new one, never half of one.
     """
     path = pathlib.Path(path)
-    handle, name = tempfile.mkstemp(
-        prefix=TEMPORARY,
-        suffix="".join(path.suffixes[-2:]),  # Such as .weights.h5.
-        dir=path.parent,
-    )
-    os.close(handle)
-    temporary = pathlib.Path(name)
+    suffix = "".join(path.suffixes[-2:])  # Such as .weights.h5.
+    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}{suffix}")
     try:
         yield temporary
         # On the disk before it replaces the old one.
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def not_compiled(config):

@@ -4,6 +4,8 @@
 the form that the package works with.
 """
 
+import operator
+
 import numpy as np
 
 
@@ -33,27 +35,25 @@ def check_number(name, value, least=None, above=None, most=None, below=None):
 
     Args:
         name: String, the argument.
-        value: What was received.
+        value: What was received. At least one bound is given.
         least, above: Float, the lower bound, itself allowed or not.
         most, below: Float, the upper bound, itself allowed or not;
             `below=np.inf` asks for a finite number.
     """
+    bounds = [
+        ("of at least", least, operator.ge),
+        ("above", above, operator.gt),
+        ("at most", most, operator.le),
+        ("below", below, operator.lt),
+    ]
+    bounds = [bound for bound in bounds if bound[1] is not None]
     number = is_whole(value) or isinstance(value, (float, np.floating))
-    if (
-        number
-        and not np.isnan(value)
-        and (least is None or value >= least)
-        and (above is None or value > above)
-        and (most is None or value <= most)
-        and (below is None or value < below)
-    ):
+    # NaN is within no bound.
+    if number and all(within(value, limit) for _, limit, within in bounds):
         return
-    bounds = {"of at least": least, "above": above}
-    bounds |= {"at most": most, "below": below}
     expected = " and ".join(
-        "finite" if bound == np.inf else f"{text} {bound:g}"
-        for text, bound in bounds.items()
-        if bound is not None
+        "finite" if limit == np.inf else f"{text} {limit:g}"
+        for text, limit, _ in bounds
     )
     if None not in (least, most):
         expected = f"between {least:g} and {most:g}"
@@ -92,13 +92,10 @@ def as_numbers(name, value):
 
 def check_channels_last(shape, name="images"):
     """Raises ValueError for images that have their channels first."""
-    if (
-        len(shape) == 4
-        and shape[1] in (1, 3, 4)
-        and shape[-1] not in (1, 3, 4)
-        and None not in shape[2:]
-        and min(shape[2:]) > 4
-    ):
+    channels = (1, 3, 4)
+    if len(shape) != 4 or shape[1] not in channels or shape[-1] in channels:
+        return
+    if None not in shape[2:] and min(shape[2:]) > 4:
         raise ValueError(
             f"{name} must have their channels last, (n, height, width, "
             f"channels). Received: shape {tuple(shape)}. Transpose them, and "
@@ -141,13 +138,12 @@ def as_groups(groups, images):
     groups = np.asarray(groups)
     if groups.shape != (len(images),):
         raise ValueError(
-            "There must be one group per image. Received: "
-            f"{len(images)} images and groups of shape {groups.shape}."
+            f"There must be one group per image. Received: {len(images)} "
+            f"images and groups of shape {groups.shape}."
         )
     if len(np.unique(groups)) < 2:
         raise ValueError(
-            "groups must name at least two photographs, or there is no "
-            "interval. Received: one group."
+            "groups must name at least two photographs. Received: one group."
         )
     return groups
 
@@ -161,12 +157,9 @@ def as_wholes(name, values, least, most):
     sequence = isinstance(values, (list, tuple, range, np.ndarray))
     found = tuple(values) if sequence and np.ndim(values) == 1 else ()
     if not found or not all(is_whole(v) and least <= v <= most for v in found):
-        expected = f"from {least} to {most}"
-        if most == np.inf:
-            expected = f"of at least {least}"
         raise ValueError(
-            f"{name} must be whole numbers {expected}, at least one. "
-            f"Received: {name}={values!r}."
+            f"{name} must be whole numbers from {least} to {most}, at least "
+            f"one. Received: {name}={values!r}."
         )
     return tuple(int(value) for value in found)
 
@@ -179,11 +172,8 @@ def as_sizes(name, values):
         ValueError: if it is empty, or one is not above 0 and finite.
     """
     array = as_numbers(name, values)
-    if (
-        array.ndim != 1
-        or array.size == 0
-        or not np.all((array > 0) & np.isfinite(array))
-    ):
+    good = np.all((array > 0) & np.isfinite(array))
+    if array.ndim != 1 or array.size == 0 or not good:
         raise ValueError(
             f"{name} must be numbers above 0. Received: {name}={values!r}."
         )
@@ -201,8 +191,5 @@ def as_class(name, value):
         raise TypeError(
             f"{name} must be a class index. Received: {name}={value!r}."
         )
-    if value < 0:
-        raise ValueError(
-            f"{name} must be at least 0. Received: {name}={value}."
-        )
+    check_whole(name, value, 0)
     return int(value)

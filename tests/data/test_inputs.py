@@ -240,7 +240,7 @@ def test_groups_and_labels_come_along():
         (
             tf.data.Dataset.from_tensors([["a", "b"]]),
             TypeError,
-            "must hold numbers",
+            "images must be an array of numbers",
         ),
     ],
 )

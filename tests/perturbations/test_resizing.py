@@ -66,7 +66,7 @@ def test_the_card_says_so(v, tmp_path):
     assert (saved["epsilon"], saved["norm"], saved["seed"]) == (10, "linf", 3)
     assert "resized" not in card
     # The old card would claim rates and a size that are not its own.
-    with pytest.raises(ValueError, match=r"shape of.*resize_perturbation"):
+    with pytest.raises(ValueError, match=r"has shape.*resize_perturbation"):
         interchange.save_perturbation(tmp_path / "c", resized, card)
 
 
