@@ -8,7 +8,7 @@ import PIL.Image
 import PIL.ImageOps
 import tensorflow as tf
 
-from keras_uap.utils.formatting import first_line
+from keras_uap.utils.validation import explained
 
 _ORIENTATION = PIL.ExifTags.Base.Orientation
 
@@ -25,33 +25,28 @@ def read_image(path, fast=False):
         ValueError: if it cannot be read, with the path.
     """
     path = str(os.fsdecode(path))
-    try:
-        with PIL.Image.open(path) as image:
-            upright = image.getexif().get(_ORIENTATION, 1) == 1
-            plain = image.format == "JPEG" and image.mode in ("L", "RGB")
-            if fast and upright and plain:
-                content = tf.io.read_file(path)
-                return tf.io.decode_jpeg(content, channels=3).numpy()
-            if not upright:
-                image = PIL.ImageOps.exif_transpose(image)
-            if image.mode.startswith("I;16"):
-                # Keeps the upper byte; Pillow would clip values at 255.
-                grey = (np.asarray(image) >> 8).astype("uint8")
-                return np.repeat(grey[..., None], 3, axis=-1)
-            if image.mode in ("I", "F"):
-                raise ValueError(
-                    "its pixels are numbers without a range of grey levels"
-                )
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                white = PIL.Image.new("RGBA", image.size, "white")
-                image = PIL.Image.alpha_composite(white, image)
-            return np.asarray(image.convert("RGB"))
-    except Exception as error:  # Each format raises other errors.
-        raise ValueError(
-            f"{path} cannot be read as an image. {type(error).__name__}: "
-            f"{first_line(error)}"
-        ) from error
+    with (
+        explained(f"{path} cannot be read as an image"),
+        PIL.Image.open(path) as image,
+    ):
+        upright = image.getexif().get(_ORIENTATION, 1) == 1
+        plain = image.format == "JPEG" and image.mode in ("L", "RGB")
+        if fast and upright and plain:
+            content = tf.io.read_file(path)
+            return tf.io.decode_jpeg(content, channels=3).numpy()
+        if not upright:
+            image = PIL.ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16"):
+            # Keeps the upper byte; Pillow would clip values at 255.
+            grey = (np.asarray(image) >> 8).astype("uint8")
+            return np.repeat(grey[..., None], 3, axis=-1)
+        if image.mode in ("I", "F"):
+            raise ValueError("its values have no range of grey levels")
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            white = PIL.Image.new("RGBA", image.size, "white")
+            image = PIL.Image.alpha_composite(white, image)
+        return np.asarray(image.convert("RGB"))
 
 
 def to_color_mode(image, color_mode):

@@ -19,9 +19,8 @@ from keras_uap.data.decoding import read_image, to_color_mode
 from keras_uap.data.folders import find_images
 from keras_uap.data.pictures import Pictures, without_tuner
 from keras_uap.data.splitting import photographs
-from keras_uap.utils.formatting import first_line
 from keras_uap.utils.progress import progress_bar
-from keras_uap.utils.validation import check_counts, check_flag
+from keras_uap.utils.validation import check_counts, check_flag, explained
 
 _CHANNELS = {"rgb": 3, "grayscale": 1}
 
@@ -316,7 +315,7 @@ def _from_tfds(source, split, labels):
         ) from error
     builder = source
     if not hasattr(source, "as_dataset"):
-        with _explained(f"{str(source)!r} is neither a folder nor a TFDS name"):
+        with explained(f"{str(source)!r} is neither a folder nor a TFDS name"):
             builder = tfds.builder(str(source))
     name = f"The TFDS dataset {getattr(source, 'name', str(source))!r}"
     features = builder.info.features
@@ -337,11 +336,11 @@ def _from_tfds(source, split, labels):
             f"{name} has no labels. Expected: 'label'. Received: {described}."
         )
     with (
-        _explained(f"{name} cannot be downloaded and prepared"),
+        explained(f"{name} cannot be downloaded and prepared"),
         contextlib.suppress(NotImplementedError),  # Of a folder.
     ):
         builder.download_and_prepare()
-    with _explained(f"{name} has no split {split!r}"):
+    with explained(f"{name} has no split {split!r}"):
         # TFDS would keep whole splits in memory, even if a limit cuts them.
         data = builder.as_dataset(
             split=split, read_config=tfds.ReadConfig(try_autocache=False)
@@ -349,14 +348,3 @@ def _from_tfds(source, split, labels):
     keys = ["image", "label"] if labels else ["image"]
     names = list(label.names) if labels else None
     return data.map(lambda x: tuple(x[key] for key in keys)), names
-
-
-@contextlib.contextmanager
-def _explained(text):
-    """Raises any error of TFDS as a ValueError that begins with `text`."""
-    try:
-        yield
-    except Exception as error:
-        raise ValueError(
-            f"{text}. {type(error).__name__}: {first_line(error)}"
-        ) from error

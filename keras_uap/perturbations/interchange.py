@@ -10,7 +10,6 @@ such as fooling rates, the seed and the name of the classifier.
 published, which are bare arrays in `.mat` and `.npy` files.
 """
 
-import contextlib
 import inspect
 import io
 import json
@@ -23,6 +22,7 @@ import numpy as np
 from keras_uap.perturbations.lp_ball import LpBall, as_norm, lp_norm
 from keras_uap.perturbations.pixels import as_perturbation, as_value_range
 from keras_uap.utils.saving import atomic_path
+from keras_uap.utils.validation import explained
 from keras_uap.version import __version__
 
 CARD_FORMAT = 1
@@ -87,7 +87,9 @@ def load_perturbation(path):
         ValueError: if the file is damaged or not of this kind.
     """
     read = _read_keras if pathlib.Path(path).suffix == ".keras" else _read_npz
-    with _damaged(path, "a perturbation saved by keras_uap"):
+    os.stat(path)  # A file that is not there is not damaged.
+    kind = "not a perturbation saved by keras_uap, or it is damaged"
+    with explained(f"{path} is {kind}"):
         array, card = read(path)
         array = _check_shape(as_perturbation(array))
     card, ball = _as_card(card, array, str(path))
@@ -167,7 +169,9 @@ def import_perturbation(path, norm="linf"):
         raise ValueError(
             f"path must end in .mat or .npy. Received: path={str(path)!r}."
         )
-    with _damaged(path, "a perturbation as the paper's authors published them"):
+    os.stat(path)  # A file that is not there is not damaged.
+    kind = "not a perturbation of the paper's authors, or it is damaged"
+    with explained(f"{path} is {kind}"):
         is_mat = path.suffix == ".mat"
         array = _read_mat(path) if is_mat else np.load(path, allow_pickle=False)
         if array.dtype.kind not in "fiu":
@@ -242,20 +246,6 @@ def _read_keras(path):
     with h5py.File(weights, "r") as file:
         array = file["vars"]["0"][()]
     return array, {**saved["config"], "shape": list(shape)}
-
-
-@contextlib.contextmanager
-def _damaged(path, expected):
-    """Raises any error of reading a file, in one of many libraries, as one."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise ValueError(
-            f"{path} is not {expected}, or it is damaged. "
-            f"{type(error).__name__}: {error}"
-        ) from error
 
 
 def _check_shape(array):

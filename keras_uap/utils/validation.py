@@ -4,9 +4,23 @@
 the form that the package works with.
 """
 
+import contextlib
 import operator
 
 import numpy as np
+
+from keras_uap.utils.formatting import first_line
+
+
+@contextlib.contextmanager
+def explained(text):
+    """Raises any error of a library as a ValueError that begins with `text`."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"{text}. {type(error).__name__}: {first_line(error)}"
+        ) from error
 
 
 def is_whole(value):
