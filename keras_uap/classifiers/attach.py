@@ -262,9 +262,8 @@ def _choose_input(inputs, input, other_inputs):
 def _check_dtype(name, dtype):
     if not dtype.startswith(("float", "bfloat")):
         raise TypeError(
-            "The classifier must take floats, which have a gradient. Received: "
-            f"the input {name!r} of dtype {dtype}. Rebuild it on "
-            "keras.Input(shape, dtype='float32')."
+            f"The classifier must take floats. Received: the input {name!r} of "
+            f"dtype {dtype}. Rebuild it on keras.Input(shape, dtype='float32')."
         )
 
 

@@ -87,8 +87,7 @@ class Ensemble(keras.Model):
         except UndecidedError as error:
             raise ValueError(
                 f"Cannot tell whether classifiers[{i}], {classifier.name!r}, "
-                "returns logits. Pass from_logits=[...] with True, False or "
-                "None for each classifier."
+                "returns logits. Pass from_logits=[...], a value for each."
             ) from error
 
     def build(self, input_shape):

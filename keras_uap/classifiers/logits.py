@@ -35,8 +35,7 @@ def check_classifier(classifier):
     if not isinstance(classifier, keras.Layer):
         raise TypeError(
             "classifier must be a Keras model that maps images to class "
-            f"scores. Received: classifier={classifier!r} of type "
-            f"{type(classifier).__name__}."
+            f"scores. Received: classifier={classifier!r}."
         )
 
 
@@ -119,8 +118,7 @@ def features_function(classifier, layer=None, of_scores=None):
     if not path:
         raise ValueError(
             "Features need a Functional or Sequential model. Received: "
-            f"{classifier.name!r} of type {type(classifier).__name__}, whose "
-            "layers cannot be seen."
+            f"{classifier!r}, whose layers cannot be seen."
         )
     *outer, (model, output) = path
     rebuilds = not of_scores and _head(model)[1] is not None
@@ -287,8 +285,7 @@ def _head(model):
     if activation is softmax and layer.units == 1:
         raise ValueError(
             "The classifier must have at least two classes. Received: a "
-            "softmax over one output, which is always 1. Two classes may "
-            "share one output with a sigmoid."
+            "softmax over one output. Use a sigmoid for two classes."
         )
     features = _features(path)
     return activation, lambda images: _dense(layer, features(images))
@@ -397,7 +394,6 @@ def _check_probabilities(scores):
     # Rounding in 16 bits may go a little above one.
     if low < -1e-2 or high > 1 + 1e-2:
         raise ValueError(
-            "The classifier must return probabilities for from_logits=False. "
-            f"Received: scores from {low:.4g} to {high:.4g}. Pass "
-            "from_logits=True for logits."
+            "from_logits=False needs probabilities. Received: scores from "
+            f"{low:.4g} to {high:.4g}. Pass from_logits=True for logits."
         )

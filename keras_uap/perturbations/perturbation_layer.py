@@ -318,6 +318,5 @@ def refuse_other_scope(layer, strategy):
     if not strategy.extended.variable_created_in_scope(variable):
         raise ValueError(
             f"PerturbationLayer {layer.name!r} was built outside the scope of "
-            f"{type(strategy).__name__}. Build it and the model around it "
-            "inside `with strategy.scope():`."
+            f"{type(strategy).__name__}. Build both inside strategy.scope()."
         )
