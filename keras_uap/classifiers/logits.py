@@ -59,7 +59,7 @@ def logits_function(classifier, from_logits=None, images=None):
 
     Raises:
         TypeError: if `classifier` is not a Keras model or layer.
-        ValueError: if it does not return class scores, if it cannot be told
+        ValueError: if it does not return class scores, if it is unknown
             whether they are logits, or if they are no probabilities on
             `images` for `from_logits=False`.
     """

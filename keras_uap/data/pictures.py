@@ -124,7 +124,7 @@ def as_array(images, name="images", most=None):
 
 
 def as_pictures(images, name="images", groups=None, most=None):
-    """Reads images of any kind that `fit` takes, with what comes along.
+    """Reads images of any kind that `fit` takes, with labels and groups.
 
     Args:
         images: Array, tensor or list of images; a `tf.data.Dataset` or

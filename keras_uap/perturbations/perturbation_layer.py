@@ -43,7 +43,7 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
     It works in functional, sequential and subclassed models and in
     `tf.data.Dataset.map`, on batches and on single images, on float and
     integer pixels. The output is float32. A later `assign` of
-    `layer.perturbations` is seen without building the model anew.
+    `layer.perturbations` is seen without rebuilding the model.
 
     With `epsilon` the perturbation itself is trained, against the model, in a
     plain `fit`: every backward pass moves it one step of `step_size` up the
