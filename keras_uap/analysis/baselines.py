@@ -161,6 +161,5 @@ def baseline_rates(
         fooling_rates=rates,
         intervals=intervals,
         norm=norm,
-        num_images=len(labelled.images),
-        num_groups=labelled.num_groups,
+        **labelled.counts,
     )

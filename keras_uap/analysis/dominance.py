@@ -27,7 +27,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_uap import visualization
-from keras_uap.analysis.fitting import fit_perturbation
+from keras_uap.analysis.fitting import default_fit
 from keras_uap.analysis.labels import captured_by
 from keras_uap.attacks import losses
 from keras_uap.evaluation.intervals import rate_interval
@@ -101,26 +101,15 @@ class Dominance(Result):
         """A title, the names of the columns and a row for each kind."""
         rows = []
         for i, name in enumerate(self.names):
-            top = captured_by(self.labels[i])[0][0]
-            shares = [percent(share) for share in self.shares[i]]
+            top = class_name(captured_by(self.labels[i])[0][0], class_names)
+            first, *more = map(percent, self.shares[i])
             rows.append(
-                (
-                    name,
-                    class_name(top, class_names),
-                    shares[0],
-                    interval(self.intervals[i, 0]),
-                    *shares[1:],
-                )
+                (name, top, first, interval(self.intervals[i, 0]), *more)
             )
         for i, name in enumerate(("grey", "v on grey", "noise on grey")):
-            rows.append(
-                (
-                    name,
-                    class_name(self.alone_labels[i, 0], class_names),
-                    f"p = {self.alone_probabilities[i, 0]:.2f}",
-                    *["-"] * len(self.tops),
-                )
-            )
+            top = class_name(self.alone_labels[i, 0], class_names)
+            probability = f"p = {self.alone_probabilities[i, 0]:.2f}"
+            rows.append((name, top, probability, *["-"] * len(self.tops)))
         title = (
             f"Labels, {sample(self)}: {self.fooling_rate:.1%} fooled, noise "
             f"{self.random_rate:.1%}"
@@ -183,9 +172,7 @@ def label_dominance(
     v, noise = given.v, given.noise()
     attacked = [labelled.labels(added, verbose) for added in (v, noise)]
     labels = np.stack([labelled.clean, *attacked])
-    shares, intervals = zip(
-        *(_shares(kind, labelled.groups) for kind in labels)
-    )
+    shares, intervals = zip(*(_shares(row, labelled.groups) for row in labels))
     grey = mid_grey(v.shape, labelled.value_range)
     # On three images of grey: nothing, the perturbation, the noise.
     alone = labelled.adapter.predict(
@@ -198,7 +185,6 @@ def label_dominance(
     order = np.argsort(-alone, axis=-1, kind="stable")
     dominant = captured_by(labels[1])[0][0]
     shown = order[:, : max(TOPS)]
-    fooled, moved = labels[1] != labels[0], labels[2] != labels[0]
     return Dominance(
         names=("clean", "perturbed", "random noise"),
         labels=labels,
@@ -210,15 +196,9 @@ def label_dominance(
             tf.nn.softmax(alone).numpy(), shown, axis=-1
         ),
         alone_rank=int(np.flatnonzero(order[1] == dominant)[0]) + 1,
-        fooling_rate=float(fooled.mean()),
-        random_rate=float(moved.mean()),
-        fooling_interval=rate_interval(fooled, labelled.groups),
-        random_interval=rate_interval(moved, labelled.groups),
+        **given.rates(*labels),
         grey=float(grey.flat[0]),
-        epsilon=given.epsilon,
-        norm=given.norm,
-        num_images=len(labelled.images),
-        num_groups=labelled.num_groups,
+        **labelled.counts,
     )
 
 
@@ -291,12 +271,11 @@ class DominanceHistory(Result):
 
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each fit."""
-        settled = self.settled
         rows = [
             (
                 f"seed {seed}",
                 _name(self.labels[i, -1], class_names),
-                str(settled[i]),
+                str(self.settled[i]),
                 percent(self.shares[i, -1]),
                 interval(self.intervals[i]),
                 percent(self.fooling_rates[i, -1]),
@@ -382,7 +361,6 @@ def dominance_history(
     check_whole("num_seeds", num_seeds, 1)
     check_flag("random_start", random_start)
     check_whole("seed", seed, 0)
-    check_whole("draws", draws, 1)
     check_whole("fit_batch_size", fit_batch_size, 1)
     loss = "dominant" if loss is None else loss
     losses.get(loss)  # Raises an error if it is none.
@@ -391,35 +369,28 @@ def dominance_history(
     labelled = label_pictures(
         classifier, held_out, value_range, batch_size, from_logits
     )
+    fit = default_fit(classifier, norm, value_range, draws, from_logits)
     seeds = tuple(range(seed, seed + num_seeds))
-
-    def fit(seed, watch):
-        start = None
-        if random_start:
-            rng = np.random.default_rng(seed)
-            start = ball.uniform(images.shape[1:], rng)
-        return fit_perturbation(
-            classifier,
-            images,
-            epsilon=ball.epsilon,
-            norm=ball.norm,
-            value_range=value_range,
-            seed=seed,
-            draws=draws,
-            batch_size=fit_batch_size,
-            from_logits=from_logits,
-            loss=loss,
-            initial_perturbation=start,
-            callbacks=[watch],
-        )
-
+    shape = images.shape[1:]
     progress = progress_bar(num_seeds, verbose, "perturbation")
     watches, perturbations = [], []
-    for done, each in enumerate(seeds, start=1):
+    for each in seeds:
+        start = None
+        if random_start:
+            start = ball.uniform(shape, np.random.default_rng(each))
         watches.append(_Watch(labelled))
-        perturbations.append(fit(each, watches[-1]))
-        progress.update(done)
-    noise = ball.noise(images.shape[1:], np.random.default_rng(seed))
+        v = fit(
+            images,
+            epsilon,
+            each,
+            batch_size=fit_batch_size,
+            loss=loss,
+            initial_perturbation=start,
+            callbacks=[watches[-1]],
+        )
+        perturbations.append(v)
+        progress.add(1)
+    noise = ball.noise(shape, np.random.default_rng(seed))
     random_label, random_hits, random_rate = _sent(labelled, noise)
     batches, labels, shares, rates = (
         np.array([[look[part] for look in watch.seen] for watch in watches])
@@ -442,8 +413,7 @@ def dominance_history(
         random_start=bool(random_start),
         epsilon=ball.epsilon,
         norm=ball.norm,
-        num_images=len(labelled.images),
-        num_groups=labelled.num_groups,
+        **labelled.counts,
         perturbations=np.stack(perturbations),
     )
 

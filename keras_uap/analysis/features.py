@@ -33,7 +33,6 @@ from keras_uap import visualization
 from keras_uap.attacks.losses import Features
 from keras_uap.classifiers.adapter import as_adapter
 from keras_uap.classifiers.logits import predict_logits
-from keras_uap.evaluation.intervals import rate_interval
 from keras_uap.evaluation.measurement import Measurement
 from keras_uap.perturbations.pixels import apply_perturbation
 from keras_uap.reporting.result import Result
@@ -104,15 +103,9 @@ class FeatureCollapse(Result):
             for j, pair in enumerate(self.pairs)
             for i, name in enumerate(self.names)
         ]
-        title = (
-            f"Features before the head, {sample(self)} of {self.num_classes} "
-            "classes"
-        )
-        header = (
-            *("pairs of images", "pairs", "distance", "95%"),
-            *("cosine", "95%"),
-        )
-        return title, header, rows
+        measured = f"{sample(self)} of {self.num_classes} classes"
+        header = "pairs of images", "pairs", "distance", "95%", "cosine", "95%"
+        return f"Features before the head, {measured}", header, rows
 
     def plot(self):
         """Draws distances and cosines of pairs; returns the figure."""
@@ -192,19 +185,13 @@ def feature_collapse(
         features.append(found.astype("float64"))
         labels.append(logits.argmax(-1))
     units = [_unit(each) for each in features]
-    fooled, moved = labels[1] != labels[0], labels[2] != labels[0]
     return FeatureCollapse(
         names=("clean", "perturbed", "random noise"),
         **_pairs(features, units, labels[0], groups),
         own_cosines=np.array([(units[0] * u).sum(-1).mean() for u in units]),
-        fooling_rate=float(fooled.mean()),
-        random_rate=float(moved.mean()),
-        fooling_interval=rate_interval(fooled, given.groups),
-        random_interval=rate_interval(moved, given.groups),
+        **given.rates(*labels),
         num_features=features[0].shape[1],
         num_classes=len(np.unique(labels[0])),
-        epsilon=given.epsilon,
-        norm=given.norm,
         num_images=len(images),
         num_groups=num_groups,
     )
@@ -250,8 +237,7 @@ def _pairs(features, units, labels, groups):
     if "all" not in found:
         raise ValueError(
             "The features of the clean images do not differ: nothing is left "
-            f"to collapse. Received: {len(labels)} images of "
-            f"{len(np.unique(groups))} photographs. Pass other images."
+            f"to collapse. Received: {len(labels)} images. Pass other images."
         )
     # The kind of pair is the second axis, after that of the kind of image.
     fields = {

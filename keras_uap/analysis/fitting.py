@@ -90,18 +90,22 @@ def fit_perturbation(
 
 
 def default_fit(classifier, norm, value_range, draws, from_logits):
-    """Returns `fit(images, epsilon, seed)` made of `fit_perturbation`."""
+    """Returns `fit(images, epsilon, seed)` made of `fit_perturbation`.
 
-    def fit(images, epsilon, seed):
+    It takes further arguments of `fit_perturbation` as keywords.
+    """
+
+    def fit(images, epsilon, seed, **others):
         return fit_perturbation(
             classifier,
             images,
-            epsilon=epsilon,
-            norm=norm,
-            value_range=value_range,
+            epsilon,
+            norm,
+            value_range,
             seed=seed,
             draws=draws,
             from_logits=from_logits,
+            **others,
         )
 
     return fit

@@ -27,9 +27,13 @@ from keras_uap.attacks.losses import ClippedCrossentropy
 from keras_uap.classifiers.adapter import as_adapter
 from keras_uap.data.pictures import as_array, as_pictures
 from keras_uap.evaluation.intervals import difference_interval, rate_interval
-from keras_uap.evaluation.measurement import label_pictures
+from keras_uap.evaluation.measurement import label_pictures, rates_and_intervals
 from keras_uap.perturbations.lp_ball import LpBall
-from keras_uap.perturbations.pixels import as_value_range, clip_to_range
+from keras_uap.perturbations.pixels import (
+    as_value_range,
+    clip_to_range,
+    same_shape,
+)
 from keras_uap.reporting.result import IMAGES, Result
 from keras_uap.utils.formatting import interval, percent
 from keras_uap.utils.progress import progress_bar
@@ -60,16 +64,14 @@ class BoundaryNormals(Result):
 
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each quantity."""
-        quartiles = np.percentile(self.distances, (0, 25, 50, 75, 100))
-        names = ("least", "a quarter below", "median", "a quarter above")
         rows = [
             ("images", f"{self.num_images}"),
             ("of them brought over a boundary", f"{len(self.indices)}"),
-            *(
-                (f"distance, {name}", f"{value:.4g}")
-                for name, value in zip((*names, "most"), quartiles)
-            ),
         ]
+        names = "least", "a quarter below", "median", "a quarter above", "most"
+        quartiles = np.percentile(self.distances, (0, 25, 50, 75, 100))
+        for name, value in zip(names, quartiles):
+            rows.append((f"distance, {name}", f"{value:.4g}"))
         title = "Distances to the decision boundary, l2, pixel units"
         return title, ("", "value"), rows
 
@@ -119,13 +121,12 @@ def boundary_normals(
             "DeepFool brought none of the images over a decision boundary in "
             f"{max_steps} steps. Raise max_steps, or look at the classifier."
         )
-    shape = (-1, *[1] * (found.perturbations.ndim - 1))
-    normals = found.perturbations[usable] / lengths[usable].reshape(shape)
+    normals = (flat[usable] / lengths[usable, np.newaxis]).astype("float32")
     return BoundaryNormals(
         distances=lengths[usable],
         indices=usable,
         num_images=len(found.labels),
-        normals=normals.astype("float32"),
+        normals=normals.reshape(-1, *found.perturbations.shape[1:]),
     )
 
 
@@ -159,19 +160,12 @@ class NormalSpectrum(Result):
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for some dimensions."""
         random = np.square(self.random_singular_values)
-        dims = [
-            d
-            for d in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-            if d < self.num_normals
-        ]
-        rows = [
-            (
-                f"first {dim}",
-                percent(self.share(dim)),
-                percent(random[:dim].sum() / random.sum()),
-            )
-            for dim in (*dims, self.num_normals)
-        ]
+        dims = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+        dims = [dim for dim in dims if dim < self.num_normals]
+        rows = []
+        for dim in (*dims, self.num_normals):
+            share = percent(random[:dim].sum() / random.sum())
+            rows.append((f"first {dim}", percent(self.share(dim)), share))
         title = (
             f"Squared length of n = {self.num_normals} unit normals in "
             f"{self.dimension:,} dimensions"
@@ -209,7 +203,8 @@ def normal_spectrum(normals, seed=0):
             f"A spectrum needs at least two normals. Received: {len(normals)}."
         )
     matrix = normals.reshape(len(normals), -1).astype("float32", copy=False)
-    gram = _gram(len(matrix), matrix.shape[1], lambda a, b: matrix[:, a:b])
+    count, dimension = matrix.shape
+    gram = _gram(count, dimension, lambda a, b: matrix[:, a:b])
     if not np.all(np.diag(gram) > 0):
         raise ValueError(
             "A normal of zeros has no direction. Received: zeros at index "
@@ -220,23 +215,21 @@ def normal_spectrum(normals, seed=0):
     rank = int(np.sum(values > values[0] * len(values) * 1e-7))
     singular = np.sqrt(values)
     weights = (vectors[:, :rank] / singular[:rank]).T
-    directions = (weights.astype("float32") @ matrix).reshape(
-        rank, *normals.shape[1:]
-    )
+    directions = weights.astype("float32") @ matrix
     rng = np.random.default_rng(seed)
     noise = _gram(
-        len(matrix),
-        matrix.shape[1],
-        lambda a, b: rng.standard_normal((len(matrix), b - a), dtype="float32"),
+        count,
+        dimension,
+        lambda a, b: rng.standard_normal((count, b - a), dtype="float32"),
     )
     lengths = np.sqrt(np.diag(noise))
     random_values, _ = _eigen(noise / np.outer(lengths, lengths))
     return NormalSpectrum(
         singular_values=singular,
         random_singular_values=np.sqrt(random_values),
-        num_normals=len(matrix),
-        dimension=matrix.shape[1],
-        directions=directions,
+        num_normals=count,
+        dimension=dimension,
+        directions=directions.reshape(rank, *normals.shape[1:]),
     )
 
 
@@ -286,9 +279,8 @@ class SubspaceFooling(Result):
         ]
         whole = percent(self.random_rate), interval(self.random_interval)
         rows.append(("whole space", *whole, "-", "-"))
-        title = (
-            f"Random vectors, {self.norm} norm {self.epsilon:g}, {sample(self)}"
-        )
+        ball = f"{self.norm} norm {self.epsilon:g}"
+        title = f"Random vectors, {ball}, {sample(self)}"
         header = ("vectors", "fooled", "95%", "best", "more than random, 95%")
         return title, header, rows
 
@@ -345,11 +337,11 @@ def subspace_fooling(
     ball = LpBall(epsilon, norm)
     check_whole("num_random", num_random, 1)
     check_whole("seed", seed, 0)
-    pictures = as_pictures(images, "images", groups)
-    groups = pictures.groups
+    images = as_pictures(images, "images", groups)
     labelled = label_pictures(
-        classifier, pictures, value_range, batch_size, from_logits
+        classifier, images, value_range, batch_size, from_logits
     )
+    groups = labelled.groups
     shape = spectrum.directions.shape[1:]
     rng = np.random.default_rng(seed)
     progress = progress_bar((len(dims) + 1) * num_random, verbose, "vector")
@@ -359,30 +351,27 @@ def subspace_fooling(
         for _ in range(num_random):
             hits.append(labelled.fooled(draw()))
             progress.add(1)
-        mean = np.mean(hits, axis=0)
-        best = max(hit.mean() for hit in hits)
-        return mean, rate_interval(mean, groups), best
+        return np.mean(hits, axis=0), np.mean(hits, axis=1).max()
 
     def in_span(dim):
         return ball.scaled(_combine(spectrum, rng.standard_normal(dim)))
 
-    rows = [measure(lambda dim=dim: in_span(dim)) for dim in dims]
-    random_hits, random_interval, _ = measure(lambda: ball.noise(shape, rng))
+    hits, best = zip(*(measure(lambda d=dim: in_span(d)) for dim in dims))
+    rates, intervals = rates_and_intervals(hits, groups)
+    random_hits, _ = measure(lambda: ball.noise(shape, rng))
+    more = [difference_interval(each - random_hits, groups) for each in hits]
     return SubspaceFooling(
         dims=dims,
-        fooling_rates=np.array([row[0].mean() for row in rows]),
-        intervals=np.array([row[1] for row in rows]),
-        best_rates=np.array([row[2] for row in rows]),
+        fooling_rates=rates,
+        intervals=intervals,
+        best_rates=np.array(best),
         random_rate=float(random_hits.mean()),
-        random_interval=random_interval,
-        difference_intervals=np.array(
-            [difference_interval(row[0] - random_hits, groups) for row in rows]
-        ),
+        random_interval=rate_interval(random_hits, groups),
+        difference_intervals=np.array(more),
         epsilon=ball.epsilon,
         norm=ball.norm,
         num_random=num_random,
-        num_images=len(labelled.images),
-        num_groups=labelled.num_groups,
+        **labelled.counts,
     )
 
 
@@ -438,17 +427,11 @@ def subspace_perturbation(
     check_whole("batch_size", batch_size, 1)
     check_whole("seed", seed, 0)
     images = as_array(images)
-    shape = images.shape[1:]
-    if shape != spectrum.directions.shape[1:]:
-        raise ValueError(
-            "The images do not have the shape of the normals. Received: "
-            f"images of shape {images.shape}. Expected: (n, "
-            f"{', '.join(map(str, spectrum.directions.shape[1:]))})."
-        )
+    same_shape(images.shape[1:], spectrum.directions.shape[1:])
     few = images[:4].astype("float32")
-    adapter = as_adapter(classifier, shape, from_logits, few)
+    adapter = as_adapter(classifier, few.shape[1:], from_logits, few)
     clean = adapter.labels(images)
-    pixel_gradient = _pixel_gradient(adapter, shape, value_range)
+    pixel_gradient = _pixel_gradient(adapter, value_range)
     rng = np.random.default_rng(seed)
     basis = spectrum.directions[:dim].reshape(dim, -1)
     coordinates = rng.standard_normal(dim)
@@ -475,18 +458,11 @@ def subspace_perturbation(
     return ball.scaled(_combine(spectrum, coordinates))
 
 
-def _pixel_gradient(adapter, shape, value_range):
+def _pixel_gradient(adapter, value_range):
     """Returns a compiled function from a batch, labels and v to a gradient."""
     loss = ClippedCrossentropy()
 
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec((None, *shape), "float32"),
-            tf.TensorSpec((None,), "int64"),
-            tf.TensorSpec(shape, "float32"),
-        ],
-        autograph=False,
-    )
+    @tf.function(autograph=False)
     def pixel_gradient(batch, labels, v):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(v)

@@ -99,14 +99,10 @@ class MutualInfluence(Result):
             )
             for i, name in enumerate(self.names)
         ]
-        title = (
-            f"Logits of x + v: correlation with v alone, with x, {sample(self)}"
-        )
-        header = (
-            *("v", self.norm, "with v", "with x", "v, x"),
-            *("decides", "95%", "fooled"),
-        )
-        return title, header, rows
+        title = "Logits of x + v: correlation with v alone, with x"
+        first = "v", self.norm, "with v", "with x", "v, x"
+        header = (*first, "decides", "95%", "fooled")
+        return f"{title}, {sample(self)}", header, rows
 
     def plot(self):
         """Draws each image's correlations and their means; returns the figure.
@@ -182,9 +178,8 @@ def mutual_influence(
     labelled = given.labelled(classifier, batch_size, from_logits, verbose)
     if labelled.num_classes < 3:
         raise ValueError(
-            "A correlation over two classes is always 1 or -1. Received: a "
-            f"classifier of {labelled.num_classes} classes. Expected: at "
-            "least 3."
+            "A correlation over two classes is always 1 or -1. Expected: a "
+            f"classifier of 3 or more. Received: {labelled.num_classes}."
         )
     if increments is None:
         increments = deepfool(
@@ -214,12 +209,8 @@ def _measured(labelled, kinds, norm):
     for name, perturbations in kinds.items():
         value_range = None if name == _MINIMAL else labelled.value_range
         both = _logits(labelled, images, perturbations, value_range)
-        alone = _logits(
-            labelled,
-            np.broadcast_to(grey, perturbations.shape),
-            perturbations,
-            value_range,
-        )
+        on_grey = np.broadcast_to(grey, perturbations.shape)
+        alone = _logits(labelled, on_grey, perturbations, value_range)
         with_v = _correlations(both, alone)
         with_x = _correlations(both, labelled.clean_logits)
         decided = with_v > with_x
@@ -244,8 +235,7 @@ def _measured(labelled, kinds, norm):
         **{name: np.array([row[name] for row in rows]) for name in rows[0]},
         norm=norm,
         grey=float(grey.flat[0]),
-        num_images=len(images),
-        num_groups=labelled.num_groups,
+        **labelled.counts,
     )
 
 
@@ -254,15 +244,14 @@ def _logits(labelled, images, perturbations, value_range):
     if len(perturbations) == 1:
         perturbations = np.broadcast_to(perturbations, images.shape)
     size = labelled.batch_size
-    batches = (
-        perturbations[start : start + size]
-        for start in range(0, len(images), size)
-    )
-    return labelled.adapter.predict(
-        images,
-        lambda x: apply_perturbation(x, next(batches), value_range),
-        size,
-    )
+    starts = iter(range(0, len(images), size))
+
+    def transform(batch):
+        start = next(starts)
+        own = perturbations[start : start + size]
+        return apply_perturbation(batch, own, value_range)
+
+    return labelled.adapter.predict(images, transform, size)
 
 
 def _correlations(some, others):

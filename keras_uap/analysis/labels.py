@@ -16,7 +16,7 @@ import dataclasses
 import numpy as np
 
 from keras_uap import visualization
-from keras_uap.analysis.fitting import fit_perturbation
+from keras_uap.analysis.fitting import default_fit
 from keras_uap.data.pictures import as_pictures
 from keras_uap.evaluation.intervals import interval_of_some
 from keras_uap.evaluation.measurement import label_pictures, read_parts
@@ -24,7 +24,7 @@ from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.reporting.result import IMAGES, Result
 from keras_uap.utils.formatting import interval, percent
 from keras_uap.utils.progress import progress_bar
-from keras_uap.utils.validation import as_wholes, check_number, check_whole
+from keras_uap.utils.validation import as_wholes, check_number
 from keras_uap.visualization.style import class_name, sample
 
 
@@ -115,12 +115,10 @@ class LabelFlow(Result):
         graph = self.graph(least_share, least_images)
         parts = []
         for nodes in networkx.weakly_connected_components(graph):
+            degrees = graph.in_degree
             dominant = max(
                 sorted(nodes),
-                key=lambda n: (
-                    graph.in_degree(n),
-                    graph.in_degree(n, weight="images"),
-                ),
+                key=lambda n: (degrees(n), degrees(n, weight="images")),
             )
             parts.append((sorted(nodes), dominant))
         return sorted(parts, key=lambda part: (-len(part[0]), part[1]))
@@ -195,9 +193,9 @@ def label_flow(
     Reference:
         - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
     """
-    pictures = as_pictures(images)
+    images = as_pictures(images)
     labelled = label_pictures(
-        classifier, pictures, value_range, batch_size, from_logits, verbose
+        classifier, images, value_range, batch_size, from_logits, verbose
     )
     before, after = labelled.clean, labelled.labels(perturbation, verbose)
     labels, captured = captured_by(after)
@@ -254,10 +252,8 @@ class TargetRates(Result):
             )
             for i, target in enumerate(self.targets)
         ]
-        title = (
-            f"Sent to a target, {self.norm} norm {self.epsilon:g}, "
-            f"{sample(self)}"
-        )
+        ball = f"{self.norm} norm {self.epsilon:g}"
+        title = f"Sent to a target, {ball}, {sample(self)}"
         header = ("target", "sent there", "of", "95% interval", "fooled")
         return title, header, rows
 
@@ -305,8 +301,6 @@ def target_rates(
         ValueError: for targets that are no classes, no targets, or a target
             that all held-out images are of.
     """
-    check_whole("seed", seed, 0)
-    check_whole("draws", draws, 1)
     targets = as_wholes("targets", targets, 0, np.inf)
     ball = LpBall(epsilon, norm)
     images, held_out = read_parts(images, held_out, groups)
@@ -316,8 +310,7 @@ def target_rates(
     if max(targets) >= labelled.num_classes:
         raise ValueError(
             f"targets are out of range. Received: {targets}. Expected: 0 to "
-            f"{labelled.num_classes - 1}, as the classifier has "
-            f"{labelled.num_classes} classes."
+            f"{labelled.num_classes - 1}, the classes of the classifier."
         )
     # An image that is already of the target cannot be sent there.
     others = [labelled.clean != target for target in targets]
@@ -330,26 +323,16 @@ def target_rates(
             )
     progress = progress_bar(len(targets), verbose, "target")
     perturbations, rates, intervals, fooled = [], [], [], []
-    for done, (target, other) in enumerate(zip(targets, others), start=1):
-        v = fit_perturbation(
-            classifier,
-            images,
-            epsilon=ball.epsilon,
-            norm=ball.norm,
-            value_range=value_range,
-            target=target,
-            seed=seed,
-            draws=draws,
-            from_logits=from_logits,
-        )
-        labels = labelled.labels(v)
-        perturbations.append(v)
+    fit = default_fit(classifier, norm, value_range, draws, from_logits)
+    for target, other in zip(targets, others):
+        perturbations.append(fit(images, epsilon, seed, target=target))
+        labels = labelled.labels(perturbations[-1])
         hits = labels[other] == target
         rates.append(hits.mean())
         groups = None if labelled.groups is None else labelled.groups[other]
         intervals.append(interval_of_some(hits, groups))
         fooled.append(np.mean(labels != labelled.clean))
-        progress.update(done)
+        progress.add(1)
     return TargetRates(
         targets=targets,
         target_rates=np.array(rates),
@@ -359,8 +342,7 @@ def target_rates(
         fooling_rates=np.array(fooled),
         epsilon=ball.epsilon,
         norm=ball.norm,
-        num_images=len(labelled.images),
-        num_groups=labelled.num_groups,
+        **labelled.counts,
         perturbations=np.stack(perturbations),
     )
 

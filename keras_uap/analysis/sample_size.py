@@ -199,17 +199,9 @@ def sample_size_curve(
         order = np.random.default_rng(each).permutation(len(images))
         return images[order[:size]], epsilon
 
-    return _curve(
-        "number of images",
-        sizes,
-        subset,
-        fit or default_fit(classifier, norm, value_range, draws, from_logits),
-        labelled,
-        norm,
-        num_seeds,
-        seed,
-        verbose,
-    )
+    fit = fit or default_fit(classifier, norm, value_range, draws, from_logits)
+    curve = _curve(sizes, subset, fit, labelled, norm, num_seeds, seed, verbose)
+    return FoolingCurve(name="number of images", **curve)
 
 
 def image_kinds(
@@ -252,10 +244,7 @@ def image_kinds(
             "kinds must be a dictionary from names to arrays. Received: "
             f"kinds={kinds!r}."
         )
-    kinds = {
-        name: as_array(images, f"kinds[{name!r}]")
-        for name, images in dict(kinds).items()
-    }
+    kinds = {k: as_array(x, f"kinds[{k!r}]") for k, x in kinds.items()}
     if not kinds:
         raise ValueError("kinds must hold at least one. Received: none.")
     held_out = as_pictures(held_out, "held_out", groups)
@@ -264,17 +253,16 @@ def image_kinds(
     labelled = label_pictures(
         classifier, held_out, value_range, batch_size, from_logits
     )
-    return _curve(
-        "kind of images",
-        tuple(kinds),
-        lambda kind, each: (kinds[kind], epsilon),
-        fit or default_fit(classifier, norm, value_range, draws, from_logits),
-        labelled,
-        norm,
-        num_seeds,
-        seed,
-        verbose,
+
+    def of_kind(name, each):
+        return kinds[name], epsilon
+
+    names = tuple(kinds)
+    fit = fit or default_fit(classifier, norm, value_range, draws, from_logits)
+    curve = _curve(
+        names, of_kind, fit, labelled, norm, num_seeds, seed, verbose
     )
+    return FoolingCurve(name="kind of images", **curve)
 
 
 def epsilon_curve(
@@ -317,24 +305,22 @@ def epsilon_curve(
     labelled = label_pictures(
         classifier, held_out, value_range, batch_size, from_logits
     )
+
+    def of_radius(epsilon, each):
+        return images, epsilon
+
+    fit = fit or default_fit(classifier, norm, value_range, draws, from_logits)
     curve = _curve(
-        "epsilon, pixel units",
-        epsilons,
-        lambda epsilon, each: (images, epsilon),
-        fit or default_fit(classifier, norm, value_range, draws, from_logits),
-        labelled,
-        norm,
-        num_seeds,
-        seed,
-        verbose,
+        epsilons, of_radius, fit, labelled, norm, num_seeds, seed, verbose
     )
     # The more are fooled, the smaller the epsilon that fools half.
-    lows, highs = curve.intervals.T
+    lows, highs = curve["intervals"].T
     low, high = _half(epsilons, highs), _half(epsilons, lows)
-    half = _half(epsilons, curve.fooling_rates.mean(axis=1))
-    random_half = _half(epsilons, curve.random_rates)
+    half = _half(epsilons, curve["fooling_rates"].mean(axis=1))
+    random_half = _half(epsilons, curve["random_rates"])
     return EpsilonCurve(
-        **vars(curve),
+        name="epsilon, pixel units",
+        **curve,
         half_epsilon=half if 0 < half < np.inf else None,
         half_interval=(
             min(low, max(epsilons)),
@@ -356,50 +342,46 @@ def _half(epsilons, rates):
     first = int(np.searchsorted(rates, 0.5))
     if first == len(rates):
         return np.inf
-    if rates[first] == 0.5:
-        return float(epsilons[first])
     if first == 0:
-        return 0.0
+        return float(epsilons[0]) if rates[0] == 0.5 else 0.0
     pair = [first - 1, first]
     return float(np.interp(0.5, rates[pair], epsilons[pair]))
 
 
-def _curve(name, values, choose, fit, labelled, norm, num_seeds, seed, verbose):
+def _curve(values, choose, fit, labelled, norm, num_seeds, seed, verbose):
     """Fits perturbations for each value, and measures them.
 
     Args:
-        name, values: As of a `FoolingCurve`.
+        values: As of a `FoolingCurve`.
         choose: Function from a value and a seed to images and epsilon.
         fit: Function `fit(images, epsilon, seed)`.
         labelled: `LabelledImages`, held out.
         norm, num_seeds, seed, verbose: As for `sample_size_curve`.
+
+    Returns:
+        Dictionary, the fields of a `FoolingCurve` apart from its name.
     """
     check_whole("num_seeds", num_seeds, 1)
     check_whole("seed", seed, 0)
     balls = [LpBall(choose(value, seed)[1], norm) for value in values]
     progress = progress_bar(len(values) * num_seeds, verbose, "perturbation")
-    rates = np.zeros((len(values), num_seeds))
-    mean_hits, noise_rates = [], {}
-    for i, value in enumerate(values):
-        counts = np.zeros(len(labelled.images), int)
-        for j in range(num_seeds):
-            images, epsilon = choose(value, seed + j)
-            fooled = labelled.fooled(fit(images, epsilon, seed + j))
-            rates[i, j] = fooled.mean()
-            counts += fooled
-            progress.update(i * num_seeds + j + 1)
-        mean_hits.append(counts / num_seeds)
-        if balls[i].epsilon not in noise_rates:
+    fooled = np.zeros((len(values), num_seeds, len(labelled.images)), bool)
+    for i, j in np.ndindex(fooled.shape[:2]):
+        images, epsilon = choose(values[i], seed + j)
+        fooled[i, j] = labelled.fooled(fit(images, epsilon, seed + j))
+        progress.add(1)
+    noise_rates = {}
+    for ball in balls:
+        if ball.epsilon not in noise_rates:
             rng = np.random.default_rng(seed)
-            noise = balls[i].noise(labelled.images.shape[1:], rng)
-            noise_rates[balls[i].epsilon] = labelled.fooled(noise).mean()
-    return FoolingCurve(
-        name=name,
-        values=values,
-        fooling_rates=rates,
-        intervals=rates_and_intervals(mean_hits, labelled.groups)[1],
-        random_rates=np.array([noise_rates[ball.epsilon] for ball in balls]),
-        norm=balls[0].norm,
-        num_images=len(labelled.images),
-        num_groups=labelled.num_groups,
-    )
+            noise = ball.noise(labelled.images.shape[1:], rng)
+            noise_rates[ball.epsilon] = labelled.fooled(noise).mean()
+    mean_hits = fooled.mean(axis=1)
+    return {
+        "values": values,
+        "fooling_rates": fooled.mean(axis=2),
+        "intervals": rates_and_intervals(mean_hits, labelled.groups)[1],
+        "random_rates": np.array([noise_rates[b.epsilon] for b in balls]),
+        "norm": balls[0].norm,
+        **labelled.counts,
+    }

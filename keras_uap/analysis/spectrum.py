@@ -30,10 +30,7 @@ import itertools
 import numpy as np
 
 from keras_uap import visualization
-from keras_uap.evaluation.measurement import (
-    Measurement,
-    rates_and_intervals,
-)
+from keras_uap.evaluation.measurement import Measurement, rates_and_intervals
 from keras_uap.perturbations.interchange import read_perturbation
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.reporting.result import Result
@@ -116,15 +113,10 @@ class PerturbationSpectrum(Result):
             )
             for i, name in enumerate(self.names())
         ]
-        title = (
-            f"Parts of a perturbation, each of {self.norm} norm "
-            f"{self.epsilon:.4g}, {sample(self)}"
-        )
-        header = (
-            *("cycles per image", "power", "rms", "fooled", "95% interval"),
-            "noise",
-        )
-        return title, header, rows
+        size = f"{self.norm} norm {self.epsilon:.4g}"
+        title = f"Parts of a perturbation, each of {size}, {sample(self)}"
+        first = "cycles per image", "power", "rms", "fooled", "95% interval"
+        return title, (*first, "noise"), rows
 
     def plot(self):
         """Draws the power and the rates of the bands; returns the figure."""
@@ -214,9 +206,7 @@ def perturbation_spectrum(
     hits, sizes, shares = zip(*own)
     random_hits, random_sizes = zip(*random)
     rates, intervals = rates_and_intervals(hits, labelled.groups)
-    random_rates, random_intervals = rates_and_intervals(
-        random_hits, labelled.groups
-    )
+    of_noise = rates_and_intervals(random_hits, labelled.groups)
     return PerturbationSpectrum(
         frequencies=np.arange(int(np.rint(radii.max())) + 1),
         power=_by_radius(radii, power),
@@ -225,15 +215,14 @@ def perturbation_spectrum(
         shares=np.array(shares),
         fooling_rates=rates,
         intervals=intervals,
-        random_rates=random_rates,
-        random_intervals=random_intervals,
+        random_rates=of_noise[0],
+        random_intervals=of_noise[1],
         root_mean_squares=np.array(sizes),
         random_root_mean_squares=np.array(random_sizes),
         epsilon=ball.epsilon,
         norm=ball.norm,
         num_random=num_random,
-        num_images=len(labelled.images),
-        num_groups=labelled.num_groups,
+        **labelled.counts,
     )
 
 
@@ -262,10 +251,9 @@ def _bands(edges, radii, longer_side):
     for band in bands:
         if band[0] >= top or not _inside(radii, band).any():
             raise ValueError(
-                "edges must rise, with at least one frequency in each band. "
-                f"Received: edges={tuple(edges)}, none from {band[0]:g} to "
-                f"{band[1]:g} cycles per image. The largest of these images "
-                f"is {top:.4g}."
+                "edges must rise, with at least one frequency in each band, up "
+                f"to {top:.4g} cycles per image. Received: {tuple(edges)}, "
+                f"with none from {band[0]:g} to {band[1]:g}."
             )
     return bands
 

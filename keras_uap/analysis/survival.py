@@ -46,7 +46,7 @@ from keras_uap.reporting.result import Result
 from keras_uap.utils.formatting import interval, percent
 from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import check_number, check_whole
-from keras_uap.visualization.style import sample
+from keras_uap.visualization.style import is_image, sample
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -96,15 +96,10 @@ class Survival(Result):
             )
             for i, name in enumerate(self.names)
         ]
-        title = (
-            f"What a perturbation survives, {self.norm} norm "
-            f"{self.norms[0]:.4g}, {sample(self)}"
-        )
-        header = (
-            *("change", "fooled", "95% interval", "noise"),
-            *("of unchanged", "by change"),
-        )
-        return title, header, rows
+        size = f"{self.norm} norm {self.norms[0]:.4g}"
+        title = f"What a perturbation survives, {size}, {sample(self)}"
+        first = "change", "fooled", "95% interval", "noise"
+        return title, (*first, "of unchanged", "by change"), rows
 
     def plot(self):
         """Draws the rates as bars; returns the matplotlib figure."""
@@ -179,7 +174,7 @@ def survival_rates(
     v, noise, norm = given.v, given.noise(), given.norm
     progress = progress_bar(len(changes), verbose, "change")
     rows, hits = [], []
-    for done, (name, of_picture, change) in enumerate(changes, start=1):
+    for name, of_picture, change in changes:
         if of_picture:
             clean, own, random = (
                 _labels_of_changed(labelled, added, change)
@@ -198,7 +193,7 @@ def survival_rates(
             np.mean(clean != labelled.clean),
         )
         rows.append((name, of_picture, *rates, size))
-        progress.update(done)
+        progress.add(1)
     names, *columns = zip(*rows)
     of_picture, random, unchanged, alone, sizes = map(np.array, columns)
     rates, intervals = rates_and_intervals(hits, labelled.groups)
@@ -212,8 +207,7 @@ def survival_rates(
         change_rates=alone,
         norms=sizes,
         norm=norm,
-        num_images=len(labelled.images),
-        num_groups=labelled.num_groups,
+        **labelled.counts,
     )
 
 
@@ -235,10 +229,6 @@ def _labels_of_changed(labelled, added, change):
 def _shift(v, pixels):
     axes = tuple(range(v.ndim - 1))
     return np.roll(v, (pixels,) * len(axes), axes)
-
-
-def _mirror(v, axis):
-    return np.flip(v, axis)
 
 
 def _patch(v, share):
@@ -301,7 +291,7 @@ def _middle(sizes, share):
 # By kind: its text, whether it changes the perturbed image, and a function.
 _CHANGES = {
     "shift": ("v shifted by {}", False, _shift),
-    "mirror": ("v mirrored, {}", False, _mirror),
+    "mirror": ("v mirrored, {}", False, np.flip),
     "patch": ("v in the middle {:.0%}", False, _patch),
     "blur": ("v blurred, sigma {:g}", False, _blur),
     "defocus": ("out of focus, sigma {:g}", True, _defocus),
@@ -317,13 +307,11 @@ def _as_changes(changes, images, value_range):
     sizes = images.shape[1:-1]
     if len(sizes) not in (1, 2):
         raise ValueError(
-            "images must have shape (n, height, width, channels), or "
-            "(n, time, channels) of signals. Received: shape "
-            f"{images.shape}."
+            "images must have shape (n, height, width, channels), or (n, time, "
+            f"channels) of signals. Received: shape {images.shape}."
         )
     axes = {"up-down": 0, "left-right": 1} if len(sizes) == 2 else {"time": 0}
-    jpeg = value_range is not None and images.shape[-1] in (1, 3)
-    jpeg = jpeg and len(sizes) == 2
+    jpeg = value_range is not None and is_image(images[0])
     if changes is None:
         changes = _default_changes(min(sizes), axes, jpeg)
     if not isinstance(changes, (list, tuple)) or not changes:
@@ -345,9 +333,8 @@ def _as_changes(changes, images, value_range):
             continue
         if kind not in tuple(_CHANGES):
             raise ValueError(
-                "changes must be of a kind that is known, or a name with a "
-                f"function. Received: {kind!r}. Expected: one of "
-                f"{', '.join(_CHANGES)}."
+                f"changes holds an unknown kind. Received: {kind!r}. Expected: "
+                f"one of {', '.join(_CHANGES)}, or a name with a function."
             )
         text, of_picture, function = _CHANGES[kind]
         arguments = _arguments(kind, amount, sizes, axes)
@@ -355,9 +342,8 @@ def _as_changes(changes, images, value_range):
             arguments["value_range"] = value_range
             if not jpeg:
                 raise ValueError(
-                    "changes holds 'jpeg', which needs grey or RGB images with "
-                    f"a value_range. Received: images of shape {images.shape}, "
-                    f"value_range={value_range!r}."
+                    "'jpeg' needs grey or RGB images with a value_range. "
+                    f"Received: shape {images.shape}, {value_range=}."
                 )
         change = functools.partial(function, **arguments)
         found.append((text.format(amount), of_picture, change))
@@ -384,8 +370,7 @@ def _arguments(kind, amount, sizes, axes):
     if kind == "mirror":
         if amount not in list(axes):
             raise ValueError(
-                f"{name} must be one of {', '.join(axes)}. Received: "
-                f"{amount!r}."
+                f"{name} must be one of {list(axes)}. Received: {amount!r}."
             )
         return {"axis": axes[amount]}
     if kind in ("shift", "jpeg"):
@@ -404,13 +389,10 @@ def _try(name, function, images):
     """Checks that a function of the caller gives images for images."""
     given = images[:2].astype("float32")
     changed = np.asarray(function(given.copy()))
-    if (
-        changed.dtype.kind not in "fiu"
-        or changed.shape != given.shape
-        or not np.isfinite(changed).all()
-    ):
+    numbers = changed.dtype.kind in "fiu" and np.isfinite(changed).all()
+    if not numbers or changed.shape != given.shape:
         raise ValueError(
             f"The function {name!r} of changes must return finite images of "
-            f"the shape that it is given. Received: shape {changed.shape}, "
-            f"dtype {changed.dtype}. Expected: shape {given.shape}."
+            f"shape {given.shape}. Received: shape {changed.shape}, "
+            f"dtype {changed.dtype}."
         )

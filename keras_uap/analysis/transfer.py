@@ -73,14 +73,9 @@ class TransferMatrix(Result):
             for i, name in enumerate(self.perturbations)
             for j, classifier in enumerate(self.classifiers)
         ]
-        title = (
-            f"Transfer, {self.norm} norm {self.epsilons.max():.4g}, "
-            f"{sample(self)}"
-        )
-        header = (
-            *("found on", "measured on", "fooled", "95%", "noise", "resized"),
-        )
-        return title, header, rows
+        size = f"{self.norm} norm {self.epsilons.max():.4g}"
+        names = "found on", "measured on", "fooled", "95%", "noise", "resized"
+        return f"Transfer, {size}, {sample(self)}", names, rows
 
     def plot(self):
         """Draws the matrix as a heat map; returns the matplotlib figure."""
@@ -158,23 +153,20 @@ def transfer_matrix(
         )
         random_rate = {}
         for row, v in enumerate(arrays.values()):
-            fitting = v
+            at = row, column
+            resized[at] = seen.shape != images.shape
             if v.shape[:2] != seen.shape[1:3]:
-                fitting = resize_perturbation(v, seen.shape[1:3], norm=norm)
-            resized[row, column] = (
-                fitting is not v or seen.shape != images.shape
-            )
-            fitting = scale * fitting
-            rates[row, column], intervals[row, column] = labelled.rate(
-                fitting, verbose
-            )
+                v = resize_perturbation(v, seen.shape[1:3], norm=norm)
+                resized[at] = True
+            v = scale * v
+            rates[at], intervals[at] = labelled.rate(v, verbose)
             # The noise has the norm that the perturbation arrived with.
-            size = round(lp_norm(fitting, norm), 6)
+            size = round(lp_norm(v, norm), 6)
             if size not in random_rate:
                 rng = np.random.default_rng(seed)
-                noise = random_noise(fitting.shape, size, norm, rng)
+                noise = random_noise(v.shape, size, norm, rng)
                 random_rate[size] = labelled.fooled(noise, verbose).mean()
-            random_rates[row, column] = random_rate[size]
+            random_rates[at] = random_rate[size]
     return TransferMatrix(
         perturbations=tuple(arrays),
         classifiers=tuple(classifiers),
@@ -184,8 +176,7 @@ def transfer_matrix(
         resized=resized,
         norm=norm,
         epsilons=np.array([lp_norm(v, norm) for v in arrays.values()]),
-        num_images=len(images),
-        num_groups=labelled.num_groups,
+        **labelled.counts,
     )
 
 
@@ -208,9 +199,8 @@ def _as_ranges(value_ranges, value_range, classifiers):
     }
     if value_range is None and any(value_ranges.values()):
         raise ValueError(
-            "The value_range of the images must be known to stretch them to "
-            "that of a classifier. Received: value_range=None, "
-            f"value_ranges={value_ranges}. Pass value_range=(low, high)."
+            "value_ranges needs the value_range of the images. Received: "
+            f"value_range=None, {value_ranges=}. Pass value_range=(low, high)."
         )
     return value_ranges
 
@@ -219,9 +209,8 @@ def _as_array(name, perturbation, shape, value_range):
     array = read_perturbation(perturbation, value_range)
     if array.ndim != len(shape) - 1 or array.shape[-1] != shape[-1]:
         raise ValueError(
-            "A perturbation must have as many channels as the images. "
-            f"Received: {name!r} of shape {array.shape}, images of shape "
-            f"{shape}."
+            "A perturbation must have as many channels as the images. Received:"
+            f" {name!r} of shape {array.shape}, images of shape {shape}."
         )
     return array
 
@@ -233,9 +222,9 @@ def _check_one_length(arrays, classifiers, shape):
     for name, found in (*shapes.items(), *stated.items()):
         if found not in (None, shape):
             raise ValueError(
-                "Only images can be resized: signals, perturbations and "
-                f"classifiers must be of one shape. Received: {name!r} of "
-                f"shape {found}, signals of shape {shape}."
+                "Signals, perturbations and classifiers must be of one shape: "
+                "only images can be resized. Received: "
+                f"{name!r} of shape {found}, signals of shape {shape}."
             )
 
 
@@ -262,8 +251,7 @@ def _named(items, what, names=None):
     """Returns a dictionary from names to items."""
     if not isinstance(items, (collections.abc.Mapping, list, tuple)):
         raise TypeError(
-            f"{what} must be a dictionary or a list. Received: "
-            f"{what}={items!r}."
+            f"{what} must be a dictionary or a list. Received: {items!r}."
         )
     if not isinstance(items, collections.abc.Mapping):
         items = list(items)

@@ -83,6 +83,11 @@ class LabelledImages:
         return float(fooled.mean()), rate_interval(fooled, self.groups)
 
     @property
+    def counts(self):
+        """The numbers of images and photographs, as fields of a result."""
+        return {"num_images": len(self.images), "num_groups": self.num_groups}
+
+    @property
     def num_groups(self):
         """The number of photographs behind the images."""
         if self.groups is None:

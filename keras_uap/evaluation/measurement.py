@@ -41,6 +41,25 @@ class Measurement:
         """Draws random noise of the perturbation's norm."""
         return random_noise(self.v.shape, self.epsilon, self.norm, self._rng)
 
+    def rates(self, clean, perturbed, noisy):
+        """The fooling rates of v and of noise, and the norm of both.
+
+        Args:
+            clean, perturbed, noisy: Integer arrays `(n,)`, the predictions.
+
+        Returns:
+            Dictionary, fields of a result.
+        """
+        fooled, moved = perturbed != clean, noisy != clean
+        return {
+            "fooling_rate": float(fooled.mean()),
+            "random_rate": float(moved.mean()),
+            "fooling_interval": rate_interval(fooled, self.groups),
+            "random_interval": rate_interval(moved, self.groups),
+            "epsilon": self.epsilon,
+            "norm": self.norm,
+        }
+
     def labelled(self, classifier, batch_size, from_logits, verbose=0):
         """The images with the clean predictions of a classifier."""
         return label_pictures(

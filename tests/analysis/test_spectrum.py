@@ -157,7 +157,7 @@ def test_intervals_count_photographs():
     [
         ({"edges": (5, 2)}, ValueError, "edges must rise"),
         ({"edges": (2, 2)}, ValueError, "edges must rise"),
-        ({"edges": (99,)}, ValueError, "The largest of these images is 11.31"),
+        ({"edges": (99,)}, ValueError, "up to 11.31 cycles"),
         ({"edges": (0,)}, ValueError, "above 0"),
         ({"edges": "low"}, TypeError, "edges must be an array of numbers"),
         ({"num_random": 0}, ValueError, "num_random"),
