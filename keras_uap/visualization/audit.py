@@ -33,17 +33,12 @@ def plot_audit(audit, class_names=None):
     rates_at.barh(places, rates, color=colors)
     intervals = [run.fooling_interval for run in audit.runs]
     style.whiskers(rates_at, places, rates, intervals, horizontal=True)
-    rates_at.axvline(
-        audit.random_rate,
-        color=style.NEUTRAL,
-        linestyle="--",
-        label="random noise, same norm",
-    )
+    noise = {"color": style.NEUTRAL, "label": "random noise, same norm"}
+    rates_at.axvline(audit.random_rate, linestyle="--", **noise)
     names = [f"{run.name}, seed {run.seed}" for run in audit.runs]
     rates_at.set_yticks(places, names, fontsize=9)
     rates_at.invert_yaxis()
-    rates_at.set_xlim(0, 1.02)
-    style.percent_axis(rates_at.xaxis)
+    style.percent_axis(rates_at, "x", 1.02)
     style.label(
         rates_at,
         "Attacks, in red the strongest",

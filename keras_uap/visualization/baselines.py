@@ -16,8 +16,7 @@ def plot_baselines(result):
         axes.plot(result.norms, rates, color=color, marker=marker, label=name)
         band = {"color": color, "alpha": 0.15, "linewidth": 0}
         axes.fill_between(result.norms, *intervals.T, **band)
-    style.percent_axis(axes.yaxis)
-    axes.set_ylim(0, 1.02)
+    style.percent_axis(axes, "y", 1.02)
     style.label(
         axes,
         "Fooling rate of perturbations of the same norm\n"

@@ -31,14 +31,8 @@ def plot_diversity(result):
     axes.set_xticks(range(count), result.seeds)
     axes.set_yticks(range(count), result.seeds)
     style.label(axes, None, "seed", "seed")
-    measured = (
-        f"; fooling rates on n = {result.num_images} held-out images"
-        if result.num_images
-        else ""
-    )
-    style.suptitle(
-        figure,
-        f"{count} perturbations of one classifier, normalised inner products"
-        f"{measured}",
-    )
+    text = f"{count} perturbations of one classifier, normalised inner products"
+    if result.num_images:
+        text += f"; fooling rates on n = {result.num_images} held-out images"
+    style.suptitle(figure, text)
     return figure

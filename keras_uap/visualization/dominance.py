@@ -21,8 +21,7 @@ def plot_dominance(result, class_names=None):
     colors = style.CLEAN, style.FOOLED, style.NEUTRAL
     series = zip(result.names, colors, result.shares, result.intervals)
     style.grouped_bars(shares, names, list(series))
-    style.percent_axis(shares.yaxis)
-    shares.set_ylim(0, 1.02)
+    style.percent_axis(shares, "y", 1.02)
     style.label(
         shares,
         "What the most common labels take",
@@ -32,25 +31,15 @@ def plot_dominance(result, class_names=None):
     style.legend_below(shares, 3, "left")
     labels = result.alone_labels[1][::-1]
     at = np.arange(len(labels))
-    alone.barh(
-        at + 0.2,
-        result.alone_probabilities[1][::-1],
-        0.4,
-        color=style.SERIES[2],
-        label="its probability for v on grey",
-    )
-    alone.barh(
-        at - 0.2,
-        [np.mean(result.labels[1] == label) for label in labels],
-        0.4,
-        color=style.FOOLED,
-        label="images that have it with v",
-    )
-    alone.set_yticks(
-        at, [style.short_name(c, class_names, 22) for c in labels], fontsize=9
-    )
-    style.percent_axis(alone.xaxis)
-    alone.set_xlim(0, 1.02)
+    on_grey = result.alone_probabilities[1][::-1]
+    own = {"color": style.SERIES[2], "label": "its probability for v on grey"}
+    alone.barh(at + 0.2, on_grey, 0.4, **own)
+    sent = [np.mean(result.labels[1] == label) for label in labels]
+    own = {"color": style.FOOLED, "label": "images that have it with v"}
+    alone.barh(at - 0.2, sent, 0.4, **own)
+    names = [style.short_name(label, class_names, 22) for label in labels]
+    alone.set_yticks(at, names, fontsize=9)
+    style.percent_axis(alone, "x", 1.02)
     style.label(
         alone,
         "Top labels of v alone; the most common one of\nperturbed images is "
@@ -78,27 +67,21 @@ def plot_dominance_history(result, class_names=None):
     Returns:
         A `matplotlib.figure.Figure`.
     """
-    figure = style.figure(9.5, 5)
-    axes = figure.subplots()
-    settled = result.settled
+    axes = style.axes(9.5, 5)
+    x, rates, shares = result.batches, result.fooling_rates, result.shares
     for i, seed in enumerate(result.seeds):
         color = style.SERIES[i % 6]
         label = result.labels[i, -1]
         name = "no label" if label < 0 else style.short_name(label, class_names)
-        x, rates, shares = result.batches, result.fooling_rates, result.shares
         axes.plot(x, rates[i], "--", color=color, linewidth=1)
-        text = f"seed {seed}: {name}, since batch {settled[i]}"
+        text = f"seed {seed}: {name}, since batch {result.settled[i]}"
         axes.plot(x, shares[i], color=color, label=text)
         last = result.labels[i] == label
         for same, face in ((last, color), (~last, "white")):
             marks = {"color": color, "markerfacecolor": face}
             axes.plot(x[same], shares[i][same], style.MARKERS[i % 6], **marks)
-    axes.axhline(
-        result.random_share,
-        color=style.NEUTRAL,
-        linestyle=":",
-        label="random noise, its most common",
-    )
+    noise = {"color": style.NEUTRAL, "label": "random noise, its most common"}
+    axes.axhline(result.random_share, linestyle=":", **noise)
     axes.set_xscale("log", base=2)
     axes.set_xticks(result.batches, result.batches, fontsize=9)
     axes.minorticks_off()
@@ -106,8 +89,7 @@ def plot_dominance_history(result, class_names=None):
     _, *middle = axes.get_xticklabels()
     if len(middle) > 1 and result.batches[-1] < 1.4 * result.batches[-2]:
         middle[-2].set_visible(False)
-    style.percent_axis(axes.yaxis)
-    axes.set_ylim(0, 1.02)
+    style.percent_axis(axes, "y", 1.02)
     style.label(
         axes,
         "solid: sent to the label that takes most, hollow where that was "
@@ -118,10 +100,10 @@ def plot_dominance_history(result, class_names=None):
     style.legend_below(axes, 2)
     start = "random points" if result.random_start else "zero"
     style.suptitle(
-        figure,
+        axes.figure,
         f"Dominant labels, {len(result.seeds)} fit(s) from {start}, loss "
         f"{result.loss}, {result.norm} ball of {result.epsilon:.4g}, "
         f"{style.sample(result)}",
     )
     style.tidy(axes)
-    return figure
+    return axes.figure

@@ -33,7 +33,7 @@ def plot_features(result):
         style.grouped_bars(axes, names, list(series), 1.2)
         axes.axhline(0, color="black", linewidth=0.8)
         style.label(axes, title, "pairs of images (how many)", y)
-    style.percent_axis(distances.yaxis)
+    style.percent_axis(distances, "y")
     distances.set_ylim(bottom=0)
     cosines.set_ylim(min(0.0, result.cosine_intervals.min()) * 1.05, 1.05)
     style.legend_below(distances, 3)

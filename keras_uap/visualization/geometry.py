@@ -24,11 +24,8 @@ def plot_normals(result):
         at = figure.add_subplot(grid[i % 2, 1 + i // 2])
         style.show_perturbation(at, normal)
         at.set_title(f"normal at image {result.indices[i]}", fontsize=8)
-    figure.suptitle(
-        f"Nearest decision boundaries of {len(result.indices)} of "
-        f"{result.num_images} images",
-        fontsize=11,
-    )
+    count = f"{len(result.indices)} of {result.num_images} images"
+    figure.suptitle(f"Nearest decision boundaries of {count}", fontsize=11)
     style.tidy(axes)
     return figure
 
@@ -43,9 +40,8 @@ def plot_spectrum(result):
     index = np.arange(1, result.num_normals + 1)
     values, random = result.singular_values, result.random_singular_values
     axes.plot(index, values, color=style.FOOLED, label="boundary normals")
-    axes.plot(
-        index, random, "--", color=style.NEUTRAL, label="random unit vectors"
-    )
+    noise = {"color": style.NEUTRAL, "label": "random unit vectors"}
+    axes.plot(index, random, "--", **noise)
     axes.set_xscale("log")
     axes.set_ylim(bottom=0)
     dim = min(100, max(1, result.num_normals // 5))
@@ -84,9 +80,8 @@ def plot_subspace(result):
     best = {"color": style.CLEAN, "label": f"best of {result.num_random}"}
     axes.plot(places[:-1], result.best_rates, "D", **best)
     axes.set_xticks(places, names, fontsize=9)
-    style.percent_axis(axes.yaxis)
     top = max(*result.best_rates, *np.ravel(intervals))
-    axes.set_ylim(0, np.clip(1.25 * top, 0.05, 1.05))
+    style.percent_axis(axes, "y", np.clip(1.25 * top, 0.05, 1.05))
     gain = result.fooling_rates[-1] - result.random_rate
     low, high = result.difference_intervals[-1]
     style.label(

@@ -28,30 +28,22 @@ def plot_hardening(result, class_names=None):
     none = (np.nan, np.nan)
     names = ["fooled by\nthe strongest", "by random\nnoise"]
     names += ["clean\nagreement", "robust\nagreement"]
-    rates = [
-        [before.fooling_rate, before.random_rate],
-        [after.fooling_rate, after.random_rate],
-    ]
-    rates[0] += [1.0, result.robust_agreement_before]
-    rates[1] += [result.agreement, result.robust_agreement]
-    intervals = [
-        [before.fooling_interval, none, none, none],
-        [after.fooling_interval, none, result.agreement_interval],
-    ]
-    intervals[1].append(result.robust_agreement_interval)
-    series = [
-        ("before", style.NEUTRAL, rates[0], intervals[0]),
-        ("after", style.CLEAN, rates[1], intervals[1]),
-    ]
+    rates = [before.fooling_rate, before.random_rate]
+    rates += [1.0, result.robust_agreement_before]
+    intervals = [before.fooling_interval, none, none, none]
+    series = [("before", style.NEUTRAL, rates, intervals)]
+    rates = [after.fooling_rate, after.random_rate]
+    rates += [result.agreement, result.robust_agreement]
+    intervals = [after.fooling_interval, none, result.agreement_interval]
+    intervals += [result.robust_agreement_interval]
+    series += [("after", style.CLEAN, rates, intervals)]
     style.grouped_bars(rates_at, names, series)
-    rates_at.set_ylim(0, 1.02)
-    style.percent_axis(rates_at.yaxis)
+    style.percent_axis(rates_at, "y", 1.02)
     rates_at.set_ylabel("held-out images, lines: 95% interval")
     style.legend(rates_at)
     style.tidy(rates_at)
-    for axes, name, audit in zip(
-        shown_at, ("before", "after"), (before, after)
-    ):
+    audits = {"before": before, "after": after}
+    for axes, (name, audit) in zip(shown_at, audits.items()):
         style.show_perturbation(axes, audit.perturbation)
         text = f"The strongest {name}"
         for label, share in audit.report.dominant_labels(1):

@@ -20,15 +20,9 @@ def plot_influence(result):
     ends = (lowest - 0.05, 1.05)
     points.plot(ends, ends, color="#BBBBBB", linewidth=1, zorder=0)
     for i, name in enumerate(result.names):
-        points.plot(
-            result.with_image[i],
-            result.with_perturbation[i],
-            style.MARKERS[i % 6],
-            color=style.SERIES[i % 6],
-            alpha=0.6,
-            markersize=5,
-            label=name,
-        )
+        x, y = result.with_image[i], result.with_perturbation[i]
+        marks = {"color": style.SERIES[i % 6], "alpha": 0.6, "markersize": 5}
+        points.plot(x, y, style.MARKERS[i % 6], label=name, **marks)
     points.set(xlim=ends, ylim=ends)
     style.label(
         points,

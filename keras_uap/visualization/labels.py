@@ -22,7 +22,7 @@ def plot_label_flow(flow, class_names=None):
     bars.barh(places + 0.2, after, 0.4, color=style.FOOLED, label="perturbed")
     bars.barh(places - 0.2, before, 0.4, color=style.CLEAN, label="clean")
     bars.set_yticks(places, names, fontsize=9)
-    style.percent_axis(bars.xaxis)
+    style.percent_axis(bars, "x")
     title = "The most common labels of perturbed images"
     style.label(bars, title, "share of the images")
     style.legend(bars, loc="lower right")
@@ -35,8 +35,7 @@ def plot_label_flow(flow, class_names=None):
         curve.plot(
             np.arange(len(shares)), shares, line, color=color, label=text
         )
-    style.percent_axis(curve.yaxis)
-    curve.set_ylim(0, 1.02)
+    style.percent_axis(curve, "y", 1.02)
     style.label(
         curve,
         "Share of images in the top k labels",
@@ -169,8 +168,7 @@ def plot_targets(result, class_names=None):
     style.write_rates(axes, places, rates, intervals[:, 1], horizontal=True)
     names = [style.short_name(result.targets[i], class_names) for i in order]
     axes.set_yticks(places, names, fontsize=9)
-    style.percent_axis(axes.xaxis)
-    axes.set_xlim(0, 1.08)
+    style.percent_axis(axes, "x", 1.08)
     style.label(
         axes,
         f"Images sent to a chosen label, {result.norm} norm "

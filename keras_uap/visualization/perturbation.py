@@ -79,31 +79,21 @@ def draw_perturbation(adapter, v, images, value_range, class_names, title):
         f"perturbation\nlargest value {largest:.4g}\nstretched to full range",
         fontsize=9,
     )
-    show_clean, show_perturbed = _show_functions(images, perturbed, value_range)
+    _show_images(axes[:, 1:], images, perturbed, value_range)
     axes[1, 0].hist(v.ravel(), bins=41, color=style.NEUTRAL)
     axes[1, 0].set_title("its values", fontsize=9)
     axes[1, 0].set_xlabel("change of a value", fontsize=8)
     axes[1, 0].set_yticks([])
     axes[1, 0].tick_params(labelsize=8)
-    for i in range(count):
-        show_clean(axes[0, i + 1], i)
-        show_perturbed(axes[1, i + 1], i)
+
+    left = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    left |= {"rotation": 90, "ha": "right", "va": "center", "fontsize": 10}
     for name, at in zip(("clean", "with v"), axes[:, 1]):
         if style.is_signal(v):
             # The label of several channels is kept.
             at.set_ylabel(f"{name}\n{at.get_ylabel()}".strip(), fontsize=8)
-            continue
-        at.annotate(
-            name,
-            (0, 0.5),
-            (-6, 0),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            rotation=90,
-            ha="right",
-            va="center",
-            fontsize=10,
-        )
+        else:
+            at.annotate(name, (0, 0.5), (-6, 0), **left)
     for i in range(count):
         axes[0, i + 1].set_title(clean_names[i], fontsize=9, color=style.CLEAN)
         fooled = labels[i] != clean_labels[i]
@@ -115,25 +105,17 @@ def draw_perturbation(adapter, v, images, value_range, class_names, title):
     return figure
 
 
-def _show_functions(images, perturbed, value_range):
-    """Two functions of axes and a number: clean, and perturbed."""
+def _show_images(axes, images, perturbed, value_range):
+    """Shows clean images in the first row and perturbed ones in the second."""
     if images.ndim == 3:
         lanes = style.lanes(images, perturbed)
-        return (
-            lambda axes, i: style.show_signal(
-                axes, images[i], lanes, style.CLEAN
-            ),
-            lambda axes, i: style.show_signal(
-                axes, perturbed[i], lanes, style.FOOLED, images[i]
-            ),
-        )
+        for (above, below), clean, fooling in zip(axes.T, images, perturbed):
+            style.show_signal(above, clean, lanes, style.CLEAN)
+            style.show_signal(below, fooling, lanes, style.FOOLED, clean)
+        return
     low, high = value_range or (float(images.min()), float(images.max()))
-    return tuple(
-        lambda axes, i, shown=shown: style.show(
-            axes, (shown[i] - low) / (high - low)
-        )
-        for shown in (images, perturbed)
-    )
+    for at, image in zip(axes.ravel(), [*images, *perturbed]):
+        style.show(at, (image - low) / (high - low))
 
 
 def _describe(adapter, images, class_names):

@@ -37,8 +37,7 @@ def plot_report(report, class_names=None):
     )
     for x, rate in enumerate(rates):
         rates_at.text(x + 0.06, rate + 0.01, f"{rate:.0%}", fontsize=10)
-    style.percent_axis(rates_at.yaxis)
-    rates_at.set_ylim(0, 1.05)
+    style.percent_axis(rates_at, "y", 1.05)
     style.label(
         rates_at,
         "Fooling rate, bars: 95% interval",
@@ -84,8 +83,7 @@ def plot_report(report, class_names=None):
         [rate for _, (rate, _) in classes],
         color=style.FOOLED,
     )
-    classes_at.set_xlim(0, 1.02)
-    style.percent_axis(classes_at.xaxis)
+    style.percent_axis(classes_at, "x", 1.02)
     style.label(
         classes_at,
         "The most common clean labels (their images)",

@@ -18,6 +18,8 @@ def plot_curve(result):
     seeds = result.fooling_rates.shape[1]
     named = isinstance(result.values[0], str)
     places = np.arange(len(means)) if named else np.asarray(result.values)
+    is_log = not named and max(places) > 20 * min(places)
+    apart = _apart(places, is_log)
     noise = {"color": style.NEUTRAL, "label": "random noise, same norm"}
     if named:
         axes.bar(places, means, 0.5, color=style.FOOLED, label="perturbation")
@@ -28,36 +30,23 @@ def plot_curve(result):
         own = {"color": style.FOOLED, "label": "perturbation, mean"}
         axes.plot(places, means, "o-", **own)
         axes.plot(places, result.random_rates, "--", **noise)
-        if max(places) > 20 * min(places):
+        if is_log:
             axes.set_xscale("log")
             axes.minorticks_off()
-        shown = _apart(places, axes.get_xscale() == "log")
-        axes.set_xticks(shown, [f"{value:g}" for value in shown])
-    named_places = set(_apart(places, not named and axes.get_xscale() == "log"))
+        axes.set_xticks(apart, [f"{value:g}" for value in apart])
     style.whiskers(axes, places, means, result.intervals)
-    for i, place in enumerate(places):
-        if seeds > 1:
-            axes.plot(
-                [place] * seeds,
-                result.fooling_rates[i],
-                "_",
-                markersize=12,
-                color=style.CLEAN,
-                label="each seed" if i == 0 else None,
-            )
-        if place not in named_places:
-            continue
-        axes.annotate(
-            f"{means[i]:.0%}",
-            (place, means[i]),
-            (6, 5),
-            textcoords="offset points",
-            fontsize=9,
-        )
+    if seeds > 1:
+        marks = {"markersize": 12, "color": style.CLEAN}
+        first, *others = result.fooling_rates.T
+        axes.plot(places, first, "_", label="each seed", **marks)
+        axes.plot(places, np.transpose(others), "_", **marks)
+    beside = {"xytext": (6, 5), "textcoords": "offset points", "fontsize": 9}
+    for place, mean in zip(places, means):
+        if place in apart:
+            axes.annotate(f"{mean:.0%}", (place, mean), **beside)
     if hasattr(result, "half_epsilon"):
         _mark_half(axes, result)
-    style.percent_axis(axes.yaxis)
-    axes.set_ylim(0, 1.05)
+    style.percent_axis(axes, "y", 1.05)
     style.label(
         axes,
         f"Held-out fooling rate against {result.name}\n{result.norm} ball, "
@@ -74,18 +63,12 @@ def _mark_half(axes, result):
     """Draws where an `EpsilonCurve` fools half, and writes it in the legend."""
     low, high = result.half_interval
     # What is not known goes on to the edge of those measured.
-    line = [
-        max(low, min(result.values)),
-        max(result.values) if high is None else high,
-    ]
+    high = max(result.values) if high is None else high
+    line = [max(low, min(result.values)), high]
     axes.plot(line, [0.5, 0.5], color=style.CLEAN, linewidth=6, alpha=0.3)
-    axes.plot(
-        [] if result.half_epsilon is None else [result.half_epsilon],
-        [] if result.half_epsilon is None else [0.5],
-        "D",
-        color=style.CLEAN,
-        label=f"half fooled: {result.half()}",
-    )
+    half = [] if result.half_epsilon is None else [result.half_epsilon]
+    mark = {"color": style.CLEAN, "label": f"half fooled: {result.half()}"}
+    axes.plot(half, [0.5] * len(half), "D", **mark)
 
 
 def _apart(places, is_log):

@@ -27,7 +27,7 @@ def plot_perturbation_spectrum(result):
     power_at.minorticks_off()
     power_at.set_xlim(0, max(top, 1))
     power_at.set_ylim(bottom=0)
-    style.percent_axis(power_at.yaxis, None)
+    style.percent_axis(power_at, "y", decimals=None)
     style.label(
         power_at,
         "Power; lines: between the bands",
@@ -46,8 +46,7 @@ def plot_perturbation_spectrum(result):
     )
     for at, (*_, rates, intervals) in zip(places, series):
         style.write_rates(rates_at, at, rates, intervals[:, 1])
-    style.percent_axis(rates_at.yaxis)
-    rates_at.set_ylim(0, 1.08)
+    style.percent_axis(rates_at, "y", 1.08)
     style.label(
         rates_at,
         "Parts at equal norm; bars: 95%",

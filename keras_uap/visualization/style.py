@@ -63,8 +63,7 @@ def unit(value_range):
     """The end of a norm in pixel units: " of 255", or nothing."""
     if value_range is None:
         return ""
-    low, high = value_range
-    return f" of {high - low:g}"
+    return f" of {value_range[1] - value_range[0]:g}"
 
 
 def norm_in_words(report):
@@ -133,12 +132,8 @@ def tick_names(names, inches, size=9, most=3):
 
 def show(axes, image):
     """Shows an image `(H, W, 1 or 3)` of values in 0 to 1."""
-    axes.imshow(
-        np.clip(image if image.shape[-1] == 3 else image[..., 0], 0, 1),
-        cmap="gray",
-        vmin=0,
-        vmax=1,
-    )
+    values = np.clip(image if image.shape[-1] == 3 else image[..., 0], 0, 1)
+    axes.imshow(values, cmap="gray", vmin=0, vmax=1)
     axes.set_axis_off()
 
 
@@ -153,7 +148,7 @@ def is_signal(array):
 
 
 def is_drawn(array):
-    """Whether an array can be drawn, as a picture or as lines."""
+    """Whether an array can be drawn, as an image or as lines."""
     return is_image(array) or is_signal(array)
 
 
@@ -279,7 +274,7 @@ def ranking(axes, labels, class_names, most=24):
     """
     names = [short_name(label, class_names, most) for label, _ in labels]
     axes.barh(names[::-1], [share for _, share in labels][::-1], color=CLEAN)
-    percent_axis(axes.xaxis)
+    percent_axis(axes, "x")
 
 
 def write_rates(axes, places, rates, highs=None, horizontal=False):
@@ -303,24 +298,28 @@ def heat_map(axes, values, texts, legend):
     image = axes.imshow(values, vmin=0, vmax=1, cmap="cividis", aspect="auto")
     bar = axes.figure.colorbar(image, ax=axes)
     bar.set_label(legend, fontsize=9)
+    centred = {"ha": "center", "va": "center", "fontsize": 9}
     for (i, j), value in np.ndenumerate(values):
-        axes.text(
-            j,
-            i,
-            texts[i][j],
-            ha="center",
-            va="center",
-            fontsize=9,
-            # What can be read on cividis.
-            color="white" if value < 0.55 else "black",
-        )
+        # What can be read on cividis.
+        color = "white" if value < 0.55 else "black"
+        axes.text(j, i, texts[i][j], color=color, **centred)
 
 
-def percent_axis(axis, decimals=0):
-    """Labels an axis of shares in per cent; `None` takes decimals as needed."""
+def percent_axis(axes, side, top=None, decimals=0):
+    """Labels an axis of shares in per cent.
+
+    Args:
+        axes: Matplotlib axes.
+        side: `"x"` or `"y"`.
+        top: Float, where the axis ends that begins at 0, or `None`.
+        decimals: Integer; `None` takes as many as needed.
+    """
     from matplotlib.ticker import PercentFormatter
 
+    axis = axes.xaxis if side == "x" else axes.yaxis
     axis.set_major_formatter(PercentFormatter(1.0, decimals))
+    if top is not None:
+        axes.set(**{f"{side}lim": (0, top)})
 
 
 def legend(axes, **place):

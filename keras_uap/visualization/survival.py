@@ -19,14 +19,8 @@ def plot_survival(result):
     style.whiskers(axes, places, rates, intervals, horizontal=True)
     marks = {"markeredgecolor": "white", "clip_on": False}
     name = "random noise, same norm"
-    axes.plot(
-        result.random_rates,
-        places,
-        "D",
-        color=style.NEUTRAL,
-        label=name,
-        **marks,
-    )
+    random = result.random_rates
+    axes.plot(random, places, "D", color=style.NEUTRAL, label=name, **marks)
     changed = places[result.of_picture]
     if len(changed):
         name, alone = "the change alone, on clean images", result.change_rates
@@ -37,8 +31,7 @@ def plot_survival(result):
     names = [style.fit_text(name, 30) for name in result.names]
     axes.set_yticks(places, names, fontsize=9)
     axes.set_ylim(count - 0.4, -0.6)
-    axes.set_xlim(0, 1.08)
-    style.percent_axis(axes.xaxis)
+    style.percent_axis(axes, "x", 1.08)
     style.label(
         axes,
         f"What a perturbation of {result.norm} norm {result.norms[0]:.4g} "
