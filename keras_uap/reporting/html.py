@@ -35,6 +35,7 @@ _LARGEST, _SMALL = 512, 96
 _MOST_CHARACTERS = 4_000_000
 # Classes in the table; the others are folded away.
 _CLASSES = 12
+_WRONG = "Wrong by the given labels"
 
 
 def write_audit(path, audit, class_names=None):
@@ -54,15 +55,13 @@ def write_hardening(path, hardening, class_names=None):
         "warnings": hardening.warnings,
         "values": hardening.to_dict(),
     }
-    page["facts"] += [
-        (
-            "Training",
-            f"{settings['epochs']} epochs of {hardening.after.num_fit} images, "
-            f"robustness {settings['robustness']:g}, learning rate "
-            f"{settings['learning_rate']:g}: {hardening.training_passes:,} "
-            f"model passes in {in_words(hardening.training_seconds)}",
-        )
-    ]
+    training = (
+        f"{settings['epochs']} epochs of {hardening.after.num_fit} images, "
+        f"robustness {settings['robustness']:g}, learning rate "
+        f"{settings['learning_rate']:g}: {hardening.training_passes:,} model "
+        f"passes in {in_words(hardening.training_seconds)}"
+    )
+    page["facts"].append(("Training", training))
     _write(path, page)
 
 
@@ -79,22 +78,18 @@ def _page_of_audit(audit, class_names):
         "notes": audit.notes,
         "values": audit.to_dict(),
     }
-    seeds = sorted({run.seed for run in audit.runs})
-    page["facts"] += [
-        (
-            "Images",
-            f"{audit.num_fit} to fit on, {audit.num_select} to choose the "
-            f"strongest run by, {_count(report)} held out to measure on; "
-            "the parts share none",
-        ),
-        (
-            "Search",
-            f"budget “{audit.budget}”: {len(audit.runs)} runs, "
-            f"{audit.passes:,} model passes (forwards and backwards of one "
-            f"image) in {in_words(audit.seconds)}",
-        ),
-        ("Seeds", ", ".join(map(str, seeds))),
-    ]
+    images = (
+        f"{audit.num_fit} to fit on, {audit.num_select} to choose the "
+        f"strongest run by, {_count(report)} held out to measure on; the parts "
+        "share none"
+    )
+    search = (
+        f"budget “{audit.budget}”: {len(audit.runs)} runs, {audit.passes:,} "
+        "model passes (forwards and backwards of one image) in "
+        f"{in_words(audit.seconds)}"
+    )
+    seeds = ", ".join(map(str, sorted({run.seed for run in audit.runs})))
+    page["facts"] += [("Images", images), ("Search", search), ("Seeds", seeds)]
     return page
 
 
@@ -177,32 +172,24 @@ def _row(text, rate, interval=None, kind="fooled"):
 
 def _rates(report, name):
     """Rows of the table of rates."""
-
-    noise = report.random_rate, report.random_interval, "noise"
-    rows = [
-        _row("The perturbation", report.fooling_rate, report.fooling_interval),
-        _row("Random noise of the same norm", *noise),
-        _row("Without clipping to the range", report.unclipped_rate),
-    ]
-    if report.rounded_rate is not None:
-        rounded = _row("Rounded to whole grey levels", report.rounded_rate)
-        rows.insert(2, rounded)
+    rows, own = [], "The perturbation"
     if report.target_rate is not None:
-        sent = f"Sent to {name(report.target)}"
+        sent, own = f"Sent to {name(report.target)}", "Any other label"
         random_rate = report.target_random_rate
         rows = [
             _row(sent, report.target_rate, report.target_interval),
             _row(f"{sent}, by random noise", random_rate, kind="noise"),
-            *rows,
         ]
-        rows[2]["name"] = "Any other label"
-    if report.error_rate is not None:
-        error_rate = report.clean_error_rate
-        rows += [
-            _row("Wrong by the given labels, clean", error_rate, kind="noise"),
-            _row("Wrong by the given labels, perturbed", report.error_rate),
-        ]
-    return rows
+    noise = report.random_rate, report.random_interval, "noise"
+    rows += [
+        _row(own, report.fooling_rate, report.fooling_interval),
+        _row("Random noise of the same norm", *noise),
+        _row("Rounded to whole grey levels", report.rounded_rate),
+        _row("Without clipping to the range", report.unclipped_rate),
+        _row(f"{_WRONG}, clean", report.clean_error_rate, kind="noise"),
+        _row(f"{_WRONG}, perturbed", report.error_rate),
+    ]
+    return [row for row in rows if row["rate"] is not None]
 
 
 def _facts(report, epsilon):
@@ -224,17 +211,14 @@ def _facts(report, epsilon):
 
 
 def _software():
-    versions = {
-        "keras_uap": __version__,
-        "Keras": keras.__version__,
-        "TensorFlow": tf.__version__,
-        "NumPy": np.__version__,
-        "Python": platform.python_version(),
-    }
-    return ", ".join(f"{name} {version}" for name, version in versions.items())
+    return (
+        f"keras_uap {__version__}, Keras {keras.__version__}, TensorFlow "
+        f"{tf.__version__}, NumPy {np.__version__}, Python "
+        f"{platform.python_version()}"
+    )
 
 
-# Pictures --------------------------------------------------------------------
+# Images ----------------------------------------------------------------------
 
 
 def _examples(report, name):
@@ -243,51 +227,42 @@ def _examples(report, name):
     if examples is None:
         return None
     rows, room = [], _MOST_CHARACTERS
+    fooled = examples.labels != examples.labels[:, :1]
     for i, place in enumerate(examples.places):
-        pictures = _strengths(report, i)
-        room -= sum(map(len, pictures))
+        images = _strengths(report, i)
+        room -= sum(map(len, images))
         if rows and room < 0:
             break
-        clean = examples.labels[i, 0]
-        rows.append(
-            {
-                "number": int(place) + 1,
-                "pictures": pictures,
-                "stops": [
-                    {
-                        "name": name(label),
-                        "confidence": float(sure),
-                        "fooled": bool(label != clean),
-                    }
-                    for label, sure in zip(
-                        examples.labels[i], examples.confidences[i]
-                    )
-                ],
-            }
-        )
-    shown = examples.labels[: len(rows)]
-    fooled = (shown != shown[:, :1]).sum(axis=0)
+        names, sure = map(name, examples.labels[i]), examples.confidences[i]
+        stops = [
+            {"name": text, "confidence": float(share), "fooled": bool(changed)}
+            for text, share, changed in zip(names, sure, fooled[i])
+        ]
+        number = int(place) + 1
+        rows.append({"number": number, "images": images, "stops": stops})
     stops = [
         {
             "times": f"{strength:g}",
             "norm": f"{strength * report.epsilon:.4g}",
             "fooled": int(count),
         }
-        for strength, count in zip(examples.strengths, fooled)
+        for strength, count in zip(
+            examples.strengths, fooled[: len(rows)].sum(axis=0)
+        )
     ]
     return {
         "rows": rows,
         "stops": stops,
         # The perturbation as it is.
         "start": int(np.argmin(np.abs(examples.strengths - 1))),
-        "pictures": style.is_drawn(examples.perturbation),
+        "is_drawn": style.is_drawn(examples.perturbation),
         "shape": " by ".join(map(str, examples.perturbation.shape)),
         "coarse": _is_coarse(examples.perturbation),
     }
 
 
 def _strengths(report, i):
-    """Pictures of one example at each strength, or an empty list."""
+    """Images of one example at each strength, or an empty list."""
     examples = report.examples
     images, v = examples.images, examples.perturbation
     if not style.is_drawn(v):
@@ -319,17 +294,17 @@ def _perturbation(report):
     if report.examples is None:
         return None
     v = report.examples.perturbation
-    picture, scale = None, None
+    image, scale = None, None
     if style.is_image(v):
-        picture = _image(style.stretch(v), exact=True)
+        image = _image(style.stretch(v), exact=True)
         scale = "Stretched to the full range; grey is no change."
     elif style.is_signal(v):
-        picture = _lines(v, style.lanes(v, -v), style.FOOLED, np.zeros_like(v))
+        image = _lines(v, style.lanes(v, -v), style.FOOLED, np.zeros_like(v))
         scale = "Stretched to the full height; a line for each channel"
         more = v.shape[-1] > style.CHANNELS
         scale += f", the first {style.CHANNELS}." if more else "."
     return {
-        "picture": picture,
+        "image": image,
         "scale": scale,
         "shape": " by ".join(map(str, v.shape)),
         "largest": f"{np.abs(v).max():.4g}",
