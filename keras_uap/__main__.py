@@ -23,16 +23,12 @@ def main(arguments=None):
         place = sys.stderr if options.json else sys.stdout
         with contextlib.redirect_stdout(place):
             console.load_tensorflow()
-            command = importlib.import_module(
-                f"keras_uap.cli.{options.command}"
-            )
-            table, values = command.run(options)
+            name = f"keras_uap.cli.{options.command}"
+            table, values = importlib.import_module(name).run(options)
         text = json.dumps(values, indent=2) if options.json else f"\n{table}"
         print(text, flush=True)
         return 0
-    except (
-        *(console.UsageError, ValueError, TypeError, OSError, ImportError),
-    ) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         message = " ".join(str(error).split())
         print(f"keras-uap: error: {message}", file=sys.stderr)
         return 2

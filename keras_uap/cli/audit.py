@@ -35,9 +35,9 @@ def run(options):
     audit = dataclasses.replace(audit, card=card)
     save_perturbation(folder / "uap.npz", audit.perturbation, audit.card)
     text = audit.table(class_names)
-    console.write_text(folder / "audit.txt", text)
-    console.write_text(folder / "audit.json", audit.to_json())
-    console.write_figure(folder / "audit.png", audit.plot(class_names))
+    console.write(folder / "audit.txt", text)
+    console.write(folder / "audit.json", audit.to_json())
+    console.write(folder / "audit.png", audit.plot(class_names))
     audit.save_html(folder / "audit.html", class_names)
     if interrupted:
         raise console.Interrupted(

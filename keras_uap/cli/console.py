@@ -7,7 +7,7 @@ import sys
 import tempfile
 
 
-class UsageError(Exception):
+class UsageError(ValueError):
     """A mistake in the arguments that the user can mend."""
 
 
@@ -18,6 +18,11 @@ class Interrupted(Exception):
 def say(step, text):
     """Prints which step of a command begins."""
     print(f"[{step}] {text}", flush=True)
+
+
+def note(text):
+    """Prints what a step of a command found."""
+    print(f"  {text}", flush=True)
 
 
 def make_folder(folder):
@@ -32,22 +37,15 @@ def make_folder(folder):
         ) from error
 
 
-def write_text(path, text):
-    """Writes a text file, whole or not at all."""
-    with _atomic_path(path) as unfinished:
-        unfinished.write_text(text + "\n", encoding="utf-8")
-
-
-def write_figure(path, figure):
-    """Writes a matplotlib figure, whole or not at all."""
-    with _atomic_path(path) as unfinished:
-        figure.savefig(unfinished)
-
-
-def _atomic_path(path):
+def write(path, content):
+    """Writes a text or a matplotlib figure to a file, whole or not at all."""
     from keras_uap.utils.saving import atomic_path  # It needs Keras.
 
-    return atomic_path(path)
+    with atomic_path(path) as unfinished:
+        if isinstance(content, str):
+            unfinished.write_text(content + "\n", encoding="utf-8")
+        else:
+            content.savefig(unfinished)
 
 
 def load_tensorflow():

@@ -15,28 +15,19 @@ def run(options):
     keras.utils.set_random_seed(options.seed)
     console.say("1/4", "loading EfficientNet-Lite0 and the photographs")
     classifier = samples.load_classifier()
-    images = samples.load_photos("fit")
-    held_out = Pictures(
-        samples.load_photos("held_out"), groups=samples.photo_groups("held_out")
-    )
+    images, held_out = map(samples.load_photos, samples.SPLITS)
+    held_out = Pictures(held_out, groups=samples.photo_groups("held_out"))
     uap = loading.make_uap(options, classifier)
     count = len(set(samples.photo_groups("fit")))
-    console.say(
-        "2/4",
-        f"fitting one perturbation to {VIEWS} augmented views of {count} "
-        "photographs",
-    )
+    shown = f"{VIEWS} augmented views of {count} photographs"
+    console.say("2/4", f"fitting one perturbation to {shown}")
     interrupted = fit.fit_or_interrupt(
         uap,
         augmentation.augmented(images, options.batch_size, seed=options.seed),
         -(-len(images) // options.batch_size),
         epochs=-(-VIEWS // len(images)),
     )
+    names = samples.class_names()
     return fit.finish(
-        options,
-        uap,
-        interrupted,
-        held_out,
-        classifier.name,
-        samples.class_names(),
+        options, uap, interrupted, held_out, classifier.name, names
     )

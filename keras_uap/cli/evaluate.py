@@ -24,19 +24,11 @@ def measure(options):
     class_names = loading.load_class_names(options, classifier)
     images = loading.load_images(options, "images", shape)
     loading.check_labels(options, images.class_names, classifier)
-    report = report_of(
-        classifier,
-        perturbation,
-        images,
-        options,
-        norm=card["norm"],
-        epsilon=card["epsilon"],
-        target=card.get("target"),
-    )
+    report = report_of(classifier, perturbation, card, images, options)
     return report, class_names or images.class_names, card
 
 
-def report_of(classifier, perturbation, images, options, **named):
+def report_of(classifier, perturbation, card, images, options):
     """Returns `analysis.fooling_report` of `datasets.Pictures`."""
     count = (PASSES + NOISES) * len(images.images)
     return analysis.fooling_report(
@@ -45,12 +37,14 @@ def report_of(classifier, perturbation, images, options, **named):
         images.images,
         images.labels,
         images.groups,
+        norm=card["norm"],
+        epsilon=card["epsilon"],
+        target=card.get("target"),
         value_range=loading.PIXELS,
         num_random=NOISES,
         seed=options.seed,
         batch_size=options.batch_size,
         verbose=Progress("images classified", count),
-        **named,
     )
 
 

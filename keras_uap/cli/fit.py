@@ -28,10 +28,9 @@ def run(options):
     train, select, held_out = loading.load_parts(options, classifier)
     count = len(train.images)
     console.say("2/4", f"fitting one perturbation to {count} images")
-    print(
-        f"  {len(select.images)} other images select the best epoch, "
-        f"{len(held_out.images)} are held out to measure on",
-        flush=True,
+    console.note(
+        f"{len(select.images)} other images select the best epoch, "
+        f"{len(held_out.images)} are held out to measure on"
     )
     x, epochs = train.images, options.epochs or EPOCHS
     batches = -(-count // options.batch_size)
@@ -59,8 +58,8 @@ def _augment(options, train, batches):
         epochs = max(EPOCHS, -(-VIEWS // len(train.images)))
         repeats = -(-epochs // _LINES)
         epochs = -(-epochs // repeats)
-    print(
-        f"  augmented: {epochs * repeats} views of each image, with random "
+    console.note(
+        f"augmented: {epochs * repeats} views of each image, with random "
         "crops, light and mirror images"
     )
     return x.repeat(repeats), epochs, repeats * batches
@@ -81,11 +80,8 @@ class EpochLines(keras.callbacks.Callback):
         total = self.params["epochs"] * self._batches
         self._progress = Progress("batches", total)
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self._done = epoch * self._batches
-
     def on_train_batch_end(self, batch, logs=None):
-        self._progress.update(self._done + batch + 1)
+        self._progress.add(1)
 
     def on_epoch_end(self, epoch, logs=None):
         epochs = self.params["epochs"]
@@ -93,10 +89,10 @@ class EpochLines(keras.callbacks.Callback):
             return
         name = "target_rate" if "target_rate" in logs else "fooling_rate"
         verb = "sent to the target" if name == "target_rate" else "fooled"
-        text = f"  epoch {epoch + 1} of {epochs}: {logs[name]:.1%} {verb}"
+        text = f"epoch {epoch + 1} of {epochs}: {logs[name]:.1%} {verb}"
         if f"val_{name}" in logs:
             text += f", {logs[f'val_{name}']:.1%} of the selection set"
-        print(f"{text}{self._progress.left()}", flush=True)
+        console.note(f"{text}{self._progress.left()}")
 
 
 def fit_or_interrupt(uap, x, batches, **arguments):
@@ -131,32 +127,15 @@ def finish(options, uap, interrupted, held_out, name, class_names=None):
         )
     console.say("3/4", f"measuring on {len(held_out.images)} held-out images")
     report = evaluate.report_of(
-        uap.classifier,
-        uap.perturbation,
-        held_out,
-        options,
-        norm=uap.norm,
-        epsilon=uap.epsilon,
-        target=uap.target,
+        uap.classifier, uap.perturbation, card, held_out, options
     )
     card["held_out"] = report.for_card()
     save_perturbation(folder / "uap.npz", uap.perturbation, card)
     console.say("4/4", f"writing to {folder.resolve()}")
     text = evaluate.text_of(report, class_names)
-    console.write_text(folder / "report.txt", text)
-    console.write_figure(
-        folder / "uap.png", _plot(uap, report, held_out.images, class_names)
-    )
-    report.save_html(folder / "report.html", class_names, card)
-    files = (
-        "files: report.html (open it in a browser), uap.png, uap.keras,\n"
-        "uap.npz, report.txt"
-    )
-    return f"{text}\n\n{files}", report.to_dict()
-
-
-def _plot(uap, report, images, class_names):
-    return visualization.plot_perturbation(
+    console.write(folder / "report.txt", text)
+    images = held_out.images
+    figure = visualization.plot_perturbation(
         uap.classifier,
         uap.perturbation,
         # Neighbours are often alike, so the images shown are spread out.
@@ -167,3 +146,10 @@ def _plot(uap, report, images, class_names):
         f"{report.fooling_rate:.0%} of {report.num_images} held-out images "
         f"fooled, {report.random_rate:.0%} by random noise of the same norm",
     )
+    console.write(folder / "uap.png", figure)
+    report.save_html(folder / "report.html", class_names, card)
+    files = (
+        "files: report.html (open it in a browser), uap.png, uap.keras,\n"
+        "uap.npz, report.txt"
+    )
+    return f"{text}\n\n{files}", report.to_dict()

@@ -39,8 +39,8 @@ def run(options):
     console.say("3/3", f"writing to {folder.resolve()}")
     with atomic_path(folder / "hardened.keras") as path:
         model.save(path)
-    console.write_text(folder / "harden.json", result.to_json())
-    console.write_figure(folder / "harden.png", result.plot(class_names))
+    console.write(folder / "harden.json", result.to_json())
+    console.write(folder / "harden.png", result.plot(class_names))
     result.save_html(folder / "harden.html", class_names)
     harden.delete_backup(backup)
     files = (

@@ -8,7 +8,7 @@ from keras_uap.attacks import updates
 from keras_uap.attacks.universal_perturbation import UniversalPerturbation
 from keras_uap.classifiers.attach import attach as attach_classifier
 from keras_uap.classifiers.ensemble import Ensemble
-from keras_uap.cli.console import UsageError
+from keras_uap.cli.console import UsageError, note
 from keras_uap.cli.parser import PIXELS, read_names, value_range
 from keras_uap.data import loading
 from keras_uap.data.splitting import SHARES
@@ -20,12 +20,7 @@ from keras_uap.utils.formatting import first_line, images_of
 from keras_uap.utils.progress import Progress
 
 # What saved models may hold: importing a class registers it with Keras.
-REGISTERED = (
-    AdversarialDistiller,
-    Ensemble,
-    PerturbationLayer,
-    UniversalPerturbation,
-)
+REGISTERED = (AdversarialDistiller, Ensemble, PerturbationLayer)
 
 
 def load_model(path):
@@ -103,12 +98,11 @@ def load_images(options, name, shape):
         groups=options.groups,
     )
     counted = images_of(len(images.images), images.groups)
-    print(f"  {name.replace('_', '-')}: {counted}", flush=True)
+    note(f"{name.replace('_', '-')}: {counted}")
     if images.left_out:
-        print(
-            f"  {len(images.left_out)} file(s) left out that cannot be read, "
-            f"{len(images.images)} images loaded",
-            flush=True,
+        note(
+            f"{len(images.left_out)} file(s) left out that cannot be read, "
+            f"{len(images.images)} images loaded"
         )
     return images
 
@@ -178,10 +172,8 @@ def load_class_names(options, classifier):
 
 def make_ball(options):
     """Makes the ball of `--epsilon` and `--norm`."""
-    epsilon = options.epsilon
-    if epsilon is None:  # The paper's values.
-        epsilon = 10.0 if options.norm == "linf" else 2000.0
-    return LpBall(epsilon, options.norm)
+    paper = 10.0 if options.norm == "linf" else 2000.0
+    return LpBall(options.epsilon or paper, options.norm)
 
 
 def make_uap(options, classifier, target=None, update=None):

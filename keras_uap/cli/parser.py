@@ -7,6 +7,7 @@ once. What a command does is in the file of its name.
 import argparse
 import math
 import pathlib
+from argparse import ArgumentTypeError
 
 from keras_uap.cli.console import UsageError, make_folder
 from keras_uap.data.folders import find_images
@@ -45,31 +46,25 @@ class _Parser(argparse.ArgumentParser):
 # What the value of an option may be ------------------------------------------
 
 
-def whole(text):
-    """Parses a whole number of at least 1."""
-    return _whole(text, least=1)
+def whole(text, least=1, below=math.inf):
+    """Parses a whole number, of at least 1 by default."""
+    if not text.isdecimal() or not least <= int(text) < below:
+        raise ArgumentTypeError(
+            f"must be a whole number of at least {least}, not {text!r}"
+        )
+    return int(text)
 
 
 def seed(text):
     """Parses a whole number that every generator takes for a seed."""
-    return _whole(text, least=0, below=2**31)
-
-
-def _whole(text, least, below=math.inf):
-    if not text.isdecimal() or not least <= int(text) < below:
-        raise argparse.ArgumentTypeError(
-            f"must be a whole number of at least {least}, not {text!r}"
-        )
-    return int(text)
+    return whole(text, least=0, below=2**31)
 
 
 def positive(text):
     """Parses a finite number above 0."""
     number = _number(text)
     if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(
-            f"must be a number above 0, not {text!r}"
-        )
+        raise ArgumentTypeError(f"must be a number above 0, not {text!r}")
     return number
 
 
@@ -77,9 +72,7 @@ def share(text):
     """Parses a number from 0 to 1."""
     number = _number(text)
     if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(
-            f"must be a number from 0 to 1, not {text!r}"
-        )
+        raise ArgumentTypeError(f"must be a number from 0 to 1, not {text!r}")
     return number
 
 
@@ -110,7 +103,6 @@ def _model(several=False):
             "--model",
             required=True,
             nargs="+" if several else None,
-            metavar="MODEL",
             help="the classifier: a .keras file, or the folder of a SavedModel",
         ),
         _option(
@@ -180,13 +172,11 @@ _IMAGES = _group(
     _option(
         "--images",
         required=True,
-        metavar="IMAGES",
         help="a folder of images, or the name of a TFDS dataset",
     ),
     _option(
         "--split",
         default="train",
-        metavar="SPLIT",
         help="split of a TFDS dataset (default: train)",
     ),
     _option(
@@ -267,9 +257,7 @@ _LABELS = _option(
     "in sorted order): report accuracy or error rates too",
 )
 _DATA = _group(_model(), _IMAGES)
-_EVALUATE = _group(
-    *(_DATA, _perturbation(), _LABELS, _SEED, _NAMES, _batch_size(32))
-)
+_EVALUATE = [_DATA, _perturbation(), _LABELS, _SEED, _NAMES, _batch_size(32)]
 
 _FIT = _group(
     _option(
@@ -351,7 +339,7 @@ COMMANDS = {
         "Measure how often a saved perturbation fools a classifier.",
         "--model classifier.keras \\\n"
         "      --perturbation result/uap.npz --images other_photos/",
-        [_EVALUATE],
+        _EVALUATE,
     ),
     "transfer": (
         "Measure several perturbations on several classifiers.",
@@ -373,7 +361,7 @@ COMMANDS = {
         "--model classifier.keras \\\n"
         "      --perturbation result/uap.npz --images other_photos/ "
         "--output page",
-        [_EVALUATE, _OUTPUT],
+        [*_EVALUATE, _OUTPUT],
     ),
 }
 
@@ -381,12 +369,10 @@ COMMANDS = {
 def make_parser():
     """Returns the parser of all commands."""
     parser = _Parser(prog="keras-uap", description=DESCRIPTION)
-    parser.add_argument(
-        "--version", action="version", version=f"keras-uap {__version__}"
-    )
-    commands = parser.add_subparsers(
-        required=True, dest="command", metavar="command"
-    )
+    version = f"keras-uap {__version__}"
+    parser.add_argument("--version", action="version", version=version)
+    shown = {"dest": "command", "metavar": "command"}
+    commands = parser.add_subparsers(required=True, **shown)
     for name, (text, example, parents) in COMMANDS.items():
         commands.add_parser(
             name,
@@ -404,28 +390,28 @@ def make_parser():
 
 def check(options):
     """Raises UsageError for missing files and other visible mistakes."""
+    given = vars(options)
     for name in ("model", "perturbation", "class_names"):
-        for path in _as_list(getattr(options, name, None)):
+        for path in _as_list(given.get(name)):
             if not pathlib.Path(path).exists():
                 flag = name.replace("_", "-")
                 raise UsageError(f"--{flag} {path}: there is no such file.")
-    if getattr(options, "class_names", None):
+    if given.get("class_names"):
         read_names(options.class_names)
-    for number in range(len(_as_list(getattr(options, "model", None)))):
+    for number in range(len(_as_list(given.get("model")))):
         value_range(options, number)
     for name in ("images", "held_out"):
-        if getattr(options, name, None):
-            _check_images(options, name)
-    if hasattr(options, "output"):
+        if given.get(name):
+            flag = f"--{name.replace('_', '-')} {given[name]}"
+            _check_images(flag, given[name], given.get("labels", False))
+    if "output" in given:
         make_folder(options.output)
 
 
-def _check_images(options, name):
+def _check_images(flag, source, labels):
     """Raises UsageError for a file or a folder that is missing."""
-    source = getattr(options, name)
-    flag = f"--{name.replace('_', '-')} {source}"
     if pathlib.Path(source).is_dir():
-        find_images(source, getattr(options, "labels", False))
+        find_images(source, labels)
     elif pathlib.Path(source).exists():
         raise UsageError(
             f"{flag} is a file. Expected: a folder of images, or the name of a "
@@ -477,6 +463,4 @@ def value_range(options, number=0):
 
 def _as_list(given):
     """The values of an option that takes one or several, or is left out."""
-    if given is None:
-        return []
-    return [given] if isinstance(given, str) else given
+    return [given] if isinstance(given, str) else given or []

@@ -11,9 +11,9 @@ def run(options):
     text = evaluate.text_of(report, class_names)
     folder = options.output
     console.say("2/2", f"writing to {folder.resolve()}")
-    console.write_figure(folder / "report.png", report.plot(class_names))
-    console.write_text(folder / "report.txt", text)
-    console.write_text(folder / "report.json", report.to_json())
+    console.write(folder / "report.png", report.plot(class_names))
+    console.write(folder / "report.txt", text)
+    console.write(folder / "report.json", report.to_json())
     # The card names the classifier that the perturbation was found on.
     measured = {"classifier": pathlib.Path(options.model).name}
     measured["found_on"] = card.get("classifier")

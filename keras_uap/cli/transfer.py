@@ -19,12 +19,10 @@ def run(options):
             "--perturbation must name files of one norm, or their rates "
             f"cannot be compared. Received: {' and '.join(sorted(norms))}."
         )
-    classifiers = {
-        name: loading.attach(loading.load_model(path), options, number)
-        for number, (name, path) in enumerate(
-            zip(_names(options.model), options.model)
-        )
-    }
+    classifiers = {}
+    for number, name in enumerate(_names(options.model)):
+        model = loading.load_model(options.model[number])
+        classifiers[name] = loading.attach(model, options, number)
     shape = next(iter(perturbations.values())).shape
     shapes = {model.input_shape[-1] for model in classifiers.values()}
     if shapes != {shape[-1]}:
@@ -52,8 +50,8 @@ def run(options):
         verbose=progress,
     )
     console.say("3/3", f"writing to {options.output.resolve()}")
-    console.write_figure(options.output / "transfer.png", matrix.plot())
-    console.write_text(options.output / "transfer.json", matrix.to_json())
+    console.write(options.output / "transfer.png", matrix.plot())
+    console.write(options.output / "transfer.json", matrix.to_json())
     files = "files: transfer.png (look at it), transfer.json"
     return f"{matrix.table()}\n\n{files}", matrix.to_dict()
 

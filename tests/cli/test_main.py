@@ -566,16 +566,16 @@ def test_harden_goes_on_where_it_was_cut_off(
 ):
     output = tmp_path / "out"
     command = words("harden", FIT, {"--output": output, "--epsilon": 30})
-    write = console.write_figure
+    write = console.write
 
     def full(*_):
         raise OSError("No space left on device")
 
     # Trained and measured, and then no room for what was found.
-    monkeypatch.setattr(console, "write_figure", full)
+    monkeypatch.setattr(console, "write", full)
     assert run(*command)[0] != 0
     assert (output / "harden_backup").exists()
-    monkeypatch.setattr(console, "write_figure", write)
+    monkeypatch.setattr(console, "write", write)
     status, out, err = run(*command)
     assert (status, err) == (0, "")
     assert "epoch 2 of 2: loss" not in out
