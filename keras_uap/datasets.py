@@ -7,16 +7,3 @@ from keras_uap.data.augmentation import FEW, augmentation, augmented, views
 from keras_uap.data.loading import UnreadableError, images, load
 from keras_uap.data.pictures import Pictures, without_tuner
 from keras_uap.data.splitting import split
-
-__all__ = [
-    "FEW",
-    "Pictures",
-    "UnreadableError",
-    "augmentation",
-    "augmented",
-    "images",
-    "load",
-    "split",
-    "views",
-    "without_tuner",
-]

@@ -8,5 +8,3 @@ from keras_uap.perturbations.interchange import (
     load_perturbation,
     save_perturbation,
 )
-
-__all__ = ["import_perturbation", "load_perturbation", "save_perturbation"]

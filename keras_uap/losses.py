@@ -15,16 +15,3 @@ from keras_uap.attacks.losses import (
     dominant_goals,
     get,
 )
-
-__all__ = [
-    "BatchLoss",
-    "ClippedCrossentropy",
-    "Dominant",
-    "Features",
-    "Margin",
-    "Seen",
-    "WeightedSum",
-    "class_masses",
-    "dominant_goals",
-    "get",
-]
