@@ -102,7 +102,9 @@ def test_each_change_of_the_perturbation():
     shifted = survival._shift(v, 3)
     np.testing.assert_array_equal(shifted[3:, 3:], v[:-3, :-3])
     np.testing.assert_array_equal(shifted[0, 0], v[-3, -3])
-    np.testing.assert_array_equal(survival._mirror(v, 1), v[:, ::-1])
+    sideways = [("mirror", "left-right")]
+    _, (*_, mirrored) = survival._as_changes(sideways, v[np.newaxis], None)
+    np.testing.assert_array_equal(mirrored(v), v[:, ::-1])
     patch = survival._patch(v, 0.5)
     np.testing.assert_array_equal(patch[4:12, 4:12], v[4:12, 4:12])
     assert np.count_nonzero(patch) == 8 * 8 * 3
