@@ -342,8 +342,8 @@ def _as_changes(changes, images, value_range):
             arguments["value_range"] = value_range
             if not jpeg:
                 raise ValueError(
-                    "'jpeg' needs grey or RGB images with a value_range. "
-                    f"Received: shape {images.shape}, {value_range=}."
+                    "changes holds 'jpeg', which needs grey or RGB images with "
+                    f"a value_range. Received: {images.shape}, {value_range=}."
                 )
         change = functools.partial(function, **arguments)
         found.append((text.format(amount), of_picture, change))
