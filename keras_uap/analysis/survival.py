@@ -369,8 +369,9 @@ def _arguments(kind, amount, sizes, axes):
     name = f"The amount of {kind!r} in changes"
     if kind == "mirror":
         if amount not in list(axes):
+            expected = ", ".join(axes)
             raise ValueError(
-                f"{name} must be one of {list(axes)}. Received: {amount!r}."
+                f"{name} must be one of {expected}. Received: {amount!r}."
             )
         return {"axis": axes[amount]}
     if kind in ("shift", "jpeg"):
@@ -393,6 +394,6 @@ def _try(name, function, images):
     if not numbers or changed.shape != given.shape:
         raise ValueError(
             f"The function {name!r} of changes must return finite images of "
-            f"shape {given.shape}. Received: shape {changed.shape}, "
-            f"dtype {changed.dtype}."
+            f"the shape {given.shape}. Received: shape {changed.shape}, dtype "
+            f"{changed.dtype}."
         )
