@@ -162,9 +162,9 @@ def _standardize(value_range, channel_order):
         value_range, order = _MODES[value_range]
     if value_range is None or isinstance(value_range, str):
         raise ValueError(
-            "value_range must be a pair (low, high), a pair for each channel, "
-            f"or one of {sorted(_MODES)}. Received: value_range="
-            f"{value_range!r}. Leave it out to pass the images as they are."
+            "value_range must be a pair (low, high), one for each channel, or "
+            f"one of {sorted(_MODES)}. Received: value_range={value_range!r}. "
+            "Leave it out if the classifier takes the images as they are."
         )
     channel_order = order if channel_order is None else channel_order
     if channel_order not in ("rgb", "bgr"):
@@ -286,8 +286,8 @@ def _image_shape(image_shape, stated):
     """Returns the shape of the images to come, as given or as stated."""
     if image_shape is None and None in (stated or (None,)):
         raise ValueError(
-            f"The classifier states images of shape {stated}. Pass "
-            "image_shape=(height, width, channels), or (time, channels)."
+            f"The classifier states images of shape {stated}. Pass image_shape="
+            "(height, width, channels), or (time, channels) for signals."
         )
     image_shape = tuple(stated if image_shape is None else image_shape)
     if image_shape[-1:] == (None,):

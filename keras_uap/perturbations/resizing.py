@@ -61,8 +61,8 @@ def resize_perturbation(
     array = read_perturbation(perturbation)
     if array.ndim != 3:
         raise ValueError(
-            "Only perturbations (height, width, channels) can be resized. "
-            f"Received: shape {array.shape}. Fit another one for signals."
+            "Only perturbations (height, width, channels) can be resized. For "
+            f"signals, fit another perturbation. Received: shape {array.shape}."
         )
     pair = (size, size) if np.ndim(size) == 0 else tuple(size)
     if len(pair) != 2 or not all(is_whole(s) and s >= 1 for s in pair):
