@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_uap.classifiers.adapter import ClassifierAdapter
 from keras_uap.data.pictures import as_array
 from keras_uap.perturbations.lp_ball import lp_norm
+from keras_uap.perturbations.perturbation_layer import PerturbationLayer
 from keras_uap.perturbations.pixels import same_shape
 from keras_uap.utils.keras_compat import all_layers, start_at
 from keras_uap.utils.saving import TEMPORARY, atomic_path
@@ -50,31 +51,26 @@ class StopAtFoolingRate(keras.callbacks.Callback):
         self.monitor = monitor
 
     def on_epoch_end(self, epoch, logs):
-        value, where = self._measured(logs)
-        if value is not None and value >= self.rate:
+        source = self.model._fit_source
+        if self.images is not None:
+            value, where = self._evaluate(self.images), "the images given"
+        elif source is not None:
+            value = logs[self.monitor] = self._evaluate(source, source.steps)
+            where = "the images of the fit"
+        else:
+            # `validation_freq` leaves epochs without validation.
+            value = logs.get(f"val_{self.monitor}", 0.0)
+            where = "the validation data"
+        if value >= self.rate:
             self.model.keep(
                 f"{self.monitor} {value:.3f} reached {self.rate:g} on {where} "
                 f"after epoch {epoch + 1}"
             )
 
-    def _measured(self, logs):
-        if self.images is not None:
-            return self._evaluate(self.images), "the images given"
-        if f"val_{self.monitor}" in logs:
-            return logs[f"val_{self.monitor}"], "the validation data"
-        rates = self.model._evaluate_on_fit()
-        if rates is None:
-            # An epoch without validation, by `validation_freq`.
-            return None, None
-        logs[self.monitor] = self._monitored(rates)
-        return logs[self.monitor], "the images of the fit"
-
-    def _evaluate(self, images):
-        return self._monitored(
-            self.model.evaluate(images, verbose=0, return_dict=True)
+    def _evaluate(self, images, steps=None):
+        rates = self.model.evaluate(
+            images, steps=steps, verbose=0, return_dict=True
         )
-
-    def _monitored(self, rates):
         if self.monitor not in rates:
             raise ValueError(
                 f"monitor={self.monitor!r} needs a perturbation with a target."
@@ -108,11 +104,7 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     def __init__(self, backup_dir, delete_checkpoint=True):
         super().__init__()
-        if not isinstance(backup_dir, (str, os.PathLike)):
-            raise TypeError(
-                "backup_dir must be the path of a folder. Received: "
-                f"backup_dir={backup_dir!r}."
-            )
+        _check_folder("backup_dir", backup_dir)
         if not str(backup_dir):
             raise ValueError("backup_dir must not be empty.")
         self.backup_dir = pathlib.Path(backup_dir)
@@ -144,9 +136,8 @@ class BackupAndRestore(keras.callbacks.Callback):
         path = self.backup_dir / f"epoch_{epoch + 1}.weights.h5"
         with atomic_path(path) as temporary:
             self.model.save_weights(temporary)
-        for number, old in older.items():
-            if number != epoch + 1:
-                old.unlink()
+        for old in {*older.values()} - {path}:
+            old.unlink()
 
     def on_train_end(self, logs=None):
         start_at(self.model, None)  # Where no epoch was left.
@@ -213,11 +204,7 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
         self, log_dir, images=None, class_names=None, every=1, num_images=4
     ):
         super().__init__()
-        if not isinstance(log_dir, (str, os.PathLike)):
-            raise TypeError(
-                "log_dir must be the path of a folder. Received: "
-                f"log_dir={log_dir!r}."
-            )
+        _check_folder("log_dir", log_dir)
         check_whole("every", every, 1)
         check_whole("num_images", num_images, 1)
         self.log_dir = str(log_dir)
@@ -259,17 +246,15 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
         layers = [
             layer
             for layer in all_layers(self.model)
-            if hasattr(layer, "pool_size") and hasattr(layer, "value_range")
+            if isinstance(layer, PerturbationLayer) and layer.rate is not None
         ]
-        found = [layer for layer in layers if layer.rate is not None]
-        if len(found) != 1:
+        if len(layers) != 1:
             raise ValueError(
                 "PerturbationTensorBoard needs a UniversalPerturbation, or a "
                 "model with one PerturbationLayer that has an epsilon or a "
-                f"rate. Received: model {self.model.name!r} with {len(found)} "
-                f"of them, and {len(layers) - len(found)} without."
+                f"rate. Received: model {self.model.name!r} with {len(layers)}."
             )
-        return found[0]
+        return layers[0]
 
     def _write(self, epoch):
         # A library that a fit without this callback does not need.
@@ -284,10 +269,14 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
                 _write_images("perturbation", size, shown)
                 if self._images is not None:
                     self._write_examples(pool[0], ink)
-            _write_histogram("perturbation_values", pool)
+            counts, edges = np.histogram(pool, bins=30)
+            buckets = np.stack([edges[:-1], edges[1:], counts], axis=1)
+            buckets = tf.constant(buckets, "float64")
+            _write("perturbation_values", "histograms", buckets)
             for norm in ("linf", "l2"):
                 size = max(lp_norm(v, norm) for v in pool)
-                _write_scalar(f"perturbation_{norm}_norm", size)
+                size = tf.constant(size, "float32")
+                _write(f"perturbation_{norm}_norm", "scalars", size)
         self._writer.flush()
         self._written = perturbation
 
@@ -301,13 +290,9 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
             self._adapter = getattr(
                 self._holder, "adapter", None
             ) or ClassifierAdapter(self.model, v.shape, images=self._images)
+        value_range, names = self._holder.value_range, self.class_names
         figure = draw_perturbation(
-            self._adapter,
-            v,
-            self._images,
-            self._holder.value_range,
-            self.class_names,
-            None,
+            self._adapter, v, self._images, value_range, names, None
         )
         size = (figure.bbox.size[::-1]).astype(int)
         _write_images("examples", size, [ink.as_png(figure)])
@@ -316,13 +301,8 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
 def _draw(pool, ink):
     """Returns `(height, width)` and PNG pictures of perturbations."""
     if ink.is_image(pool[0]):
-        shown = [
-            tf.io.encode_png(
-                np.clip(255 * ink.stretch(v), 0, 255).astype("uint8")
-            )
-            for v in pool
-        ]
-        return pool.shape[1:3], shown
+        shown = np.clip([255 * ink.stretch(v) for v in pool], 0, 255)
+        return pool.shape[1:3], [*map(tf.io.encode_png, shown.astype("uint8"))]
     shown = []
     for v in pool:
         axes = ink.axes(6, 3)
@@ -331,9 +311,8 @@ def _draw(pool, ink):
     return axes.figure.bbox.size[::-1], shown
 
 
-# What TensorBoard shows of a tensor, a plugin of its own decides. Written like
-# this, the package of TensorBoard is not needed, which TensorFlow does not
-# bring.
+# Writes the metadata of TensorBoard's plugins directly, so that the tensorboard
+# package is not required.
 
 
 def _write(tag, plugin, tensor):
@@ -348,11 +327,9 @@ def _write_images(tag, size, pictures):
     _write(tag, "images", tf.stack([width, height, *pictures]))
 
 
-def _write_histogram(tag, values):
-    counts, edges = np.histogram(values, bins=30)
-    buckets = np.stack([edges[:-1], edges[1:], counts], axis=1)
-    _write(tag, "histograms", tf.constant(buckets, "float64"))
-
-
-def _write_scalar(tag, value):
-    _write(tag, "scalars", tf.constant(value, "float32"))
+def _check_folder(name, value):
+    """Raises TypeError unless `value` is a path."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(
+            f"{name} must be the path of a folder. Received: {name}={value!r}."
+        )

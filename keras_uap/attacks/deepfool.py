@@ -33,7 +33,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_uap.attacks.losses import class_masses, dominant_goals
+from keras_uap.attacks.losses import (
+    class_masses,
+    dominant_goals,
+    other_scores,
+)
 from keras_uap.classifiers.adapter import as_adapter
 from keras_uap.data.pictures import as_array
 from keras_uap.utils.formatting import one_line
@@ -57,16 +61,14 @@ class DeepFoolResult(
         return one_line("DeepFoolResult", self._asdict())
 
 
-# What `minimal_perturbations` returns.
-_Batch = collections.namedtuple(
-    "_Batch",
-    ["increments", "labels", "steps", "converged", "first_labels", "passes"],
-)
-
-# Where the images of a batch stand: the indices of those that still move, the
-# labels and whether they are reached, the increments and their steps.
+# A batch under way: the first four as `DeepFoolResult` has them; the labels
+# before any step; the model passes; the indices of the images that still move.
 _State = collections.namedtuple(
-    "_State", ["active", "labels", "done", "total", "steps", "passes"]
+    "_State",
+    [
+        *("increments", "labels", "steps", "converged"),
+        *("first_labels", "passes", "active"),
+    ],
 )
 
 
@@ -124,15 +126,11 @@ def deepfool(
     check_whole("max_steps", max_steps, 1)
     check_whole("batch_size", batch_size, 1)
     images = as_array(images)
-    adapter = as_adapter(
-        classifier,
-        images.shape[1:],
-        from_logits,
-        images[:4].astype("float32"),
-    )
+    shape, first = images.shape[1:], images[:4].astype("float32")
+    adapter = as_adapter(classifier, shape, from_logits, first)
     run = tf.function(
         lambda batch: rule.minimal_perturbations(adapter.forward, batch),
-        input_signature=[tf.TensorSpec((None, *images.shape[1:]), "float32")],
+        input_signature=[tf.TensorSpec((None, *shape), "float32")],
         autograph=False,
     )
     progress = progress_bar(len(images), verbose)
@@ -227,21 +225,20 @@ class DeepFool:
                 f"{num_candidates}. Pass boundary='nearest'."
             )
 
-        def default(value, of_dominant, of_nearest):
-            if value is not None:
-                return value
-            return of_dominant if dominant else of_nearest
-
-        max_steps = default(max_steps, 1, 50)
+        if max_steps is None:
+            max_steps = 1 if dominant else 50
+        if step_size is None and not dominant:
+            step_size = self.FIRST_STEP
+        if momentum is None:
+            momentum = 0.6 if dominant else 0.9
+        if confidence is None:
+            confidence = 10.0 if dominant else 0.0
         check_whole("max_steps", max_steps, 1)
-        step_size = default(step_size, None, self.FIRST_STEP)
         if step_size is not None and not isinstance(
             step_size, keras.optimizers.schedules.LearningRateSchedule
         ):
             check_number("step_size", step_size, above=0, below=np.inf)
-        momentum = default(momentum, 0.6, 0.9)
         check_number("momentum", momentum, least=0, below=1)
-        confidence = default(confidence, 10.0, 0.0)
         check_number("confidence", confidence, least=0, below=np.inf)
         self.num_candidates = num_candidates
         self.overshoot = overshoot
@@ -274,93 +271,65 @@ class DeepFool:
             not checked, which saves a pass: `labels` are those before it, and
             all images that took it have converged.
         """
-        if labels is not None:
-            labels = tf.cast(labels, "int64")
-        if self.boundary == "dominant":
-            return self._to_dominant(logits, images, labels, add_up)
-        return self._to_nearest(logits, images, labels)
+        points, tape, scores = _forward(logits, images)
+        first_labels = tf.argmax(scores, axis=-1)
+        own = first_labels if labels is None else tf.cast(labels, "int64")
+        dominant = self.boundary == "dominant"
+        if dominant:
+            masses = class_masses(own, scores)
+            masses = masses if add_up is None else add_up(masses)
+            goals = dominant_goals(own, scores, masses)
+            candidates = tf.cast(tf.stack([own, goals], axis=-1), "int32")
+        else:
+            candidates = self._highest(scores, own)
 
-    def _to_nearest(self, logits, images, labels):
-        """The loop of the paper: steps until the label has changed."""
-
-        def turn(number, state, first_labels, candidates):
-            points, tape, scores = self._record(logits, images, state)
-
-            def first():  # Every image is active in the first turn.
-                highest = tf.argmax(scores, axis=-1)
-                own = highest if labels is None else labels
-                return highest, self._highest(scores, own)
-
-            first_labels, candidates = tf.cond(
-                number == 0, first, lambda: (first_labels, candidates)
-            )
-            own = first_labels if labels is None else labels
-            own = tf.gather(own, state.active)
-            is_own = tf.one_hot(own, scores.shape[-1]) > 0
-            other = tf.where(is_own, scores.dtype.min, scores)
-            done = self._is_done(scores, own, tf.reduce_max(other, axis=-1))
-            # The last turn only tests the labels.
+        def turn(number, state, points, tape, scores):
+            mine = tf.gather(own, state.active)
+            if dominant:
+                goal = tf.gather(goals, state.active)
+                other = tf.gather(scores, goal, batch_dims=1)
+            else:
+                other = tf.reduce_max(other_scores(mine, scores), axis=-1)
+            done = self._is_done(scores, mine, other)
             left = ~done & (number < self.max_steps)
-            state = self._move(
+            return number + 1, self._move(
                 logits, points, tape, scores, state, done, left, candidates
             )
-            return number + 1, state, first_labels, candidates
 
-        state = _start(images)
-        shape = tf.size(state.active), self.num_candidates
-        start = tf.constant(0), state, state.labels, tf.zeros(shape, "int32")
-        _, state, first_labels, _ = _loop(turn, start, self.max_steps + 1)
-        return self._batch(state, first_labels)
+        def next_turn(number, state):
+            points = tf.gather(images, state.active)
+            moved = tf.gather(state.increments, state.active)
+            points += (1.0 + self.overshoot) * moved
+            return turn(number, state, *_forward(logits, points))
 
-    def _to_dominant(self, logits, images, labels, add_up):
-        """One step, or a few, to the class that leads the whole batch."""
-
-        def turn(number, state, recorded=None):
-            if recorded is None:
-                recorded = self._record(logits, images, state)
-            scores = recorded[-1]
-            own, goals = tf.unstack(
-                tf.gather(candidates, state.active), axis=-1
-            )
-            other = tf.gather(scores, goals, batch_dims=1)
-            done = self._is_done(scores, tf.cast(own, "int64"), other)
-            state = self._move(
-                logits, *recorded, state, done, ~done, candidates
-            )
-            return number + 1, state
-
-        state = _start(images)
-        recorded = self._record(logits, images, state)
-        scores = recorded[-1]
-        first_labels = tf.argmax(scores, axis=-1)
-        own = first_labels if labels is None else labels
-        masses = class_masses(own, scores)
-        masses = masses if add_up is None else add_up(masses)
-        goals = dominant_goals(own, scores, masses)
-        candidates = tf.cast(tf.stack([own, goals], axis=-1), "int32")
-        # Devices cannot meet within a loop: the first turn comes before it.
-        number, state = turn(tf.constant(0), state, recorded)
-        if self.max_steps > 1:
-            _, state = _loop(turn, (number, state), self.max_steps)
-        # Where the last step ends is not checked.
-        done = _put(state.done, state.active, tf.ones_like(state.active) > 0)
-        return self._batch(state._replace(done=done), first_labels)
-
-    def _batch(self, state, first_labels):
-        return _Batch(
-            increments=(1.0 + self.overshoot) * state.total,
-            labels=state.labels,
-            steps=state.steps,
-            converged=state.done,
+        active = tf.range(tf.shape(images)[0])
+        nothing = tf.zeros_like(active)
+        state = _State(
+            increments=tf.zeros_like(images),
+            labels=first_labels,
+            steps=nothing,
+            converged=tf.cast(nothing, "bool"),
             first_labels=first_labels,
-            passes=state.passes,
+            passes=tf.constant(0),
+            active=active,
         )
-
-    def _record(self, logits, images, state):
-        """Runs the active images forward; returns them, a tape and scores."""
-        points = tf.gather(images, state.active)
-        points += (1.0 + self.overshoot) * tf.gather(state.total, state.active)
-        return _forward(logits, points)
+        # Devices cannot meet within a loop: the first turn comes before it.
+        state = turn(tf.constant(0), state, points, tape, scores)[1]
+        # To the nearest boundary, a last turn only tests the labels.
+        turns = self.max_steps + (not dominant)
+        if turns > 1:
+            _, state = tf.while_loop(
+                lambda i, state: (i < turns) & (tf.size(state.active) > 0),
+                next_turn,
+                (tf.constant(1), state),
+            )
+        converged = state.converged
+        if dominant:
+            # Where the last step ends is not checked.
+            took = tf.ones_like(state.active) > 0
+            converged = _put(converged, state.active, took)
+        increments = (1.0 + self.overshoot) * state.increments
+        return state._replace(increments=increments, converged=converged)
 
     def _highest(self, scores, own):
         """The candidates `(n, num_candidates)`, each image's own class first.
@@ -383,7 +352,7 @@ class DeepFool:
     ):
         """Notes the labels of the active images; those `left` take a step."""
         labels = _put(state.labels, state.active, tf.argmax(scores, axis=-1))
-        done = _put(state.done, state.active, done)
+        converged = _put(state.converged, state.active, done)
         left = tf.cast(tf.where(left)[:, 0], "int32")
         active = tf.gather(state.active, left)
         increments, usable, spent = self._step(
@@ -391,13 +360,15 @@ class DeepFool:
         )
         index = active[:, tf.newaxis]
         took = tf.cast(usable, "int32")
-        return _State(
-            active=tf.boolean_mask(active, usable),
+        return state._replace(
+            increments=tf.tensor_scatter_nd_add(
+                state.increments, index, increments
+            ),
             labels=labels,
-            done=done,
-            total=tf.tensor_scatter_nd_add(state.total, index, increments),
             steps=tf.tensor_scatter_nd_add(state.steps, index, took),
+            converged=converged,
             passes=state.passes + tf.size(state.active) + spent,
+            active=tf.boolean_mask(active, usable),
         )
 
     def _step(self, logits, points, tape, scores, left, candidates):
@@ -413,9 +384,8 @@ class DeepFool:
 
         def leads(j):
             """The weights of the scores in the j-th boundary's `f`."""
-            return tf.one_hot(candidates[:, j], classes) - tf.one_hot(
-                candidates[:, 0], classes
-            )
+            own = tf.one_hot(candidates[:, 0], classes)
+            return tf.one_hot(candidates[:, j], classes) - own
 
         def nearest(points, tape, scores, left):
             # An image's scores depend on that image alone, so one backward
@@ -500,16 +470,8 @@ class DeepFool:
         return one_line("DeepFool", self.get_config())
 
     def get_config(self):
-        return {
-            "num_candidates": self.num_candidates,
-            "overshoot": self.overshoot,
-            "max_steps": self.max_steps,
-            "one_by_one": self.one_by_one,
-            "step_size": keras.saving.serialize_keras_object(self.step_size),
-            "momentum": self.momentum,
-            "boundary": self.boundary,
-            "confidence": self.confidence,
-        }
+        step_size = keras.saving.serialize_keras_object(self.step_size)
+        return vars(self) | {"step_size": step_size}
 
     @classmethod
     def from_config(cls, config):
@@ -519,20 +481,6 @@ class DeepFool:
             config["step_size"]
         )
         return cls(**config)
-
-
-def _start(images):
-    """The state in which all images are active and none has moved."""
-    active = tf.range(tf.shape(images)[0])
-    nothing = tf.zeros_like(active)
-    return _State(
-        active=active,
-        labels=tf.cast(nothing, "int64"),
-        done=tf.cast(nothing, "bool"),
-        total=tf.zeros_like(images),
-        steps=nothing,
-        passes=tf.constant(0),
-    )
 
 
 def _forward(logits, points):
@@ -548,30 +496,3 @@ def _forward(logits, points):
 def _put(values, active, new):
     """Values of all images with new ones for the active images."""
     return tf.tensor_scatter_nd_update(values, active[:, tf.newaxis], new)
-
-
-def _loop(turn, start, turns):
-    """Takes turns as long as there are active images.
-
-    Args:
-        turn: Function from the number of the turn, the `_State` and other
-            variables to the next ones.
-        start: Tuple of those.
-        turns: Integer, the most turns.
-    """
-
-    def any_size(tensor):
-        shape = tensor.shape
-        # The number of candidates is that of the classes, if there are fewer.
-        return tf.TensorShape(
-            [None] * shape.rank if shape.rank < 3 else [None, *shape[1:]]
-        )
-
-    return tf.while_loop(
-        lambda number, state, *_: (
-            (number < turns) & (tf.size(state.active) > 0)
-        ),
-        turn,
-        start,
-        shape_invariants=tf.nest.map_structure(any_size, start),
-    )

@@ -105,10 +105,7 @@ def all_callbacks(lifecycle, callbacks, hidden):
         callbacks: What `fit` received.
         hidden: What `RatesBar` hides; `None` for no progress bar.
     """
-    if callbacks is None:
-        callbacks = []
-    elif not isinstance(callbacks, (list, tuple)):
-        callbacks = [callbacks]
+    callbacks = keras.tree.flatten(callbacks or [])
     for callback in callbacks:
         if not isinstance(callback, keras.callbacks.Callback) or isinstance(
             callback, keras.callbacks.CallbackList
@@ -117,11 +114,7 @@ def all_callbacks(lifecycle, callbacks, hidden):
                 "callbacks must be a callback or a list of callbacks. "
                 f"Received: {callback!r}."
             )
-    bars = [
-        each
-        for each in callbacks
-        if isinstance(each, keras.callbacks.ProgbarLogger)
-    ]
-    if hidden is not None and not bars:
-        callbacks = [*callbacks, RatesBar(hidden)]
+    bar = keras.callbacks.ProgbarLogger
+    if hidden is not None and not any(isinstance(c, bar) for c in callbacks):
+        callbacks.append(RatesBar(hidden))
     return [lifecycle, *callbacks]

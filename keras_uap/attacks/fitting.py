@@ -77,19 +77,15 @@ def fit_with_passes(
         step_size = schedules.linear_decay(DeepFool.FIRST_STEP, steps)
         uap.compile(DeepFool(step_size=step_size))
     else:
-        uap.compile(
-            uap.decaying_lion(steps, first_step), loss=loss, smoothing=smoothing
-        )
+        optimizer = uap.decaying_lion(steps, first_step)
+        uap.compile(optimizer, loss=loss, smoothing=smoothing)
     limit = _PassLimit(passes - clean, write)
     with warnings.catch_warnings():
         # Whoever calls has warned of the range of the images.
         warnings.filterwarnings("ignore", "The pixels of x lie in")
         uap.fit(**data, verbose=0, callbacks=[limit])
-    return Fitted(
-        uap.perturbation,
-        clean + limit.passes,
-        limit.failures / max(1, limit.images),
-    )
+    no_gradient = limit.failures / max(1, limit.images)
+    return Fitted(uap.perturbation, clean + limit.passes, no_gradient)
 
 
 def some_of(images, most, seed):

@@ -24,19 +24,6 @@ import tensorflow as tf
 
 from keras_uap.utils.validation import check_number
 
-__all__ = [
-    "BatchLoss",
-    "ClippedCrossentropy",
-    "Dominant",
-    "Features",
-    "Margin",
-    "Seen",
-    "WeightedSum",
-    "class_masses",
-    "dominant_goals",
-    "get",
-]
-
 Seen = collections.namedtuple("Seen", ["features", "clean_features", "summary"])
 Seen.__doc__ = """What a `BatchLoss` sees beside labels and logits.
 
@@ -108,9 +95,8 @@ class _Capped:
         self.targeted = bool(targeted)
 
     def get_config(self):
-        config = super().get_config()
-        config.update({"cap": self.cap, "targeted": self.targeted})
-        return config
+        config = {"cap": self.cap, "targeted": self.targeted}
+        return super().get_config() | config
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")
@@ -155,14 +141,19 @@ class Margin(_Capped, keras.losses.Loss):
         super().__init__(cap, targeted, name=name, **kwargs)
 
     def call(self, y_true, y_pred):
+        y_true = tf.cast(y_true, "int64")
         y_pred = tf.cast(y_pred, "float32")
-        chosen = tf.one_hot(tf.cast(y_true, "int64"), y_pred.shape[-1])
+        chosen = tf.one_hot(y_true, y_pred.shape[-1])
         own = tf.reduce_sum(y_pred * chosen, axis=-1)
-        other = tf.reduce_max(
-            tf.where(chosen > 0, y_pred.dtype.min, y_pred), axis=-1
-        )
+        other = tf.reduce_max(other_scores(y_true, y_pred), axis=-1)
         lead = other - own if self.targeted else own - other
         return tf.maximum(lead, -self.cap)
+
+
+def other_scores(labels, scores):
+    """Scores `(n, num_classes)`, with the least float for the own classes."""
+    own = tf.one_hot(labels, scores.shape[-1]) > 0
+    return tf.where(own, scores.dtype.min, scores)
 
 
 def dominant_goals(y_true, y_pred, summary):
@@ -179,8 +170,7 @@ def dominant_goals(y_true, y_pred, summary):
         whose own class it is, the best of the others.
     """
     dominant = tf.argmax(summary, axis=-1)
-    own = tf.one_hot(y_true, y_pred.shape[-1]) > 0
-    other = tf.argmax(tf.where(own, y_pred.dtype.min, y_pred), axis=-1)
+    other = tf.argmax(other_scores(y_true, y_pred), axis=-1)
     return tf.where(tf.equal(y_true, dominant), other, dominant)
 
 
@@ -194,13 +184,11 @@ def class_masses(y_true, y_pred):
     Returns:
         Float tensor `(num_classes,)`, the sum over the images.
     """
-    others = tf.nn.softmax(y_pred) * (
-        1.0 - tf.one_hot(y_true, y_pred.shape[-1])
-    )
+    own = tf.one_hot(y_true, y_pred.shape[-1])
+    others = tf.nn.softmax(y_pred) * (1.0 - own)
     # One image that is not finite must not decide for all.
-    return tf.reduce_sum(
-        tf.where(tf.math.is_finite(others), others, 0.0), axis=0
-    )
+    others = tf.where(tf.math.is_finite(others), others, 0.0)
+    return tf.reduce_sum(others, axis=0)
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")
@@ -227,9 +215,8 @@ class Dominant(_Capped, BatchLoss):
     def summary(self, y_true, y_pred):
         if self.targeted:
             return None
-        return class_masses(
-            tf.cast(y_true, "int64"), tf.cast(y_pred, "float32")
-        )
+        y_pred = tf.cast(y_pred, "float32")
+        return class_masses(tf.cast(y_true, "int64"), y_pred)
 
     def call(self, y_true, y_pred, seen):
         if self.targeted:
@@ -238,9 +225,8 @@ class Dominant(_Capped, BatchLoss):
         y_pred = tf.cast(y_pred, "float32")
         goal = dominant_goals(y_true, y_pred, seen.summary)
         own = tf.gather(y_pred, y_true, batch_dims=1)
-        return tf.maximum(
-            own - tf.gather(y_pred, goal, batch_dims=1), -self.cap
-        )
+        lead = own - tf.gather(y_pred, goal, batch_dims=1)
+        return tf.maximum(lead, -self.cap)
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")
@@ -272,16 +258,12 @@ class Features(BatchLoss):
         self.layer = layer
 
     def call(self, y_true, y_pred, seen):
-        return tf.reduce_sum(
-            tf.math.l2_normalize(seen.features, axis=-1)
-            * tf.math.l2_normalize(seen.clean_features, axis=-1),
-            axis=-1,
-        )
+        features = tf.math.l2_normalize(seen.features, axis=-1)
+        clean = tf.math.l2_normalize(seen.clean_features, axis=-1)
+        return tf.reduce_sum(features * clean, axis=-1)
 
     def get_config(self):
-        config = super().get_config()
-        config.update({"layer": self.layer})
-        return config
+        return super().get_config() | {"layer": self.layer}
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")
@@ -306,13 +288,13 @@ class WeightedSum(BatchLoss):
     def __init__(self, losses, weights=None, name="weighted_sum", **kwargs):
         super().__init__(name=name, **kwargs)
         self.losses = [get(loss) for loss in losses]
-        self._parts = [as_batch_loss(loss) for loss in self.losses]
-        weights = [1.0] * len(self.losses) if weights is None else weights
+        self._parts = parts = [as_batch_loss(loss) for loss in self.losses]
+        weights = [1.0] * len(parts) if weights is None else weights
         for weight in weights:
             check_number("weights", weight, above=0, below=float("inf"))
         self.weights = [float(weight) for weight in weights]
-        layers = {each.layer for each in self._parts if each.needs_features}
-        if not 0 < len(self.losses) == len(self.weights) or len(layers) > 1:
+        layers = {each.layer for each in parts if each.needs_features}
+        if not 0 < len(parts) == len(self.weights) or len(layers) > 1:
             raise ValueError(
                 "WeightedSum needs a weight for each of its losses, and losses "
                 f"that take the features of one layer. Received: {losses} and "
@@ -320,10 +302,8 @@ class WeightedSum(BatchLoss):
             )
         self.needs_features = bool(layers)
         self.layer = next(iter(layers), None)
-        self.with_target = all(each.with_target for each in self._parts)
-        self.starts_at_random = any(
-            each.starts_at_random for each in self._parts
-        )
+        self.with_target = all(each.with_target for each in parts)
+        self.starts_at_random = any(each.starts_at_random for each in parts)
 
     def summary(self, y_true, y_pred):
         found = [each.summary(y_true, y_pred) for each in self._parts]
@@ -374,7 +354,18 @@ def get(loss, targeted=False):
         TypeError: if `loss` is neither a name nor a `keras.losses.Loss`.
     """
     if isinstance(loss, keras.losses.Loss):
-        _refuse_other_aim(loss, targeted)
+        # With a target in the place of the label, this one is right.
+        reaches = (
+            targeted
+            and isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
+            and loss.get_config()["from_logits"]
+        )
+        if type(loss).__module__.startswith("keras.") and not reaches:
+            raise ValueError(
+                "Keras' own losses are small where the classifier is right. "
+                f"Received: loss={type(loss).__name__}. Pass 'crossentropy', "
+                "or another loss that is small where an image is fooled."
+            )
         return loss
     if not isinstance(loss, str):
         raise TypeError(
@@ -387,20 +378,3 @@ def get(loss, targeted=False):
             f"{sorted(_LOSSES)} or a keras.losses.Loss."
         )
     return _LOSSES[loss](targeted=targeted)
-
-
-def _refuse_other_aim(loss, targeted):
-    """Refuses Keras' own losses, but for one that reaches a target."""
-    if not type(loss).__module__.startswith("keras."):
-        return
-    # With a target in the place of the label, this one is right.
-    reaches = isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
-    if targeted and reaches and loss.get_config()["from_logits"]:
-        return
-    raise ValueError(
-        "Keras' own losses are small where the classifier is right, and a "
-        "perturbation is to make it wrong. Received: "
-        f"loss={type(loss).__name__}. Pass 'crossentropy', which is the "
-        "negative cross-entropy, 'margin', or a loss that is small where an "
-        "image is fooled."
-    )

@@ -48,18 +48,14 @@ class FoolingRate(keras.metrics.Mean):
 def _labels(predictions):
     """Integer labels `(n,)` from labels or scores."""
     predictions = tf.convert_to_tensor(predictions)
-    if len(predictions.shape) == 2:
-        if predictions.shape[-1] == 1:
-            raise ValueError(
-                "Scores of a single output are ambiguous (logit or "
-                "probability). Pass integer labels of shape (n,) instead. "
-                f"Received: shape {tuple(predictions.shape)}."
-            )
+    shape = tuple(predictions.shape)
+    if len(shape) == 2 and shape[-1] != 1:
         return tf.argmax(predictions, axis=-1)
-    if len(predictions.shape) != 1:
+    if len(shape) != 1:
         raise ValueError(
             "Expected integer labels of shape (n,) or scores of shape "
-            f"(n, num_classes). Received: shape {tuple(predictions.shape)}."
+            "(n, num_classes). A single output is ambiguous (logit or "
+            f"probability): pass labels. Received: shape {shape}."
         )
     return tf.cast(predictions, "int64")
 

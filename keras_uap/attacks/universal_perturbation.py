@@ -219,7 +219,7 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
         }
         super().compile(**arguments)
         self._compile_arguments = arguments | {
-            "optimizer": update.config_of(optimizer),
+            "optimizer": update.rule or optimizer,
             "loss": loss,
             "smoothing": self.smoothing,
         }
@@ -241,12 +241,8 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
         """
         check_whole("batches", batches, 1)
         check_number("step", step, above=0, below=np.inf)
-        if not self.built:
-            raise ValueError(
-                "The size of the images is not known yet. Build the model "
-                "first: uap.build((None, height, width, channels))."
-            )
-        step = step * float(self.ball.pixel_step(self.v.shape))
+        shape = self.perturbation.shape
+        step = step * float(self.ball.pixel_step(shape))
         return keras.optimizers.Lion(linear_decay(step, batches))
 
     # Algorithm 1 ------------------------------------------------------------
@@ -254,31 +250,33 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
     def train_step(self, data):
         images, clean, labels = sources.unpack(data, self.v.shape)
         passes = tf.constant(0)
-        update = self._update
-        if clean is None or (update.needs_features and clean.features is None):
-            clean = self._clean(images, update.needs_features, update.layer)
+        loss = self._update.loss
+        if clean is None or (loss.needs_features and clean.features is None):
+            clean = self._clean(images, loss)
             passes += tf.size(clean.labels)
-        step = update(self, images, clean)
+        step = self._update(self, images, clean)
         self._model_passes.update_state(passes + step.passes)
         logs = self._rates.update(clean.labels, step.predicted, labels, images)
-        for metric in (self._model_passes, *update.metrics):
+        for metric in (self._model_passes, *self._update.metrics):
             logs[metric.name] = metric.result()
         return self._for_workers(logs)
 
     def test_step(self, data):
         images, clean, labels = sources.unpack(data, self.v.shape)
         if clean is None:
-            clean = self._clean(images)
+            clean = sources.Clean(self._predicted(images))
         predicted = self._predicted(self.perturbed(images))
         return self._for_workers(
             self._rates.update(clean.labels, predicted, labels, images)
         )
 
-    def _clean(self, images, with_features=False, layer=None):
-        """The `Clean` of images, from one forward."""
-        if not with_features:
+    def _clean(self, images, loss):
+        """The `Clean` of images that a loss needs, from one forward."""
+        if not loss.needs_features:
             return sources.Clean(self._predicted(images))
-        features, logits = self.adapter.forward_with_features(images, layer)
+        features, logits = self.adapter.forward_with_features(
+            images, loss.layer
+        )
         return sources.Clean(tf.argmax(logits, axis=-1), features)
 
     def _predicted(self, images):
@@ -383,17 +381,18 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
         )
         # Callbacks measure on the training images if there are no others.
         self._fit_source = train if held_out is None else None
-        lifecycle = FitLifecycle(
-            lambda: self._update.begin(
+
+        def begin():
+            self._update.begin(
                 self,
                 (initial_epoch, epochs),
                 lambda: steps_per_epoch or train.count_batches(batch_size),
-            ),
-            self._order,
-            self._rates,
-        )
-        hidden = [metric.name for metric in self._update.metrics]
-        hidden = None if verbose == 0 else [*hidden, self._model_passes.name]
+            )
+
+        lifecycle = FitLifecycle(begin, self._order, self._rates)
+        hidden = [self._model_passes.name]
+        hidden += [metric.name for metric in self._update.metrics]
+        loss = self._update.loss
         try:
             return super().fit(
                 train.batches(
@@ -401,13 +400,15 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
                     self.adapter,
                     self._order if shuffle else None,
                     verbose,
-                    self._update.needs_features,
-                    self._update.layer,
+                    loss.needs_features,
+                    loss.layer,
                 ),
                 epochs=epochs,
                 verbose=verbose,
                 shuffle=False,
-                callbacks=all_callbacks(lifecycle, callbacks, hidden),
+                callbacks=all_callbacks(
+                    lifecycle, callbacks, hidden if verbose else None
+                ),
                 validation_data=validation_data,
                 initial_epoch=initial_epoch,
                 steps_per_epoch=steps_per_epoch,
@@ -431,17 +432,6 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
         # The current one is kept, even if validation data prefer another.
         self.best_v.assign(self.v)
         self.stop_reason = reason
-
-    def _evaluate_on_fit(self):
-        """The rates on the images of the fit; `None` with validation data."""
-        if self._fit_source is None:
-            return None
-        return self.evaluate(
-            self._fit_source,
-            steps=self._fit_source.steps,
-            verbose=0,
-            return_dict=True,
-        )
 
     # Evaluating and applying ------------------------------------------------
 
@@ -535,7 +525,7 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
     def perturbation(self):
         """The perturbation as a NumPy array `(H, W, C)`, in pixel units."""
         if not self.built:
-            raise NoPerturbationError("Call fit, or set one.")
+            raise NoPerturbationError("Call build or fit, or set one.")
         return keras.ops.convert_to_numpy(self.v)
 
     @perturbation.setter

@@ -51,8 +51,9 @@ class Update:
 
     Attributes:
         name: String, its name in errors.
-        loss: `BatchLoss` that is minimised; it states whether it needs
-            features or reaches a target. `None` for none.
+        loss: `BatchLoss` that is minimised, if there is one; it states whether
+            features of the clean images are needed, and of which layer.
+        rule: `DeepFool` that a file holds in place of the optimizer, or `None`.
         metrics: List of `keras.metrics.Metric`, reported with each batch.
         on_several_devices, with_xla, with_target, with_smoothing: Booleans,
             what is supported.
@@ -62,25 +63,14 @@ class Update:
     with_xla = True
     with_target = True
     with_smoothing = True
-    loss = None
+    loss = losses.BatchLoss()
+    rule = None
 
     def __init__(self, optimizer=None, decay=None):
-        if optimizer is None:
-            optimizer = keras.optimizers.SGD()
-        self.optimizer = optimizer
+        self.optimizer = optimizer or keras.optimizers.SGD()
         self._decay = decay
         self.name = type(self).__name__
         self.metrics = []
-
-    @property
-    def needs_features(self):
-        """Whether the features of the clean images are needed."""
-        return getattr(self.loss, "needs_features", False)
-
-    @property
-    def layer(self):
-        """String, the layer that gives the features; `None` for the head's."""
-        return getattr(self.loss, "layer", None)
 
     def __call__(self, model, images, clean):
         """Moves `model.v`.
@@ -113,16 +103,11 @@ class Update:
         if self._decay is not None:
             self._decay.begin(self.optimizer, epochs, count_batches())
 
-    def config_of(self, optimizer):
-        """What goes into a file for the `optimizer` that `compile` got."""
-        return optimizer
-
     def refuse(self, target=None, jit_compile=False, smoothing=0.0):
         """Raises ValueError for what the update does not support."""
         hint = "Use a gradient update instead: compile('lion')."
-        if target is not None and not (
-            self.with_target and getattr(self.loss, "with_target", True)
-        ):
+        reaches = self.with_target and self.loss.with_target
+        if target is not None and not reaches:
             raise ValueError(
                 f"{self.name} leaves a class, it cannot reach a target. "
                 f"Received: target={target}. {hint}"
@@ -213,27 +198,23 @@ class GradientUpdate(Update):
 
     def build(self, model):
         super().build(model)
-        if self.needs_features and model.adapter is not None:
+        if self.loss.needs_features and model.adapter is not None:
             # Raises before the clean predictions are computed.
-            model.adapter.features_function(self.layer)
+            model.adapter.features_function(self.loss.layer)
         step = STEP * model.ball.pixel_step(model.v.shape)
         if self._decay is not None:
             self._decay.first.assign(2 * step)
-        if self._default_step is None:
-            return
         with tf.init_scope():
             rate = self.optimizer.learning_rate
-            if float(rate.numpy()) == self._default_step:
+            if self._default_step == float(rate):
                 rate.assign(step)
-                self._default_step = float(rate.numpy())
+                self._default_step = float(rate)
 
     def begin(self, model, epochs, count_batches):
         super().begin(model, epochs, count_batches)
-        if self.loss.starts_at_random:
-            v = model.perturbation
-            if not v.any():
-                rng = np.random.default_rng(new_seed(model.seed_generator))
-                model.v.assign(model.ball.uniform(v.shape, rng))
+        if self.loss.starts_at_random and not model.perturbation.any():
+            rng = np.random.default_rng(new_seed(model.seed_generator))
+            model.v.assign(model.ball.uniform(model.v.shape, rng))
 
     def __call__(self, model, images, clean):
         goal = clean.labels
@@ -243,14 +224,24 @@ class GradientUpdate(Update):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(perturbed)
             clipped = clip_to_range(perturbed, model.value_range)
-            scores, loss = self._forward(model, clipped, goal, clean.features)
+            features = None
+            if self.loss.needs_features:
+                features, scores = model.adapter.forward_with_features(
+                    clipped, self.loss.layer
+                )
+            else:
+                scores = model.adapter.forward(clipped)
+            summary = self.loss.summary(goal, tf.stop_gradient(scores))
+            if summary is not None:
+                summary = _over_devices(model, summary)
+            seen = losses.Seen(features, clean.features, summary)
+            loss = self.loss.call(goal, scores, seen)
         gradients = tape.gradient(loss, perturbed)
         if gradients is None:
             raise ValueError(
                 "The classifier's scores have no gradient with respect to the "
                 f"images. Received: classifier {model.classifier.name!r}. "
-                "Remove what cannot be differentiated: casts to integers, "
-                "argmax, NumPy code."
+                "Remove what breaks it: casts to integers, argmax, NumPy code."
             )
         predicted = tf.argmax(scores, axis=-1)
 
@@ -263,21 +254,6 @@ class GradientUpdate(Update):
         self._loss_mean.update_state(loss)
         self.apply(model, _sum_where(finite, gradients))
         return Step(predicted, 2 * tf.size(predicted))
-
-    def _forward(self, model, perturbed, goal, clean_features):
-        """Returns the logits and the losses of perturbed images."""
-        features = None
-        if self.needs_features:
-            features, scores = model.adapter.forward_with_features(
-                perturbed, self.layer
-            )
-        else:
-            scores = model.adapter.forward(perturbed)
-        summary = self.loss.summary(goal, tf.stop_gradient(scores))
-        if summary is not None:
-            summary = _over_devices(model, summary)
-        seen = losses.Seen(features, clean_features, summary)
-        return scores, self.loss.call(goal, scores, seen)
 
 
 class _DeepFoolUpdate(Update):
@@ -298,20 +274,15 @@ class _DeepFoolUpdate(Update):
             step_size = decay = LinearDecay(rule.FIRST_STEP)
         super().__init__(keras.optimizers.SGD(step_size, rule.momentum), decay)
         self.name = "One image after another" if rule.one_by_one else "DeepFool"
-        self._rule = rule
+        self.rule = rule
         self._not_converged = keras.metrics.Sum(name="not_converged")
         self.metrics = [self._not_converged]
 
-    def config_of(self, optimizer):
-        return self._rule
-
     def _minimal_perturbations(self, model, images, v, clean):
         perturbed = apply_perturbation(images, v, model.value_range)
-        return self._rule.minimal_perturbations(
-            model.adapter.forward,
-            perturbed,
-            clean,
-            functools.partial(_over_devices, model),
+        add_up = functools.partial(_over_devices, model)
+        return self.rule.minimal_perturbations(
+            model.adapter.forward, perturbed, clean, add_up
         )
 
 
@@ -328,15 +299,12 @@ class WholeBatchDeepFool(_DeepFoolUpdate):
         )
         self._not_converged.update_state(tf.cast(~batch.converged, "float32"))
         increments = batch.increments
-        if self._rule.boundary == "dominant":
+        if self.rule.boundary == "dominant":
             axes = list(range(1, increments.shape.rank))
             increments = tf.math.l2_normalize(increments, axes)
-        self.apply(
-            model,
-            -_sum_where(batch.converged, increments),
-            scale=model.ball.pixel_step(model.v.shape)
-            * (1.0 - self._rule.momentum),
-        )
+        scale = model.ball.pixel_step(model.v.shape)
+        scale = scale * (1.0 - self.rule.momentum)
+        self.apply(model, -_sum_where(batch.converged, increments), scale)
         return Step(batch.first_labels, batch.passes)
 
 
@@ -347,41 +315,24 @@ class OneByOneDeepFool(_DeepFoolUpdate):
     with_smoothing = False
 
     def __call__(self, model, images, clean):
-        def add_increment(i, v, predicted, failed, passes):
+        def add_increment(state, image_and_label):
+            v, (image, label) = state[0], image_and_label
             single = self._minimal_perturbations(
-                model, images[i : i + 1], v, clean.labels[i : i + 1]
+                model, image[tf.newaxis], v, label[tf.newaxis]
             )
             increment = _sum_where(single.converged, single.increments)
-            v = tf.where(
-                tf.reduce_any(increment != 0),
-                model.ball.project(v + increment),
-                v,
-            )
-            return (
-                i + 1,
-                v,
-                predicted.write(i, single.first_labels[0]),
-                failed + tf.cast(~single.converged[0], "int32"),
-                passes + single.passes,
-            )
+            moved = tf.reduce_any(increment != 0)
+            v = tf.where(moved, model.ball.project(v + increment), v)
+            failed = tf.cast(~single.converged[0], "float32")
+            return v, failed, Step(single.first_labels[0], single.passes)
 
-        count = tf.shape(images)[0]
-        start = (
-            tf.constant(0),
-            tf.convert_to_tensor(model.v),
-            tf.TensorArray("int64", size=count),
-            tf.constant(0),
-            tf.constant(0),
+        start = tf.convert_to_tensor(model.v), 0.0, Step(np.int64(0), 0)
+        v, failed, step = tf.scan(
+            add_increment, (images, clean.labels), start, parallel_iterations=1
         )
-        _, v, predicted, failed, passes = tf.while_loop(
-            lambda i, *_: i < count,
-            add_increment,
-            start,
-            parallel_iterations=1,
-        )
-        model.v.assign(v)
+        model.v.assign(v[-1])
         self._not_converged.update_state(failed)
-        return Step(predicted.stack(), passes)
+        return Step(step.predicted, tf.reduce_sum(step.passes))
 
 
 def get(optimizer, loss="crossentropy", targeted=False):
@@ -460,8 +411,7 @@ def _over_devices(model, values):
     """Sums a tensor, or a tuple of tensors, over the devices."""
     if model.distribute_strategy.num_replicas_in_sync == 1:
         return values
-    context = tf.distribute.get_replica_context()
-    return context.all_reduce("sum", values)
+    return tf.distribute.get_replica_context().all_reduce("sum", values)
 
 
 def _sum_where(keep, values):
