@@ -113,8 +113,7 @@ class BackupAndRestore(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         if not self.model.built:
             raise ValueError(
-                "A model must be built before it can be backed up. Call "
-                "`build`, or the model on a batch."
+                "A model must be built to be backed up. Call `build` before."
             )
         for half in self.backup_dir.glob(TEMPORARY + "*"):
             half.unlink()
@@ -210,11 +209,9 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
         self.log_dir = str(log_dir)
         self.class_names = class_names
         self.every = every
-        self._images = None
         if images is not None:
-            self._images = as_array(images, most=min(num_images, 8))
-            self._images = self._images.astype("float32")
-        self._writer = self._adapter = self._holder = None
+            images = as_array(images, most=min(num_images, 8)).astype("float32")
+        self._images = images
 
     def on_train_begin(self, logs=None):
         self._holder = self._find_holder()

@@ -68,9 +68,8 @@ def noise_images(n, shape, kind="jigsaw", seed=0, value_range=(0, 255)):
         )
     if value_range is None:
         raise ValueError(
-            "value_range must be a pair (low, high). Received: None. Where "
-            "nothing is clipped, pass the least and the largest value that "
-            "your images or signals have."
+            "value_range must be a pair (low, high). Received: None. Pass the "
+            "least and the largest value that your images or signals have."
         )
     low, high = as_value_range(value_range)
     rng = np.random.default_rng(seed)

@@ -33,11 +33,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_uap.attacks.losses import (
-    class_masses,
-    dominant_goals,
-    other_scores,
-)
+from keras_uap.attacks import losses
 from keras_uap.classifiers.adapter import as_adapter
 from keras_uap.data.pictures import as_array
 from keras_uap.utils.formatting import one_line
@@ -271,36 +267,40 @@ class DeepFool:
             not checked, which saves a pass: `labels` are those before it, and
             all images that took it have converged.
         """
-        points, tape, scores = _forward(logits, images)
+        recorded = _forward(logits, images)
+        scores = recorded[-1]
         first_labels = tf.argmax(scores, axis=-1)
         own = first_labels if labels is None else tf.cast(labels, "int64")
         dominant = self.boundary == "dominant"
         if dominant:
-            masses = class_masses(own, scores)
+            masses = losses.class_masses(own, scores)
             masses = masses if add_up is None else add_up(masses)
-            goals = dominant_goals(own, scores, masses)
+            goals = losses.dominant_goals(own, scores, masses)
             candidates = tf.cast(tf.stack([own, goals], axis=-1), "int32")
         else:
             candidates = self._highest(scores, own)
 
-        def turn(number, state, points, tape, scores):
+        def turn(number, state, recorded):
+            scores = recorded[-1]
             mine = tf.gather(own, state.active)
             if dominant:
                 goal = tf.gather(goals, state.active)
                 other = tf.gather(scores, goal, batch_dims=1)
             else:
-                other = tf.reduce_max(other_scores(mine, scores), axis=-1)
+                other = tf.reduce_max(
+                    losses.other_scores(mine, scores), axis=-1
+                )
             done = self._is_done(scores, mine, other)
             left = ~done & (number < self.max_steps)
             return number + 1, self._move(
-                logits, points, tape, scores, state, done, left, candidates
+                logits, recorded, state, done, left, candidates
             )
 
         def next_turn(number, state):
             points = tf.gather(images, state.active)
             moved = tf.gather(state.increments, state.active)
             points += (1.0 + self.overshoot) * moved
-            return turn(number, state, *_forward(logits, points))
+            return turn(number, state, _forward(logits, points))
 
         active = tf.range(tf.shape(images)[0])
         nothing = tf.zeros_like(active)
@@ -314,7 +314,7 @@ class DeepFool:
             active=active,
         )
         # Devices cannot meet within a loop: the first turn comes before it.
-        state = turn(tf.constant(0), state, points, tape, scores)[1]
+        _, state = turn(tf.constant(0), state, recorded)
         # To the nearest boundary, a last turn only tests the labels.
         turns = self.max_steps + (not dominant)
         if turns > 1:
@@ -347,16 +347,13 @@ class DeepFool:
         # A score that is not finite does not keep an image in the loop.
         return ~(lead < self.confidence) & changed
 
-    def _move(
-        self, logits, points, tape, scores, state, done, left, candidates
-    ):
+    def _move(self, logits, recorded, state, done, left, candidates):
         """Notes the labels of the active images; those `left` take a step."""
-        labels = _put(state.labels, state.active, tf.argmax(scores, axis=-1))
-        converged = _put(state.converged, state.active, done)
+        found = tf.argmax(recorded[-1], axis=-1)
         left = tf.cast(tf.where(left)[:, 0], "int32")
         active = tf.gather(state.active, left)
         increments, usable, spent = self._step(
-            logits, points, tape, scores, left, tf.gather(candidates, active)
+            logits, *recorded, left, tf.gather(candidates, active)
         )
         index = active[:, tf.newaxis]
         took = tf.cast(usable, "int32")
@@ -364,9 +361,9 @@ class DeepFool:
             increments=tf.tensor_scatter_nd_add(
                 state.increments, index, increments
             ),
-            labels=labels,
+            labels=_put(state.labels, state.active, found),
             steps=tf.tensor_scatter_nd_add(state.steps, index, took),
-            converged=converged,
+            converged=_put(state.converged, state.active, done),
             passes=state.passes + tf.size(state.active) + spent,
             active=tf.boolean_mask(active, usable),
         )
@@ -391,13 +388,9 @@ class DeepFool:
             # An image's scores depend on that image alone, so one backward
             # pass of a sum over the batch gives each image its own gradient.
             def gradient(j):
-                weights = tf.scatter_nd(
-                    left[:, tf.newaxis], leads(j), tf.shape(scores)
-                )
-                gradients = tape.gradient(
-                    scores, points, output_gradients=weights
-                )
-                return tf.gather(gradients, left)
+                index = left[:, tf.newaxis]
+                weights = tf.scatter_nd(index, leads(j), tf.shape(scores))
+                return tf.gather(tape.gradient(scores, points, weights), left)
 
             return self._nearest(gradient, leads, rows)
 
@@ -448,16 +441,12 @@ class DeepFool:
                 & tf.math.is_finite(gap / square)
             )
             length = tf.where(nearer, gap / square, 0.0)
-            step = tf.where(
-                tf.reshape(nearer, shape),
-                tf.reshape(length, shape) * slope,
-                step,
-            )
+            move = tf.reshape(length, shape) * slope
+            step = tf.where(tf.reshape(nearer, shape), move, step)
             return j + 1, tf.where(nearer, distance, best), step
 
-        first = compare(
-            tf.constant(1), tf.fill(tf.shape(scores)[:1], np.inf), 0.0
-        )
+        farthest = tf.fill(tf.shape(scores)[:1], np.inf)
+        first = compare(tf.constant(1), farthest, 0.0)
         _, best, step = first
         if count > 2:
             # A loop, not nine copies of the classifier's backward pass.
@@ -476,10 +465,8 @@ class DeepFool:
     @classmethod
     def from_config(cls, config):
         # Files written before `boundary` existed used the nearest boundary.
-        config = {"boundary": "nearest", **config}
-        config["step_size"] = keras.saving.deserialize_keras_object(
-            config["step_size"]
-        )
+        step_size = keras.saving.deserialize_keras_object(config["step_size"])
+        config = {"boundary": "nearest"} | config | {"step_size": step_size}
         return cls(**config)
 
 

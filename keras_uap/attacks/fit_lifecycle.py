@@ -10,20 +10,18 @@ class FitLifecycle(keras.callbacks.Callback):
     are not finite, keeps the best perturbation and names the stop reason.
 
     Args:
-        begin: Function of no arguments, called when the fit begins.
-        order: `Order` of the images.
-        rates: `Rates` of the model.
+        epochs: Pair of integers, the epochs done before and in all.
+        count_batches: Function that returns how many batches an epoch has.
     """
 
-    def __init__(self, begin, order, rates):
+    def __init__(self, epochs, count_batches):
         super().__init__()
-        self._rates = rates
-        self._begin = begin
-        self._order = order
+        self._epochs = epochs
+        self._count_batches = count_batches
         self._began = False
 
     def on_train_begin(self, logs=None):
-        self._begin()
+        self.model._update.begin(self.model, self._epochs, self._count_batches)
         self._began = True
         # BackupAndRestore, which comes later in the list, restores both where
         # it resumes a fit.
@@ -31,10 +29,10 @@ class FitLifecycle(keras.callbacks.Callback):
         self.model.best_rate.assign(-1.0)
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._order.renew(self.model.seed_generator)
+        self.model._order.renew(self.model.seed_generator)
 
     def on_train_batch_end(self, batch, logs=None):
-        self._rates.check("x")
+        self.model._rates.check("x")
 
     def on_test_end(self, logs=None):
         # A later callback may replace `v` by an average while it is measured.
@@ -103,7 +101,7 @@ def all_callbacks(lifecycle, callbacks, hidden):
     Args:
         lifecycle: `FitLifecycle`.
         callbacks: What `fit` received.
-        hidden: What `RatesBar` hides; `None` for no progress bar.
+        hidden: What `RatesBar` hides; nothing for no progress bar.
     """
     callbacks = keras.tree.flatten(callbacks or [])
     for callback in callbacks:
@@ -115,6 +113,6 @@ def all_callbacks(lifecycle, callbacks, hidden):
                 f"Received: {callback!r}."
             )
     bar = keras.callbacks.ProgbarLogger
-    if hidden is not None and not any(isinstance(c, bar) for c in callbacks):
+    if hidden and not any(isinstance(c, bar) for c in callbacks):
         callbacks.append(RatesBar(hidden))
     return [lifecycle, *callbacks]

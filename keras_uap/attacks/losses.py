@@ -24,14 +24,19 @@ import tensorflow as tf
 
 from keras_uap.utils.validation import check_number
 
-Seen = collections.namedtuple("Seen", ["features", "clean_features", "summary"])
-Seen.__doc__ = """What a `BatchLoss` sees beside labels and logits.
 
-Attributes:
-    features: Float tensor `(n, d)`, of the perturbed images, or `None`.
-    clean_features: Float tensor `(n, d)`, of the clean images, or `None`.
-    summary: The value that the loss' `summary` returned.
-"""
+class Seen(
+    collections.namedtuple("Seen", ["features", "clean_features", "summary"])
+):
+    """What a `BatchLoss` sees beside labels and logits.
+
+    Attributes:
+        features: Float tensor `(n, d)`, of the perturbed images, or `None`.
+        clean_features: Float tensor `(n, d)`, of the clean images, or `None`.
+        summary: The value that the loss' `summary` returned.
+    """
+
+    __slots__ = ()
 
 
 class BatchLoss(keras.losses.Loss):
@@ -252,8 +257,7 @@ class Features(BatchLoss):
         super().__init__(name=name, **kwargs)
         if not (layer is None or isinstance(layer, str)):
             raise TypeError(
-                "layer must be the name of a layer, or None. Received: "
-                f"layer={layer!r}."
+                f"layer must be a layer's name, or None. Received: {layer=}."
             )
         self.layer = layer
 

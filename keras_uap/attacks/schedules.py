@@ -18,16 +18,14 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(self, first=1.0):
-        self.first, self._batches = (
-            keras.Variable(
-                value,
-                dtype="float32",
-                trainable=False,
-                # Every replica assigns the same value.
-                aggregation="only_first_replica",
-            )
-            for value in (first, 1.0)
-        )
+        options = {
+            "dtype": "float32",
+            "trainable": False,
+            # Every replica assigns the same value.
+            "aggregation": "only_first_replica",
+        }
+        self.first = keras.Variable(first, **options)
+        self._batches = keras.Variable(1.0, **options)
 
     def __call__(self, step):
         share = tf.minimum(tf.cast(step, "float32") / self._batches, 1.0)

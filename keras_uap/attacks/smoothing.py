@@ -14,12 +14,6 @@ import math
 
 import keras
 
-# Beyond so many standard deviations a Gaussian is cut off.
-_WIDTH = 3
-# Two pixels of 224; 4 found patterns as strong. Less than one smooths nothing.
-_SHARE = 1 / 112
-_LEAST = 1.0
-
 
 def smoothed(gradients, sigma):
     """Returns gradients under a Gaussian over height and width.
@@ -31,9 +25,9 @@ def smoothed(gradients, sigma):
     """
     if sigma == 0:
         return gradients
-    # What is as far away as the other edge is more than all there is.
+    # A Gaussian is cut off at three standard deviations, or the other edge.
     most = max(gradients.shape[-3:-1])
-    size = 2 * min(math.ceil(_WIDTH * sigma), most) + 1
+    size = 2 * min(math.ceil(3 * sigma), most) + 1
     return keras.ops.image.gaussian_blur(
         gradients, (size, size), (sigma, sigma), data_format="channels_last"
     )
@@ -61,4 +55,5 @@ def coarse(shape):
         shape: Tuple, of one image `(H, W, C)`. What has no height is not
             smoothed.
     """
-    return max(_LEAST, _SHARE * min(shape[:2])) if len(shape) == 3 else 0.0
+    # Two pixels of 224; 4 found patterns as strong. Below 1 smooths nothing.
+    return max(1.0, 1 / 112 * min(shape[:2])) if len(shape) == 3 else 0.0

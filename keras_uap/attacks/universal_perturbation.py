@@ -31,26 +31,11 @@ from keras_uap.classifiers.adapter import ClassifierAdapter, stated_shape
 from keras_uap.classifiers.around import AroundClassifier, read_classifier
 from keras_uap.classifiers.logits import UndecidedError, check_classifier
 from keras_uap.data import sources
+from keras_uap.perturbations import pixels
 from keras_uap.perturbations.interchange import read_perturbation
 from keras_uap.perturbations.lp_ball import LpBall, MaskedBall
-from keras_uap.perturbations.pixels import (
-    NoPerturbationError,
-    apply_perturbation,
-    as_mask,
-    as_perturbation,
-    as_value_range,
-    mask_from_config,
-    mask_to_config,
-    same_shape,
-    spread_mask,
-    warn_of_other_range,
-)
+from keras_uap.utils import keras_compat
 from keras_uap.utils.formatting import one_line
-from keras_uap.utils.keras_compat import (
-    check_backend,
-    is_validation,
-    monitored,
-)
 from keras_uap.utils.saving import SavedSeed
 from keras_uap.utils.validation import (
     as_class,
@@ -132,7 +117,7 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
         seed=None,
         **kwargs,
     ):
-        check_backend()
+        keras_compat.check_backend()
         adapter = None
         if isinstance(classifier, ClassifierAdapter):
             adapter, classifier = classifier, classifier.classifier
@@ -144,11 +129,11 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
         self.adapter = adapter
         self._adapter_tried = adapter is not None
         self.ball = LpBall(epsilon, norm)
-        self.value_range = as_value_range(value_range)
+        self.value_range = pixels.as_value_range(value_range)
         self.target = None if target is None else as_class("target", target)
         self.from_logits = from_logits
         self.mask = None
-        self._initial_mask = None if mask is None else as_mask(mask)
+        self._initial_mask = None if mask is None else pixels.as_mask(mask)
         if seed is not None:
             check_whole("seed", seed, 0)
         self.seed = seed
@@ -289,7 +274,7 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
             *self._rates.metrics,
             *self._update.metrics,
             self._model_passes,
-            monitored(self._rates.monitored),
+            keras_compat.monitored(self._rates.monitored),
         ]
 
     # Fitting ----------------------------------------------------------------
@@ -372,43 +357,31 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
         elif validation_split:
             train, held_out = train.split(validation_split)
         steps = steps_per_epoch or train.num_batches(batch_size)
-        self._update.refuse_fit(
-            self.distribute_strategy.num_replicas_in_sync,
-            steps and steps * epochs,
-        )
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        self._update.refuse_fit(replicas, steps and steps * epochs)
         validation_data = held_out and held_out.batches(
             validation_batch_size or 32, self.adapter, verbose=verbose
         )
         # Callbacks measure on the training images if there are no others.
         self._fit_source = train if held_out is None else None
-
-        def begin():
-            self._update.begin(
-                self,
-                (initial_epoch, epochs),
-                lambda: steps_per_epoch or train.count_batches(batch_size),
-            )
-
-        lifecycle = FitLifecycle(begin, self._order, self._rates)
+        lifecycle = FitLifecycle(
+            (initial_epoch, epochs),
+            lambda: steps_per_epoch or train.count_batches(batch_size),
+        )
         hidden = [self._model_passes.name]
         hidden += [metric.name for metric in self._update.metrics]
-        loss = self._update.loss
+        callbacks = all_callbacks(lifecycle, callbacks, verbose and hidden)
+        order = self._order if shuffle else None
+        features = self._update.loss.needs_features, self._update.loss.layer
         try:
             return super().fit(
                 train.batches(
-                    batch_size,
-                    self.adapter,
-                    self._order if shuffle else None,
-                    verbose,
-                    loss.needs_features,
-                    loss.layer,
+                    batch_size, self.adapter, order, verbose, *features
                 ),
                 epochs=epochs,
                 verbose=verbose,
                 shuffle=False,
-                callbacks=all_callbacks(
-                    lifecycle, callbacks, hidden if verbose else None
-                ),
+                callbacks=callbacks,
                 validation_data=validation_data,
                 initial_epoch=initial_epoch,
                 steps_per_epoch=steps_per_epoch,
@@ -457,7 +430,7 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
                 shape.
         """
         check_counts(batch_size=batch_size, steps=kwargs.get("steps"))
-        name = "validation_data" if is_validation(kwargs) else "x"
+        name = "validation_data" if keras_compat.is_validation(kwargs) else "x"
         # `fit` has checked its validation data, once for all epochs.
         if name == "x":
             images = sources.source(x, y, name, kwargs.get("steps"), "steps")
@@ -469,7 +442,7 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
 
     def call(self, inputs):
         """Class scores of the perturbed images, from the classifier."""
-        same_shape(inputs.shape, self.v.shape)
+        pixels.same_shape(inputs.shape, self.v.shape)
         # If the shape is not known yet, nothing may broadcast either.
         inputs = tf.ensure_shape(inputs, (None, *self.v.shape))
         return self.classifier(self.perturbed(inputs), training=False)
@@ -480,7 +453,7 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
         Args:
             images: Array or tensor `(n, H, W, C)`.
         """
-        return apply_perturbation(images, self.v, self.value_range)
+        return pixels.apply_perturbation(images, self.v, self.value_range)
 
     def perturb(self, images):
         """Returns the perturbed images, clipped to `value_range`.
@@ -493,8 +466,8 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
         """
         images = as_numbers("images", images)
         v = self.perturbation
-        same_shape(images.shape, v.shape)
-        return apply_perturbation(images, v, self.value_range).numpy()
+        pixels.same_shape(images.shape, v.shape)
+        return pixels.apply_perturbation(images, v, self.value_range).numpy()
 
     def plot(self, images, class_names=None, title=None):
         """Draws the perturbation, and images without and with it.
@@ -525,12 +498,12 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
     def perturbation(self):
         """The perturbation as a NumPy array `(H, W, C)`, in pixel units."""
         if not self.built:
-            raise NoPerturbationError("Call build or fit, or set one.")
+            raise pixels.NoPerturbationError("Call build or fit, or set one.")
         return keras.ops.convert_to_numpy(self.v)
 
     @perturbation.setter
     def perturbation(self, value):
-        value = as_perturbation(value)
+        value = pixels.as_perturbation(value)
         self._build_for(value.shape)
         self.ball.refuse_outside(value)
         self.v.assign(self.ball.project(value))
@@ -554,13 +527,13 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
         """Builds for the images of a source, and checks their range."""
         images = source.first
         self._build_for(images.shape[1:], images[:4].astype("float32"))
-        warn_of_other_range(images, self.value_range, source.name, 4)
+        pixels.warn_of_other_range(images, self.value_range, source.name, 4)
 
     def _build_for(self, image_shape, images=None):
         """Creates the weights for images of this shape, or checks it."""
         image_shape = tuple(image_shape)
         if self.built:
-            same_shape(image_shape, self.v.shape)
+            pixels.same_shape(image_shape, self.v.shape)
             self._adapt(images)
             return
         self._add_weights(image_shape)
@@ -585,9 +558,8 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
         classes = self.adapter.num_classes
         if self.target is not None and self.target >= classes:
             raise ValueError(
-                "target is out of range. Received: target="
-                f"{self.target}. Expected: 0 to {classes - 1}, as the "
-                f"classifier has {classes} classes."
+                f"target must be one of the {classes} classes, 0 to "
+                f"{classes - 1}. Received: target={self.target}."
             )
 
     def _add_weights(self, shape):
@@ -606,7 +578,9 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
         self.best_v = add("best_perturbation", np.zeros(shape))
         self.best_rate = add("best_rate", -1.0)
         if self._initial_mask is not None:
-            self.mask = add("mask", spread_mask(self._initial_mask, shape))
+            self.mask = add(
+                "mask", pixels.spread_mask(self._initial_mask, shape)
+            )
             self.ball = MaskedBall(self.ball, self.mask)
         self.v.constraint = self.ball
 
@@ -644,11 +618,11 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
 
     def get_config(self):
         mask = self.mask if self.built else self._initial_mask
-        config = {"target": self.target, **mask_to_config(mask)}
+        config = {"target": self.target, **pixels.mask_to_config(mask)}
         return super().get_config() | config
 
     @classmethod
     def from_config(cls, config):
-        config = mask_from_config(config)
+        config = pixels.mask_from_config(config)
         config["classifier"] = read_classifier(config["classifier"])
         return cls(**config)

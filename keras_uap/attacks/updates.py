@@ -105,22 +105,19 @@ class Update:
 
     def refuse(self, target=None, jit_compile=False, smoothing=0.0):
         """Raises ValueError for what the update does not support."""
-        hint = "Use a gradient update instead: compile('lion')."
-        reaches = self.with_target and self.loss.with_target
-        if target is not None and not reaches:
+        reason = None
+        if target is not None and not (
+            self.with_target and self.loss.with_target
+        ):
+            reason = f"cannot reach a target. Received: target={target}"
+        elif jit_compile is True and not self.with_xla:
+            reason = "cannot be compiled by XLA. Received: jit_compile=True"
+        elif smoothing and not self.with_smoothing:
+            reason = f"cannot be smoothed. Received: smoothing={smoothing:g}"
+        if reason is not None:
             raise ValueError(
-                f"{self.name} leaves a class, it cannot reach a target. "
-                f"Received: target={target}. {hint}"
-            )
-        if jit_compile is True and not self.with_xla:
-            raise ValueError(
-                f"{self.name} cannot be compiled by XLA. Received: "
-                f"jit_compile=True. Pass False. {hint}"
-            )
-        if smoothing and not self.with_smoothing:
-            raise ValueError(
-                f"{self.name} has no steps of a whole batch to smooth. "
-                f"Received: smoothing={smoothing:g}. {hint}"
+                f"{self.name} {reason}. Use a gradient update of the loss "
+                "'crossentropy', 'dominant' or 'margin': compile('lion')."
             )
 
     def refuse_fit(self, replicas, batches):
@@ -139,9 +136,9 @@ class Update:
         steps = inner.gradient_accumulation_steps
         if steps and batches is not None and batches < steps:
             raise ValueError(
-                "The optimizer would make no step: it waits for more batches "
-                f"than the fit has. Received: gradient_accumulation_steps="
-                f"{steps} and {batches} batches. Use more or smaller batches."
+                "The optimizer waits for more batches than the fit has. "
+                f"Received: gradient_accumulation_steps={steps}, {batches} "
+                "batches. Use more or smaller batches."
             )
 
     def apply(self, model, gradient, scale=1.0):
@@ -204,11 +201,12 @@ class GradientUpdate(Update):
         step = STEP * model.ball.pixel_step(model.v.shape)
         if self._decay is not None:
             self._decay.first.assign(2 * step)
-        with tf.init_scope():
-            rate = self.optimizer.learning_rate
-            if self._default_step == float(rate):
-                rate.assign(step)
-                self._default_step = float(rate)
+        if self._default_step is not None:
+            with tf.init_scope():
+                rate = self.optimizer.learning_rate
+                if float(rate) == self._default_step:
+                    rate.assign(step)
+                    self._default_step = float(rate)
 
     def begin(self, model, epochs, count_batches):
         super().begin(model, epochs, count_batches)
@@ -232,8 +230,7 @@ class GradientUpdate(Update):
             else:
                 scores = model.adapter.forward(clipped)
             summary = self.loss.summary(goal, tf.stop_gradient(scores))
-            if summary is not None:
-                summary = _over_devices(model, summary)
+            summary = _over_devices(model, summary)
             seen = losses.Seen(features, clean.features, summary)
             loss = self.loss.call(goal, scores, seen)
         gradients = tape.gradient(loss, perturbed)
@@ -382,9 +379,8 @@ def _named(name):
         return keras.optimizers.get(name)
     except (KeyError, TypeError, ValueError):
         raise ValueError(
-            f"Unknown optimizer. Received: optimizer={name!r}. Expected "
-            "'deepfool', 'decaying_lion' or the name of a Keras optimizer, "
-            "such as 'lion'."
+            f"Unknown optimizer. Received: optimizer={name!r}. Expected a name "
+            "of Keras, such as 'lion', or 'deepfool' or 'decaying_lion'."
         ) from None
 
 
@@ -408,8 +404,8 @@ def strongest(ball, target=None, loss=None):
 
 
 def _over_devices(model, values):
-    """Sums a tensor, or a tuple of tensors, over the devices."""
-    if model.distribute_strategy.num_replicas_in_sync == 1:
+    """Sums a tensor, a tuple of tensors or nothing over the devices."""
+    if values is None or model.distribute_strategy.num_replicas_in_sync == 1:
         return values
     return tf.distribute.get_replica_context().all_reduce("sum", values)
 

@@ -44,7 +44,7 @@ def test_toy_update_is_a_class_and_nothing_else(linear, images, make_uap):
 @pytest.mark.parametrize(
     ("ask", "says"),
     [
-        (lambda make: make(target=1), "Halfway leaves a class"),
+        (lambda make: make(target=1), "Halfway cannot reach a target"),
         (lambda make: make(jit_compile=True), "jit_compile=True"),
     ],
 )
