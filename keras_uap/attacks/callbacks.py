@@ -81,13 +81,13 @@ class StopAtFoolingRate(keras.callbacks.Callback):
 class BackupAndRestore(keras.callbacks.Callback):
     """Backs a fit up after each epoch, and goes on where it was cut off.
 
-    It does what `keras.callbacks.BackupAndRestore` does, and holds out against
-    a kill at any moment, also in the middle of a backup: Keras' own writes the
-    weights and the number of the epoch to two files in place, so that a kill
-    can leave half a file, or weights of one epoch with the number of another.
-    Here both are one file, which is moved to its place when it is whole.
+    It does what `keras.callbacks.BackupAndRestore` does, and survives a kill
+    at any moment, also during a backup. Keras overwrites two files in place,
+    the weights and the number of the epoch: a kill can leave half a file, or
+    the weights of one epoch with the number of another. Here both are one
+    file, which replaces the previous one when it is complete.
 
-    The resumed fit is given the same arguments; `initial_epoch` is found out.
+    Pass the same arguments to the resumed fit; it finds its first epoch.
     It works for a `UniversalPerturbation`, which ends with the perturbation of
     the uninterrupted fit, bit for bit, and for any other Keras model.
 
@@ -115,8 +115,8 @@ class BackupAndRestore(keras.callbacks.Callback):
             raise ValueError(
                 "A model must be built to be backed up. Call `build` before."
             )
-        for half in self.backup_dir.glob(TEMPORARY + "*"):
-            half.unlink()
+        for unfinished in self.backup_dir.glob(TEMPORARY + "*"):
+            unfinished.unlink()
         backups = self._backups()
         if backups:
             epoch = max(backups)
@@ -127,7 +127,7 @@ class BackupAndRestore(keras.callbacks.Callback):
             start_at(self.model, epoch)
 
     def on_epoch_begin(self, epoch, logs=None):
-        start_at(self.model, None)  # This fit is on its way; not the next.
+        start_at(self.model, None)  # The next fit starts at its own epoch.
 
     def on_epoch_end(self, epoch, logs=None):
         self.backup_dir.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ class BackupAndRestore(keras.callbacks.Callback):
             old.unlink()
 
     def on_train_end(self, logs=None):
-        start_at(self.model, None)  # Where no epoch was left.
+        start_at(self.model, None)  # No epoch ran if none was left.
         if self.delete_checkpoint:
             self.delete()
 
@@ -161,9 +161,9 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
 
     After an epoch it writes the perturbation as an image (stretched to its
     full range; a signal as lines), the histogram of its values, its norm and,
-    with `images`, a picture of some images without and with it, under the
-    labels that the classifier gives them. When the fit ends, it writes the
-    perturbation that is kept, where that is another one.
+    with `images`, a plot of some images without and with it, under their
+    predictions. When the fit ends, it writes the perturbation that is kept,
+    if that is another one.
 
     It stands beside `keras.callbacks.TensorBoard`, which draws the metrics, and
     writes to a folder of its own below the same `log_dir`. It works in the fit
@@ -296,7 +296,7 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
 
 
 def _draw(pool, ink):
-    """Returns `(height, width)` and PNG pictures of perturbations."""
+    """Returns `(height, width)` and PNG files of perturbations."""
     if ink.is_image(pool[0]):
         shown = np.clip([255 * ink.stretch(v) for v in pool], 0, 255)
         return pool.shape[1:3], [*map(tf.io.encode_png, shown.astype("uint8"))]
@@ -318,10 +318,10 @@ def _write(tag, plugin, tensor):
     tf.summary.write(tag, tensor, metadata=metadata)
 
 
-def _write_images(tag, size, pictures):
-    """Writes PNG pictures of a size `(height, width)`."""
+def _write_images(tag, size, files):
+    """Writes PNG files of images of a size `(height, width)`."""
     height, width = (str(int(side)) for side in size)
-    _write(tag, "images", tf.stack([width, height, *pictures]))
+    _write(tag, "images", tf.stack([width, height, *files]))
 
 
 def _check_folder(name, value):

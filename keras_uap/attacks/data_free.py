@@ -1,9 +1,8 @@
 """Images that are no photographs: a perturbation without data.
 
-A perturbation can be fitted to images that show nothing. It fools less than
-one fitted to photographs, and two things are to be had from it: a baseline
-that says what photographs are worth, and a start, `initial_perturbation`, for
-those who have few.
+A perturbation can be fitted to images without content. It fools fewer images
+than one fitted to photographs. It serves as a baseline that shows how much
+photographs add, and as an `initial_perturbation` when photographs are few.
 
 Reference:
     - [GD-UAP, Mopuri et al., 2018](https://arxiv.org/abs/1801.08092)

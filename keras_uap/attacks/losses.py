@@ -2,8 +2,8 @@
 
 Each loss takes `y_true`, the class to leave (or to reach, if `targeted`), as
 integers `(n,)`, and `y_pred`, the logits `(n, num_classes)`, and returns one
-value per image. Small is fooled. Losses of logits are capped: an image that is
-already fooled well no longer pulls on the perturbation that all images share.
+value per image, small where the image is fooled. Losses of logits are capped:
+an image that is already fooled well no longer moves the shared perturbation.
 (Caps on the cross-entropy are due to Shafahi et al., who show that one image
 can otherwise dominate a batch without bound.)
 
