@@ -48,18 +48,13 @@ from keras_uap.perturbations.pixels import (
     as_value_range,
     same_shape,
 )
-from keras_uap.utils.keras_compat import (
-    higher_is_better,
-    monitored,
-)
+from keras_uap.utils.keras_compat import higher_is_better, monitored
 from keras_uap.utils.saving import not_compiled, random_state_kept
-from keras_uap.utils.validation import check_number, check_whole
+from keras_uap.utils.validation import check_counts, check_number, check_whole
 
 # The goal of a batch: probabilities `(n, num_classes)` at a temperature, and
 # labels `(n,)`.
-Targets = collections.namedtuple(
-    "Targets", ["probabilities", "labels", "temperature"]
-)
+Targets = collections.namedtuple("Targets", "probabilities labels temperature")
 
 # A step of v as a share of epsilon. Longer steps jump between corners of the
 # ball, and a classifier that was trained on those is fooled in between.
@@ -167,10 +162,9 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         ball = LpBall(epsilon, norm)
         check_number("robustness", robustness, least=0, most=1)
         check_number("temperature", temperature, above=0, below=np.inf)
-        if step_size is not None:
-            check_number("step_size", step_size, above=0, below=np.inf)
-        if restart_every is not None:
-            check_whole("restart_every", restart_every, 1)
+        step_size = STEP * ball.epsilon if step_size is None else step_size
+        check_number("step_size", step_size, above=0, below=np.inf)
+        check_counts(restart_every=restart_every, pool_size=pool_size)
         check_whole("seed", seed, 0)
         initial = None
         if perturbation is not None:
@@ -181,11 +175,9 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         if class_wise and pool_size not in (None, 1):
             raise ValueError(
                 "Class-wise perturbations are one for each class. Received: "
-                f"class_wise=True and {pool_size} perturbations. Leave "
-                "pool_size out; one perturbation is where all of them start."
+                f"{pool_size} perturbations. Leave pool_size out; one "
+                "perturbation is where all of them start."
             )
-        if pool_size is not None:
-            check_whole("pool_size", pool_size, 1)
         kwargs.setdefault("dtype", "float32")
         super().__init__(autocast=False, **kwargs)
         self.ball = ball
@@ -193,9 +185,7 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         self.robustness = float(robustness)
         self.temperature = float(temperature)
         self.objective = _as_objective(objective)
-        self.step_size = float(
-            STEP * self.ball.epsilon if step_size is None else step_size
-        )
+        self.step_size = float(step_size)
         self.restart_every = restart_every
         self.seed = seed
         self.from_logits = from_logits
@@ -207,12 +197,10 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         self.classifier = classifier
         self.teacher = _copy(classifier)
         self._mean_loss = keras.metrics.Mean("loss")
-        self._clean_agreement = higher_is_better(
-            keras.metrics.Mean("clean_agreement")
-        )
-        self._perturbed_agreement = higher_is_better(
-            keras.metrics.Mean("perturbed_agreement")
-        )
+        self._agreements = [
+            higher_is_better(keras.metrics.Mean(name))
+            for name in ("clean_agreement", "perturbed_agreement")
+        ]
         shape = stated_shape(classifier)
         if shape is not None:
             self.build((None, *shape))
@@ -261,8 +249,8 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
 
     @property
     def metrics(self):
-        shares = [self._clean_agreement, self._perturbed_agreement]
-        return [self._mean_loss, *shares, monitored(shares)]
+        agreements = self._agreements
+        return [self._mean_loss, *agreements, monitored(agreements)]
 
     def compile(self, optimizer="adam", **kwargs):
         """Compiles the training, as `keras.Model.compile` does.
@@ -292,9 +280,8 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         """Gives the optimizer its variables; `fit` calls it first of all."""
         if not self.built:
             raise ValueError(
-                "The classifier does not state the size of its images. Build "
-                "the model first: defence.build((None, height, width, "
-                "channels))."
+                "The size of the images is not known. Build the model first: "
+                "defence.build((None, height, width, channels))."
             )
         super()._build_optimizer()
 
@@ -309,9 +296,8 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         low, high = np.min(labels), np.max(labels)
         if low < 0 or high >= self._num_classes:
             raise ValueError(
-                f"The classifier has {self._num_classes} classes. Received: "
-                f"labels from {low} to {high}. Expected: 0 to "
-                f"{self._num_classes - 1}."
+                f"The classifier has {self._num_classes} classes, from 0. "
+                f"Received: labels from {low} to {high}."
             )
 
     # One batch --------------------------------------------------------------
@@ -331,20 +317,18 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         variables = self.trainable_variables
         if not variables:
             raise ValueError(
-                "There is nothing to train: the classifier has no trainable "
-                "weights. Set classifier.trainable = True."
+                "The classifier has no trainable weights. Set "
+                "classifier.trainable = True."
             )
         turns = self._turns()
         v = self._start(tf.gather(self.v, turns), turns[0])
         separate = self.objective is not None
         with tf.GradientTape(persistent=separate) as tape:
             tape.watch(v)
-            shown = self._shown(v, targets)
-            clean, perturbed = self._clean_and_perturbed(images, shown)
-            loss = self._distance(targets, clean, perturbed)
+            logits, loss = self._forward(images, v, targets)
             scaled = self.optimizer.scale_loss(loss)
             if separate:
-                value = -_value(self.objective, targets.labels, perturbed)
+                value = -_value(self.objective, targets.labels, logits[1])
         if separate:
             ascent = tape.gradient(value, v)
             gradients = tape.gradient(scaled, variables)
@@ -354,12 +338,9 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         # Class-wise ones of labels that the batch lacks have a zero gradient.
         ascent = self._smoothed(tf.convert_to_tensor(ascent), turns[0])
         v = ascend(v, ascent, self.ball, self.step_size)
-        self.v.assign(
-            tf.tensor_scatter_nd_update(
-                tf.convert_to_tensor(self.v), turns[:, tf.newaxis], v
-            )
-        )
-        return self._measured(targets, clean, perturbed, loss)
+        old, places = tf.convert_to_tensor(self.v), turns[:, tf.newaxis]
+        self.v.assign(tf.tensor_scatter_nd_update(old, places, v))
+        return self._measured(targets, logits, loss)
 
     def _turns(self):
         """Indices of the perturbations that this batch updates."""
@@ -370,14 +351,10 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
     def _smoothed(self, gradient, turn):
         if len(set(self.smoothing)) == 1:
             return smoothed(gradient, self.smoothing[0])
-        return tf.switch_case(
-            turn,
-            [functools.partial(smoothed, gradient, s) for s in self.smoothing],
-        )
-
-    def _shown(self, v, targets):
-        """The perturbation of each image, or one of all images."""
-        return tf.gather(v, targets.labels) if self.class_wise else v
+        each = [
+            functools.partial(smoothed, gradient, s) for s in self.smoothing
+        ]
+        return tf.switch_case(turn, each)
 
     def _batch(self):
         return tf.cast(self.optimizer.iterations, "int32")
@@ -389,55 +366,45 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
             # At v = 0 and the original weights, the loss has no gradient.
             drawn = self._draw(-1 - turn, v)
             step = self.step_size * self.ball.steepest(drawn)
-            at_zero = tf.reduce_all(
-                v == 0.0, list(range(1, v.shape.rank)), True
-            )
+            axes = list(range(1, v.shape.rank))
+            at_zero = tf.reduce_all(v == 0.0, axes, keepdims=True)
             v = tf.where(at_zero, self.ball.project(step), v)
         if self.restart_every is not None:
             drawn = self.epsilon * self._draw(self._batch(), v)
-            v = tf.where(
-                self._batch() % self.restart_every == 0,
-                self.ball.project(drawn),
-                v,
-            )
+            is_due = self._batch() % self.restart_every == 0
+            v = tf.where(is_due, self.ball.project(drawn), v)
         return v
 
     def _draw(self, number, v):
-        return tf.random.stateless_uniform(
-            tf.shape(v), (self.seed, number), -1.0, 1.0
-        )
+        seed = self.seed, number
+        return tf.random.stateless_uniform(tf.shape(v), seed, -1.0, 1.0)
 
     def test_step(self, data):
         images, targets = self._unpack(data)
         v = self.v if self.class_wise else self.v[:1]
-        shown = self._shown(v, targets)
-        clean, perturbed = self._clean_and_perturbed(images, shown)
-        loss = self._distance(targets, clean, perturbed)
-        return self._measured(targets, clean, perturbed, loss)
+        logits, loss = self._forward(images, v, targets)
+        return self._measured(targets, logits, loss)
 
     def _unpack(self, data):
         """Returns the images and the `Targets` of a batch."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if sample_weight is not None:
             raise ValueError(
-                "AdversarialDistiller takes images, or images and labels. "
-                "Received: sample weights, too."
+                "AdversarialDistiller takes no sample weights. Pass images, or "
+                "images and labels."
             )
         images = tf.cast(x, "float32")
         same_shape(images.shape, self.v.shape[1:])
-        if y is None:
-            logits = self._teacher_logits(images)
-            return images, Targets(
-                tf.nn.softmax(logits / self.temperature),
-                tf.argmax(logits, axis=-1),
-                self.temperature,
-            )
-        return images, self._targets_of(y)
+        if y is not None:
+            return images, self._targets_of(y)
+        logits = self._teacher_logits(images)
+        probabilities = tf.nn.softmax(logits / self.temperature)
+        labels = tf.argmax(logits, axis=-1)
+        return images, Targets(probabilities, labels, self.temperature)
 
     def _targets_of(self, y):
         """`Targets` of class indices `(n,)`, or of probabilities."""
-        classes = self._num_classes
-        y = tf.convert_to_tensor(y)
+        classes, y = self._num_classes, tf.convert_to_tensor(y)
         if y.shape.rank == 2 and y.shape[-1] == classes:
             y = tf.cast(y, "float32")
             return Targets(y, tf.argmax(y, axis=-1), 1.0)
@@ -451,25 +418,22 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         labels = tf.cast(y, "int64")
         return Targets(tf.one_hot(labels, classes), labels, 1.0)
 
-    def _clean_and_perturbed(self, images, v):
-        """The logits of both, from one forward."""
+    def _forward(self, images, v, targets):
+        """The logits of clean and of perturbed images, and the loss."""
+        if self.class_wise:
+            v = tf.gather(v, targets.labels)
         perturbed = apply_perturbation(images, v, self.value_range)
         logits = self._logits(tf.concat([images, perturbed], axis=0))
-        return tf.split(logits, 2)
-
-    def _distance(self, targets, clean, perturbed):
+        clean, perturbed = tf.split(logits, 2)
         loss = self.robustness * _divergence(targets, perturbed)
         loss += (1 - self.robustness) * _divergence(targets, clean)
-        return loss + sum(self.classifier.losses)
+        return (clean, perturbed), loss + sum(self.classifier.losses)
 
-    def _measured(self, targets, clean, perturbed, loss):
-        count = tf.shape(clean)[0]
+    def _measured(self, targets, logits, loss):
+        count = tf.shape(targets.labels)[0]
         self._mean_loss.update_state(loss, sample_weight=count)
-        for metric, logits in (
-            (self._clean_agreement, clean),
-            (self._perturbed_agreement, perturbed),
-        ):
-            metric.update_state(tf.argmax(logits, axis=-1) == targets.labels)
+        for metric, each in zip(self._agreements, logits):
+            metric.update_state(tf.argmax(each, axis=-1) == targets.labels)
         return {metric.name: metric.result() for metric in self.metrics[:3]}
 
     # Results and files ------------------------------------------------------
@@ -493,29 +457,22 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
             self.build((None, *config["image_shape"]))
 
     def get_config(self):
-        config = super().get_config()
-        objective = self.objective
-        if objective is not None:
-            objective = keras.saving.serialize_keras_object(objective)
-        names = ("robustness", "temperature", "step_size", "restart_every")
         # The teacher is a copy of the classifier; its weights are in the file.
+        config = super().get_config()
+        names = ("robustness", "temperature", "step_size", "restart_every")
+        config |= {name: getattr(self, name) for name in names}
         return config | {
-            **{name: getattr(self, name) for name in names},
             "class_wise": self.class_wise,
-            "objective": objective,
+            "objective": keras.saving.serialize_keras_object(self.objective),
             "pool_size": None if self.class_wise else self.pool_size,
             "smoothing": list(self.smoothing),
         }
 
     @classmethod
     def from_config(cls, config):
-        config = dict(config)
-        for name in ("classifier", "objective"):
-            if config[name] is not None:
-                config[name] = keras.saving.deserialize_keras_object(
-                    config[name]
-                )
-        return cls(**config)
+        names = ("classifier", "objective")
+        read = keras.saving.deserialize_keras_object
+        return cls(**config | {name: read(config[name]) for name in names})
 
 
 def _divergence(targets, logits):
@@ -533,12 +490,12 @@ def _divergence(targets, logits):
 
 def _value(objective, labels, logits):
     """The mean of a loss that is small where images are fooled."""
-    arguments = (labels, logits)
-    if isinstance(objective, losses.BatchLoss):
-        summary = objective.summary(labels, logits)
-        summary = tf.nest.map_structure(tf.stop_gradient, summary)
-        arguments += (losses.Seen(None, None, summary),)
-    return tf.reduce_mean(objective.call(*arguments))
+    if not isinstance(objective, losses.BatchLoss):
+        return tf.reduce_mean(objective.call(labels, logits))
+    summary = objective.summary(labels, logits)
+    summary = tf.nest.map_structure(tf.stop_gradient, summary)
+    seen = losses.Seen(None, None, summary)
+    return tf.reduce_mean(objective.call(labels, logits, seen))
 
 
 def _as_objective(objective):
@@ -547,9 +504,9 @@ def _as_objective(objective):
     objective = losses.get(objective)
     if getattr(objective, "needs_features", False):
         raise ValueError(
-            "The objective of AdversarialDistiller must be one of logits. "
-            f"Received: {objective.name!r}, which needs features. Pass "
-            "'dominant', 'crossentropy', 'margin' or None."
+            "objective must be a loss of logits. Received: "
+            f"{objective.name!r}, which needs features. Pass 'dominant', "
+            "'crossentropy', 'margin' or None."
         )
     return objective
 
@@ -576,9 +533,9 @@ def _copy(classifier):
             copy = keras.saving.deserialize_keras_object(not_compiled(config))
     except Exception as error:
         raise TypeError(
-            "The classifier cannot be copied, and the copy's predictions are "
-            "what it is trained to keep. Expected: a model that keras.saving "
-            f"can save and load. Received: {classifier.name!r}, {error}"
+            "The classifier cannot be copied. Expected: a model that "
+            f"keras.saving can save and load. Received: {classifier.name!r}, "
+            f"{error}"
         ) from error
     copy.trainable = False
     return copy

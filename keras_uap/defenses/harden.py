@@ -40,7 +40,7 @@ from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.perturbations.pixels import as_value_range
 from keras_uap.utils import progress
 from keras_uap.utils.saving import TEMPORARY, atomic_path, random_state_kept
-from keras_uap.utils.validation import as_numbers, check_number, check_whole
+from keras_uap.utils.validation import as_numbers, check_counts, check_number
 
 __all__ = ["Hardening", "harden"]
 
@@ -122,10 +122,14 @@ def harden(
     ball = LpBall(epsilon, norm)
     value_range = as_value_range(value_range)
     audit.check_arguments(classifier, budget, seed, verbose)
-    _check_training(robustness, epochs, learning_rate)
     pictures = audit.as_pictures(classifier, images, groups, value_range)
     if labels is not None:
-        labels = _as_labels(labels, len(pictures.images))
+        labels, count = as_numbers("labels", labels), len(pictures.images)
+        if labels.shape != (count,) or labels.dtype.kind not in "iu":
+            raise ValueError(
+                f"labels must be class indices of shape ({count},). Received: "
+                f"{labels.dtype} of shape {labels.shape}."
+            )
         pictures = pictures._replace(labels=labels)
     parts = [pictures.take(part) for part in pictures.split(seed=seed)]
     if labels is None:
@@ -173,45 +177,44 @@ def harden_pictures(
         in `backup_dir` stay, until `delete_backup`. `before` is the audit of
         the original classifier, if it was made already.
     """
-    _check_training(robustness, epochs, learning_rate)
+    check_number("learning_rate", learning_rate, above=0, below=np.inf)
+    check_counts(epochs=epochs)
     started = time.time()
     write = print if verbose else progress.silent
     fit, select, held_out = parts
+    shape = fit.images.shape[1:]
     epochs = epochs or epochs_for(len(fit.images))
-    distiller = _distiller(
-        *(classifier, parts, ball, value_range, robustness, seed, from_logits)
+    distiller = AdversarialDistiller(
+        classifier,
+        ball.epsilon,
+        ball.norm,
+        value_range,
+        robustness,
+        TEMPERATURE,
+        seed=seed,
+        from_logits=from_logits,
+        pool_size=2,
     )
+    distiller.build((None, *shape))
+    for part in parts:
+        distiller.check_labels(part.labels)
     settings = _settings(distiller, fit, epochs, learning_rate, budget)
     backup = None
     if backup_dir is not None:
         backup = _Backup(backup_dir)
         backup.claim(settings | _identity(distiller, fit))
-    adapter = as_adapter(
-        classifier,
-        fit.images.shape[1:],
-        from_logits,
-        select.images[:4].astype("float32"),
-    )
+    # Its traced functions read the weights as they are in each audit.
+    adapter = as_adapter(classifier, shape, from_logits, select.images[:4])
+    arguments = adapter, parts, ball, value_range, budget, seed
     audited = functools.partial(
-        audit.audit_pictures,
-        # Its traced functions read the weights as they are in each audit.
-        adapter,
-        parts,
-        ball,
-        value_range,
-        budget,
-        seed,
-        verbose=verbose,
-        more_work=True,
+        audit.audit_pictures, *arguments, verbose=verbose, more_work=True
     )
     if before is None:
         write("An audit of the classifier as it is.", flush=True)
         before = audited(backup_dir=backup and backup.before)
     begun = time.time()
-    history = _train(
-        *(distiller, fit, before.perturbation, epochs, learning_rate, seed),
-        *(backup, write),
-    )
+    start_from(distiller, before.perturbation)
+    history = _train(distiller, fit, settings, backup, write)
     training_seconds = time.time() - begun
     write("The same audit of the hardened classifier.", flush=True)
     after = audited(
@@ -229,28 +232,6 @@ def harden_pictures(
         training_seconds=training_seconds,
         seconds=time.time() - started,
     )
-
-
-def _distiller(
-    classifier, parts, ball, value_range, robustness, seed, from_logits
-):
-    """Returns the built distiller, which has checked the labels."""
-    distiller = AdversarialDistiller(
-        classifier,
-        ball.epsilon,
-        ball.norm,
-        value_range,
-        robustness,
-        TEMPERATURE,
-        seed=seed,
-        from_logits=from_logits,
-        pool_size=2,
-    )
-    if not distiller.built:
-        distiller.build((None, *parts[0].images.shape[1:]))
-    for part in parts:
-        distiller.check_labels(part.labels)
-    return distiller
 
 
 def _settings(distiller, fit, epochs, learning_rate, budget):
@@ -272,34 +253,26 @@ def _settings(distiller, fit, epochs, learning_rate, budget):
 
 def _identity(distiller, fit):
     """What else must be equal where a training is resumed."""
-    return {
-        "epsilon": distiller.epsilon,
-        "norm": distiller.norm,
-        "value_range": distiller.value_range,
-        "from_logits": distiller.from_logits,
+    names = ("epsilon", "norm", "value_range", "from_logits")
+    return {name: getattr(distiller, name) for name in names} | {
         "images": _checksum([fit.images]),
         "labels": fit.labels is not None and _checksum([fit.labels]),
         "weights": _checksum(distiller.classifier.get_weights()),
     }
 
 
-def _train(distiller, fit, start, epochs, learning_rate, seed, backup, write):
+def _train(distiller, fit, settings, backup, write):
     """Trains the classifier of a distiller; returns the history."""
-    count = len(fit.images)
+    count, epochs = len(fit.images), settings["epochs"]
     steps = epochs * -(-count // BATCH)
-    write(
-        f"Training, {epochs} epochs of {count} pictures, {steps:,} batches.",
-        flush=True,
-    )
-    data = training_data(fit, distiller.value_range, seed)
-    start_from(distiller, start)
-    distiller.compile(falling_adam(learning_rate, steps))
+    plan = f"Training, {epochs} epochs of {count} pictures, {steps:,} batches."
+    write(plan, flush=True)
+    data = training_data(fit, distiller.value_range, distiller.seed)
+    distiller.compile(falling_adam(settings["learning_rate"], steps))
+    callbacks = [_Progress(write, steps), *([backup] if backup else [])]
+    # The data set shuffles.
     return distiller.fit(
-        data,
-        epochs=epochs,
-        shuffle=False,  # The data set does it.
-        verbose=0,
-        callbacks=[_Progress(write, steps), *([backup] if backup else [])],
+        data, epochs=epochs, shuffle=False, verbose=0, callbacks=callbacks
     ).history
 
 
@@ -324,24 +297,6 @@ def falling_adam(learning_rate, steps, **kwargs):
     """Adam with a cosine decay of the learning rate to 0."""
     falling = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     return keras.optimizers.Adam(falling, **kwargs)
-
-
-def _check_training(robustness, epochs, learning_rate):
-    check_number("robustness", robustness, least=0, most=1)
-    check_number("learning_rate", learning_rate, above=0, below=np.inf)
-    if epochs is not None:
-        check_whole("epochs", epochs, 1)
-
-
-def _as_labels(labels, count):
-    labels = as_numbers("labels", labels)
-    if labels.shape != (count,) or labels.dtype.kind not in "iu":
-        raise ValueError(
-            "labels must be class indices, one for each image. Received: "
-            f"{labels.dtype} of shape {labels.shape}. Expected: integers of "
-            f"shape ({count},)."
-        )
-    return labels
 
 
 def training_data(fit, value_range, seed, augment=True):
@@ -381,8 +336,8 @@ class _Backup(BackupAndRestore):
             if found != text:
                 raise ValueError(
                     f"{self.backup_dir} holds a training with other settings. "
-                    f"Received: {text}. Found there: {found}. Repeat that call "
-                    "to go on with it, or delete the folder."
+                    f"Received: {text}. Expected: {found}, to resume it. Or "
+                    "delete the folder."
                 )
         self.backup_dir.mkdir(parents=True, exist_ok=True)
         with atomic_path(self._settings) as path:
@@ -448,6 +403,7 @@ def compared(before, after, held_out, **training):
     original = before.report.clean_labels
     clean, attacked = after.report.clean_labels, after.report.perturbed_labels
     kept, robust = clean == original, attacked == original
+    robust_before = before.report.perturbed_labels == original
     gain = before.report.fooled.astype(float) - after.report.fooled
 
     def accuracy(predictions):
@@ -455,36 +411,29 @@ def compared(before, after, held_out, **training):
             return None
         return float(np.mean(predictions == held_out.labels))
 
-    def rate(*names):
+    def largest_rate(names):
         return max(run.fooling_rate for run in after.runs if run.name in names)
 
+    longer = {attack.name for attack in attack_suite.MORE_WORK}
     # The attacks that follow gradients of the hardened classifier alone.
-    not_fresh = [
-        attack_suite.DATA_FREE,
-        attack_suite.TRANSFERRED,
-        *(
-            attack.name
-            for attack in attack_suite.BUDGETS[after.budget]
-            if attack.start == "transferred"
-        ),
-    ]
+    fresh = {run.name for run in after.runs}
+    fresh -= {attack_suite.DATA_FREE, attack_suite.TRANSFERRED}
+    for attack in attack_suite.BUDGETS[after.budget]:
+        if attack.start == "transferred":
+            fresh.discard(attack.name)
     result = Hardening(
         before=before,
         after=after,
         gain_interval=difference_interval(gain, held_out.groups),
         agreement=float(kept.mean()),
         agreement_interval=rate_interval(kept, held_out.groups),
-        robust_agreement_before=float(
-            np.mean(before.report.perturbed_labels == original)
-        ),
+        robust_agreement_before=float(robust_before.mean()),
         robust_agreement=float(robust.mean()),
         robust_agreement_interval=rate_interval(robust, held_out.groups),
-        transferred_rate=rate(attack_suite.TRANSFERRED),
-        data_free_rate=rate(attack_suite.DATA_FREE),
-        fresh_rate=rate(
-            *(run.name for run in after.runs if run.name not in not_fresh)
-        ),
-        longer_rate=rate(*(attack.name for attack in attack_suite.MORE_WORK)),
+        transferred_rate=largest_rate({attack_suite.TRANSFERRED}),
+        data_free_rate=largest_rate({attack_suite.DATA_FREE}),
+        fresh_rate=largest_rate(fresh),
+        longer_rate=largest_rate(longer),
         accuracy_before=accuracy(original),
         accuracy=accuracy(clean),
         robust_accuracy=accuracy(attacked),

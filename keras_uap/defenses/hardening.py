@@ -14,6 +14,8 @@ from keras_uap.visualization.style import sample
 _MARGIN = 0.03
 # Warn when at least this share of the clean predictions changed.
 _LOST = 0.1
+# The first row of the table, which has an interval.
+_STRONGEST = "fooled by the strongest attack"
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -93,32 +95,19 @@ class Hardening(Result):
     def changes(self):
         """Triples of a name, the rate before and the rate after."""
         before, after = self.before, self.after
+        fooled = before.fooling_rate
+        robust = self.robust_agreement_before, self.robust_agreement
         rates = [
-            (
-                "fooled by the strongest attack",
-                before.fooling_rate,
-                after.fooling_rate,
-            ),
-            (
-                "random noise, same norm",
-                before.random_rate,
-                after.random_rate,
-            ),
-            (
-                "transferred perturbation",
-                before.fooling_rate,
-                self.transferred_rate,
-            ),
+            (_STRONGEST, fooled, after.fooling_rate),
+            ("random noise, same norm", before.random_rate, after.random_rate),
+            ("transferred perturbation", fooled, self.transferred_rate),
             ("clean agreement", 1.0, self.agreement),
-            (
-                "robust agreement",
-                self.robust_agreement_before,
-                self.robust_agreement,
-            ),
+            ("robust agreement", *robust),
         ]
         if self.accuracy is not None:
-            accuracies = self.accuracy_before, self.accuracy
-            rates.append(("clean accuracy", *accuracies))
+            rates.append(
+                ("clean accuracy", self.accuracy_before, self.accuracy)
+            )
         return rates
 
     def others(self):
@@ -132,12 +121,10 @@ class Hardening(Result):
 
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each quantity."""
-        before, after = self.before, self.after
+        before = self.before
+        audits = before, self.after
         intervals = {
-            "fooled by the strongest attack": (
-                interval(before.fooling_interval),
-                interval(after.fooling_interval),
-            ),
+            _STRONGEST: [interval(each.fooling_interval) for each in audits],
             "clean agreement": ("", interval(self.agreement_interval)),
             "robust agreement": ("", interval(self.robust_agreement_interval)),
         }
@@ -171,8 +158,8 @@ def warnings_of(result):
     found = []
     if before.fooling_rate <= after.fooling_rate:
         found.append(
-            "Nothing was gained: the hardened classifier is fooled as often "
-            "as before."
+            "Nothing was gained: the hardened classifier is fooled as often as "
+            "before."
         )
     elif result.gain_interval[0] <= 0:
         found.append(
@@ -191,10 +178,9 @@ def warnings_of(result):
             "clean images. A lower `robustness`, more images and more epochs "
             "preserve more predictions."
         )
-    for rate, name in (
-        (result.transferred_rate, "The transferred perturbation"),
-        (result.data_free_rate, "A perturbation found without images"),
-    ):
+    transferred = "The transferred perturbation", result.transferred_rate
+    data_free = "A perturbation found without images", result.data_free_rate
+    for name, rate in (transferred, data_free):
         if rate > result.fresh_rate + _MARGIN:
             found.append(
                 f"{name} fools {rate:.0%}, more than the "
@@ -202,8 +188,5 @@ def warnings_of(result):
                 "classifier: its gradients are masked, and it is more fragile "
                 "than measured."
             )
-    return (
-        found
-        + [f"Before: {text}" for text in before.warnings]
-        + [f"After: {text}" for text in after.warnings]
-    )
+    found += [f"Before: {text}" for text in before.warnings]
+    return found + [f"After: {text}" for text in after.warnings]

@@ -15,7 +15,7 @@ from keras_uap.perturbations.perturbation_layer import (
 from keras_uap.perturbations.pixels import as_value_range
 from keras_uap.utils.keras_compat import all_layers
 from keras_uap.utils.saving import random_state_kept
-from keras_uap.utils.validation import check_whole
+from keras_uap.utils.validation import check_counts, check_flag, check_whole
 
 
 class UniversalAdversarialTraining(keras.callbacks.Callback):
@@ -120,8 +120,7 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
             )
         self.ball = LpBall(epsilon, norm)
         self.value_range = as_value_range(value_range)
-        if every is not None:
-            check_whole("every", every, 1)
+        check_counts(every=every)
         check_whole("measure_every", measure_every, 1)
         check_whole("epochs", epochs, 1)
         check_whole("batch_size", batch_size, 1)
@@ -132,11 +131,8 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
         losses.get(loss)
         if optimizer is not None:
             updates.get(optimizer)
-        if not (from_logits is None or isinstance(from_logits, bool)):
-            raise ValueError(
-                "from_logits must be None, True or False. Received: "
-                f"from_logits={from_logits!r}."
-            )
+        if from_logits is not None:
+            check_flag("from_logits", from_logits)
         self.images = images
         self.validation_images = validation_images
         self.every = every
@@ -147,8 +143,6 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
         self.batch_size = batch_size
         self.from_logits = from_logits
         self.seed = seed
-        self._layer = None
-        self._uap = None
 
     def on_train_begin(self, logs=None):
         self._layer = self._find_layer()
@@ -158,16 +152,13 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
             with strategy.scope():
                 self.model(self._images[:1].astype("float32"))
         refuse_other_scope(self._layer, strategy)
-        self._uap = None
-        self._rate = float("nan")
-        self._measured = False
+        self._uap = self._rate = None
 
     # Perturbations are found when the epoch begins, because BackupAndRestore
     # has restored the model by then, whichever callback comes first.
     def on_epoch_begin(self, epoch, logs=None):
-        if not self._measured:
+        if self._rate is None and self.validation_images is not None:
             self._rate = self._fresh_fooling_rate()
-            self._measured = True
         if self._layer.epsilon is None and self._is_due(epoch):
             self._fill_pool(epoch)
 
@@ -187,9 +178,7 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
     def _is_due(self, epoch):
         if not np.any(self._layer.perturbation):
             return True  # Also if a fit begins at a later epoch.
-        if self.every is None:
-            return epoch == 0
-        return epoch % self.every == 0
+        return epoch == 0 if self.every is None else epoch % self.every == 0
 
     def _find_layer(self):
         layers = [
@@ -198,40 +187,34 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
             if isinstance(layer, PerturbationLayer)
         ]
         found = [layer for layer in layers if layer.rate is not None]
-        if not layers:
-            raise ValueError(
-                "UniversalAdversarialTraining needs a PerturbationLayer in "
-                f"the model. Received: model {self.model.name!r} without one. "
-                "Put it in front of the classifier: keras.Sequential(["
-                "keras.Input(shape), keras_uap.PerturbationLayer(rate=0.5, "
-                "pool_size=10), classifier])."
-            )
-        if not found:
-            raise ValueError(
-                f"PerturbationLayer {layers[0].name!r} has rate=None: it "
-                "perturbs at inference too. Pass a rate, the share of "
-                "training samples to perturb, such as rate=0.5."
-            )
-        if len(found) > 1:
+        if len(found) == 1:
+            return found[0]
+        if found:
             names = ", ".join(repr(layer.name) for layer in found)
             raise ValueError(
                 "UniversalAdversarialTraining fills one PerturbationLayer. "
                 f"Received: a model with {len(found)} of them, {names}."
             )
-        return found[0]
+        if layers:
+            raise ValueError(
+                f"PerturbationLayer {layers[0].name!r} has rate=None: it "
+                "perturbs at inference too. Pass a rate, such as rate=0.5."
+            )
+        raise ValueError(
+            "UniversalAdversarialTraining needs a PerturbationLayer in the "
+            f"model. Received: {self.model.name!r} without one. Put one in "
+            "front of the classifier: keras_uap.PerturbationLayer(rate=0.5)."
+        )
 
     def _fill_pool(self, epoch):
-        self._layer.perturbation = np.stack(
-            [
-                self._find_perturbation([self.seed, 1 + epoch, i])
-                for i in range(self._layer.pool_size)
-            ]
-        )
+        seeds = [
+            (self.seed, 1 + epoch, i) for i in range(self._layer.pool_size)
+        ]
+        pool = [self._find_perturbation(seed) for seed in seeds]
+        self._layer.perturbation = np.stack(pool)
 
     def _fresh_fooling_rate(self):
         """The share of the validation images that a fresh attack fools."""
-        if self.validation_images is None:
-            return float("nan")
         # With the same draws, a resumed training finds the same.
         self._find_perturbation([self.seed, 0])
         return self._uap.evaluate(
@@ -242,7 +225,7 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
         """Fits a perturbation to the current model.
 
         Args:
-            entropy: List of integers, the seed of the order of the images.
+            entropy: Integers, the seed of the order of the images.
 
         Returns:
             NumPy array `(H, W, C)`.
@@ -257,12 +240,8 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
         uap.seed_generator.state.assign([order, 0])
         for variable, value in zip(uap.optimizer.variables, self._fresh):
             variable.assign(value)
-        uap.fit(
-            self._images,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            verbose=0,
-        )
+        images, size = self._images, self.batch_size
+        uap.fit(images, epochs=self.epochs, batch_size=size, verbose=0)
         return uap.perturbation
 
     def _prepare(self):

@@ -67,9 +67,8 @@ class Attack:
     @property
     def needs_features(self):
         """Boolean, whether the loss takes features of the classifier."""
-        return self.loss is not None and getattr(
-            losses.get(self.loss), "needs_features", False
-        )
+        loss = None if self.loss is None else losses.get(self.loss)
+        return getattr(loss, "needs_features", False)
 
 
 def _short(passes, seed=0):
@@ -210,28 +209,23 @@ class Attacker:
             return [self._fit(attack.name, seed, passes, loss)]
         if attack.start == "transferred":
             v = self._transferred
-            return [
-                Finding(TRANSFERRED, seed, 0, 0.0, 0.0, v),
-                self._fit(
-                    *(attack.name, seed, passes, loss),
-                    initial_perturbation=v,
-                    first_step=_TRANSFERRED_STEP,
-                ),
-            ]
+            start = {"initial_perturbation": v, "first_step": _TRANSFERRED_STEP}
+            found = self._fit(attack.name, seed, passes, loss, **start)
+            return [Finding(TRANSFERRED, seed, 0, 0.0, 0.0, v), found]
         if attack.start == "noise":
             first = self._fit_on_noise(seed, int(_NOISE_SHARE * passes), loss)
             second_seed = seed
         else:
+            few = int(_COARSE_SHARE * passes)
+            sigma = coarse(self._adapter.image_shape)
+            # Cross-entropy found more coarse patterns than the dominant label.
             first = self._fit(
-                *(attack.name, seed, int(_COARSE_SHARE * passes)),
-                # It found more coarse patterns than the dominant label did.
-                "crossentropy",
-                smoothing=coarse(self._adapter.image_shape),
+                attack.name, seed, few, "crossentropy", smoothing=sigma
             )
             second_seed = seed ^ 1  # Another order of the images.
+        left, v = passes - first.passes, first.v
         second = self._fit(
-            *(attack.name, second_seed, passes - first.passes, loss),
-            initial_perturbation=first.v,
+            attack.name, second_seed, left, loss, initial_perturbation=v
         )
         both = dataclasses.replace(
             second,
@@ -242,20 +236,15 @@ class Attacker:
         return [first, both] if first.data_free else [both]
 
     def _fit_on_noise(self, seed, passes, loss):
-        noise = noise_images(
-            max(BATCH, min(512, passes // 3)),
-            self._adapter.image_shape,
-            seed=seed,
-            value_range=self._value_range or pixel_range(self._pictures.images),
-        )
-        return dataclasses.replace(
-            self._fit(DATA_FREE, seed, passes, loss, Pictures(noise)),
-            data_free=True,
-        )
+        count = max(BATCH, min(512, passes // 3))
+        shape, images = self._adapter.image_shape, self._pictures.images
+        value_range = self._value_range or pixel_range(images)
+        noise = noise_images(count, shape, seed=seed, value_range=value_range)
+        return self._fit(DATA_FREE, seed, passes, loss, Pictures(noise))
 
     def _fit(self, name, seed, passes, loss, noise=None, **arguments):
         started = time.time()
-        found = fit_with_passes(
+        v, passes, no_gradient = fit_with_passes(
             self._adapter,
             self._pictures if noise is None else noise,
             self._ball,
@@ -267,14 +256,8 @@ class Attacker:
             write=self._write,
             **arguments,
         )
-        return Finding(
-            name,
-            seed,
-            found.passes,
-            time.time() - started,
-            found.no_gradient,
-            found.v,
-        )
+        seconds, data_free = time.time() - started, noise is not None
+        return Finding(name, seed, passes, seconds, no_gradient, v, data_free)
 
 
 def save(path, findings):

@@ -33,15 +33,10 @@ from keras_uap.classifiers.adapter import as_adapter, stated_shape
 from keras_uap.classifiers.logits import check_classifier
 from keras_uap.data import loading
 from keras_uap.data.pictures import as_pictures as read_pictures
-from keras_uap.evaluation import attack_suite
+from keras_uap.evaluation import attack_suite, intervals
 from keras_uap.evaluation.attack_suite import Attacker, attacks_for
 from keras_uap.evaluation.audit_result import Audit, Run
-from keras_uap.evaluation.intervals import (
-    difference_interval,
-    is_wide,
-    rate_interval,
-)
-from keras_uap.evaluation.labelled_images import LabelledImages
+from keras_uap.evaluation.measurement import label_pictures
 from keras_uap.evaluation.report import TOO_FEW, report_on
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.perturbations.pixels import as_value_range, warn_of_other_range
@@ -139,16 +134,8 @@ def audit(
     pictures = as_pictures(classifier, images, groups, value_range)
     parts = [pictures.take(part) for part in pictures.split(seed=seed)]
     with random_state_kept():
-        return audit_pictures(
-            classifier,
-            parts,
-            ball,
-            value_range,
-            budget,
-            seed,
-            from_logits,
-            verbose,
-        )
+        options = budget, seed, from_logits, verbose
+        return audit_pictures(classifier, parts, ball, value_range, *options)
 
 
 def check_arguments(classifier, budget, seed, verbose):
@@ -201,12 +188,8 @@ def audit_pictures(
     write = print if verbose else silent
     fit, select, held_out = parts
     warn_of_other_range(fit.images, value_range, "images", 3)
-    adapter = as_adapter(
-        classifier,
-        fit.images.shape[1:],
-        from_logits,
-        select.images[:4].astype("float32"),
-    )
+    num_fit, *shape = fit.images.shape
+    adapter = as_adapter(classifier, shape, from_logits, select.images[:4])
     evaluation = _Evaluation(
         adapter, select, held_out, value_range, batch_size, write
     )
@@ -214,29 +197,25 @@ def audit_pictures(
     attacks, notes = attacks_for(adapter, budget, known is not None, more_work)
     notes += attacker.notes
     if write is not silent:
-        _write_plan(write, evaluation, len(fit.images), attacks, notes, ball)
-
-    def result():
-        return _result(
-            *(evaluation, len(fit.images), ball, budget, seed),
-            *(notes, time.time() - started),
-        )
-
-    finished = 0
+        _write_plan(write, evaluation, num_fit, attacks, notes, ball)
+    finished, interrupt = 0, None
+    lines = _run(attacks, attacker, evaluation, seed, backup_dir)
     try:
-        for line in _run(attacks, attacker, evaluation, seed, backup_dir):
-            finished += 1
+        for finished, line in enumerate(lines, start=1):
             write(f"  {finished} of {len(attacks)}: {line}", flush=True)
     except KeyboardInterrupt as error:
         if not finished:
             raise
+        interrupt = error
         stopped = f"interrupted after {finished} of {len(attacks)} runs"
         write(f"\n  {stopped}; measuring what they found", flush=True)
-        warning = f"{stopped.capitalize()}: the others may fool more."
-        found = result()
-        found = dataclasses.replace(found, warnings=(warning, *found.warnings))
-        raise AuditInterrupted(stopped, found) from error
-    return result()
+    seconds = time.time() - started
+    found = _result(evaluation, num_fit, ball, budget, seed, notes, seconds)
+    if interrupt is None:
+        return found
+    warning = f"{stopped.capitalize()}: the others may fool more."
+    found = dataclasses.replace(found, warnings=(warning, *found.warnings))
+    raise AuditInterrupted(stopped, found) from interrupt
 
 
 def _run(attacks, attacker, evaluation, seed, backup_dir):
@@ -278,50 +257,36 @@ class _Evaluation:
         self, adapter, select, held_out, value_range, batch_size, write
     ):
         self._progress = Progress("images classified", write=write)
-        self.select, self.held_out = (
-            LabelledImages(
-                adapter,
-                part.images,
-                value_range,
-                groups,
-                batch_size,
-                verbose=self._progress,
-            )
-            # The selection set may hold one photograph alone.
-            for part, groups in ((select, None), (held_out, held_out.groups))
-        )
-        self._groups = None
-        if select.groups is not None or held_out.groups is not None:
-            self._groups = np.concatenate([_units(select), _units(held_out)])
-            # No photograph is in both parts.
-            self._groups[len(select.images) :] += len(select.images)
+        options = value_range, batch_size, None, self._progress
+        # The selection set may hold one photograph alone.
+        alone = select._replace(groups=None)
+        self.select = label_pictures(adapter, alone, *options)
+        self.held_out = label_pictures(adapter, held_out, *options)
         self.num_select = len(select.images)
+        # No photograph is in both parts.
+        others = self.num_select + _units(held_out)
+        self._groups = np.concatenate([_units(select), others])
         self.forwards = self.num_select + len(held_out.images)
         self.findings, self.fooled, self.runs = [], [], []
 
     def measure(self, v):
         """Boolean array, which images a perturbation fools."""
         self.forwards += self.num_select + len(self.held_out.images)
-        return np.concatenate(
-            [
-                part.fooled(v, self._progress)
-                for part in (self.select, self.held_out)
-            ]
-        )
+        select = self.select.fooled(v, self._progress)
+        held_out = self.held_out.fooled(v, self._progress)
+        return np.concatenate([select, held_out])
 
     def add(self, finding):
         """Measures a finding; returns its `Run`."""
         fooled = self.measure(finding.v)
         held_out = fooled[self.num_select :]
+        names = ("name", "seed", "passes", "seconds", "no_gradient")
+        bounds = intervals.rate_interval(held_out, self.held_out.groups)
         run = Run(
-            finding.name,
-            finding.seed,
-            finding.passes,
-            finding.seconds,
-            finding.no_gradient,
-            float(fooled[: self.num_select].mean()),
-            float(held_out.mean()),
-            rate_interval(held_out, self.held_out.groups),
+            **{name: getattr(finding, name) for name in names},
+            select_rate=float(fooled[: self.num_select].mean()),
+            fooling_rate=float(held_out.mean()),
+            fooling_interval=bounds,
         )
         self.findings.append(finding)
         self.fooled.append(fooled)
@@ -330,10 +295,8 @@ class _Evaluation:
 
     def difference(self, fooled, others, first=0):
         """The interval of how much more often the former are fooled."""
-        return difference_interval(
-            fooled[first:].astype(float) - others[first:],
-            None if self._groups is None else self._groups[first:],
-        )
+        gain = fooled[first:].astype(float) - others[first:]
+        return intervals.difference_interval(gain, self._groups[first:])
 
     def report(self, v, norm, seed):
         """The `FoolingReport` of a perturbation on the held-out images."""
@@ -358,14 +321,12 @@ def as_pictures(classifier, images, groups, value_range):
     if isinstance(images, (str, os.PathLike)):
         if groups is not None:
             raise ValueError(
-                "groups go with an array of images. Received: groups, and "
-                f"images={images!r}."
+                f"groups go with an array of images. Received: {images!r}."
             )
         if shape is None or len(shape) != 3 or shape[-1] not in (1, 3):
             raise ValueError(
-                "Pictures of a folder can be read for a classifier that "
-                "states their size, (height, width, 1 or 3). Received: "
-                f"{shape}. Pass an array of images, or state the size with "
+                "A folder needs a classifier that states its image shape, "
+                f"(height, width, 1 or 3). Received: {shape}. State it with "
                 "keras_uap.attach(classifier, image_shape=...)."
             )
         color_mode = "grayscale" if shape[-1] == 1 else "rgb"
@@ -381,8 +342,7 @@ def as_pictures(classifier, images, groups, value_range):
     if shape is not None and pictures.images.shape[1:] != shape:
         raise ValueError(
             "The images do not have the size that the classifier takes. "
-            f"Received: {pictures.images.shape}. Expected: (n, "
-            f"{', '.join(map(str, shape))})."
+            f"Received: {pictures.images.shape[1:]}. Expected: {shape}."
         )
     return pictures
 
@@ -390,13 +350,14 @@ def as_pictures(classifier, images, groups, value_range):
 def _result(evaluation, num_fit, ball, budget, seed, notes, seconds):
     """Selects the strongest finding and reports it."""
     runs, fooled = evaluation.runs, evaluation.fooled
+    findings = evaluation.findings
     best = int(np.argmax([run.select_rate for run in runs]))
-    v, strongest = evaluation.findings[best].v, runs[best]
+    v, strongest = findings[best].v, runs[best]
     report = evaluation.report(v, ball.norm, seed)
     larger = evaluation.measure(LpBall(2 * ball.epsilon, ball.norm).scaled(v))
     warnings = _selection_warnings(evaluation, best)
     warnings += _masking_warnings(evaluation, fooled[best], larger, report)
-    if is_wide(report.fooling_interval):
+    if intervals.is_wide(report.fooling_interval):
         warnings.append(TOO_FEW)
     card = {
         "norm": ball.norm,
@@ -407,11 +368,7 @@ def _result(evaluation, num_fit, ball, budget, seed, notes, seconds):
         "found_by": f"audit, budget {budget}, run {strongest.name}",
         "held_out": report.for_card(),
     }
-    attacking = sum(
-        finding.passes
-        for finding in evaluation.findings
-        if not finding.data_free
-    )
+    attacking = sum(each.passes for each in findings if not each.data_free)
     return Audit(
         fooling_rate=report.fooling_rate,
         fooling_interval=report.fooling_interval,
@@ -438,11 +395,8 @@ def _selection_warnings(evaluation, best):
     """Warns of an attack that fools clearly more than the selected one."""
     rates = [run.fooling_rate for run in evaluation.runs]
     top = int(np.argmax(rates))
-    if rates[top] <= rates[best]:
-        return []
-    low, _ = evaluation.difference(
-        evaluation.fooled[top], evaluation.fooled[best], evaluation.num_select
-    )
+    fooled, first = evaluation.fooled, evaluation.num_select
+    low, _ = evaluation.difference(fooled[top], fooled[best], first)
     if low <= 0:
         return []
     return [
@@ -466,10 +420,10 @@ def _masking_warnings(evaluation, best, larger, report):
     warnings = []
     runs = evaluation.runs
     data_free = [finding.data_free for finding in evaluation.findings]
-    with_data = [i for i, free in enumerate(data_free) if not free]
     if any(data_free):
         first = evaluation.fooled[data_free.index(True)]
-        top = max(with_data, key=lambda i: runs[i].select_rate)
+        rates = [run.select_rate for run in runs]
+        top = int(np.argmax(np.where(data_free, -1, rates)))
         low, _ = evaluation.difference(first, evaluation.fooled[top])
         if low > 0:
             warnings.append(

@@ -39,15 +39,14 @@ def take_examples(labelled, perturbation):
     """Makes `Examples` of `LabelledImages` and an array `(H, W, C)`."""
     places = _from_all_over(len(labelled.images), labelled.groups)
     images = labelled.images[places]
-    logits = [
-        labelled.adapter.predict(
-            images,
-            lambda x, v=strength * perturbation: apply_perturbation(
-                x, v, labelled.value_range
-            ),
+
+    def logits_at(strength):
+        v, value_range = strength * perturbation, labelled.value_range
+        return labelled.adapter.predict(
+            images, lambda x: apply_perturbation(x, v, value_range)
         )
-        for strength in STRENGTHS
-    ]
+
+    logits = [logits_at(strength) for strength in STRENGTHS]
     return Examples(
         places=places,
         images=images,

@@ -45,7 +45,7 @@ Reference:
 import numpy as np
 from scipy import stats
 
-from keras_uap.utils.validation import as_numbers, check_number
+from keras_uap.utils.validation import as_groups, as_numbers, check_number
 
 
 def rate_interval(hits, groups=None, level=0.95):
@@ -190,31 +190,19 @@ def _few_groups(number, level):
 def _group_totals(name, values, lowest, groups, level):
     """Checks the arguments; returns sums, sums of squares and sizes."""
     check_number("level", level, above=0, below=1)
-    values = as_numbers(name, values).astype("float64")
-    if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
-        raise ValueError(
-            f"{name} must be a one-dimensional array of at least one value, "
-            f"all of them finite. Received: {name}={values!r}."
-        )
     # A share of several seeds is a quotient of counts: sums of it differ in
     # their last digits.
-    values = np.round(values, 6)
-    if values.min() < lowest or values.max() > 1:
+    values = np.round(as_numbers(name, values).astype("float64"), 6)
+    inside = (values >= lowest) & (values <= 1)  # Nor NaN.
+    if values.ndim != 1 or len(values) == 0 or not inside.all():
         raise ValueError(
-            f"{name} must be between {lowest} and 1. "
-            f"Received: {values.min():g} to {values.max():g}."
+            f"{name} must be a one-dimensional array of finite values between "
+            f"{lowest} and 1, at least one. Received: {name}={values!r}."
         )
-    groups = np.arange(len(values)) if groups is None else np.asarray(groups)
-    if groups.shape != values.shape:
-        raise ValueError(
-            "There must be one group per image. Received: "
-            f"{len(values)} images and groups of shape {groups.shape}."
-        )
+    if groups is None or len(values) == 1:  # One image is its own group.
+        groups = np.arange(len(values))
+    else:
+        groups = as_groups(groups, values)
     _, index, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    if len(sizes) < 2 and len(values) > 1:
-        raise ValueError(
-            "An interval needs images of at least two groups. Received: "
-            "one group."
-        )
     sums, squares = (np.bincount(index, values**power) for power in (1, 2))
     return sums, squares, sizes

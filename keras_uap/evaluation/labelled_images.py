@@ -46,12 +46,8 @@ class LabelledImages:
         self.groups = as_groups(groups, self.images)
         self.value_range = as_value_range(value_range)
         self.batch_size = batch_size
-        self.adapter = as_adapter(
-            classifier,
-            self.images.shape[1:],
-            from_logits,
-            self.images[:4].astype("float32"),
-        )
+        shape, few = self.images.shape[1:], self.images[:4]
+        self.adapter = as_adapter(classifier, shape, from_logits, few)
         self.clean_logits = self._predict(None, verbose)
         self.clean = self.clean_logits.argmax(axis=-1)
         self.num_classes = self.clean_logits.shape[-1]

@@ -62,28 +62,17 @@ class Measurement:
 
     def labelled(self, classifier, batch_size, from_logits, verbose=0):
         """The images with the clean predictions of a classifier."""
-        return label_pictures(
-            classifier,
-            self.pictures,
-            self.value_range,
-            batch_size,
-            from_logits,
-            verbose,
-        )
+        options = self.value_range, batch_size, from_logits, verbose
+        return label_pictures(classifier, self.pictures, *options)
 
 
 def label_pictures(
     classifier, pictures, value_range, batch_size, from_logits, verbose=0
 ):
     """Returns `LabelledImages` of `Pictures`."""
+    options = batch_size, from_logits, verbose
     return LabelledImages(
-        classifier,
-        pictures.images,
-        value_range,
-        pictures.groups,
-        batch_size,
-        from_logits,
-        verbose,
+        classifier, pictures.images, value_range, pictures.groups, *options
     )
 
 
@@ -111,8 +100,7 @@ def check_alike(images, held_out):
     if images.shape[1:] != held_out.shape[1:]:
         raise ValueError(
             "The held-out images do not have the shape of those to fit on. "
-            f"Received: {held_out.shape}. Expected: (n, "
-            f"{', '.join(map(str, images.shape[1:]))})."
+            f"Received: {held_out.shape[1:]}. Expected: {images.shape[1:]}."
         )
 
 

@@ -7,18 +7,15 @@ clipping to the pixel range and rounding to whole grey levels cost, how sure
 the classifier was and is, and which classes are hit.
 """
 
+import collections
 import dataclasses
 
 import numpy as np
 import tensorflow as tf
 
 from keras_uap import visualization
+from keras_uap.evaluation import intervals
 from keras_uap.evaluation.examples import Examples, confidence, take_examples
-from keras_uap.evaluation.intervals import (
-    interval_of_some,
-    is_wide,
-    rate_interval,
-)
 from keras_uap.evaluation.measurement import Measurement, random_noise
 from keras_uap.perturbations.lp_ball import as_epsilon, lp_norm
 from keras_uap.perturbations.pixels import apply_perturbation
@@ -113,12 +110,10 @@ class FoolingReport(Result):
             Dictionary from class index to `(fooling rate, images)`, the class
             with the most images first.
         """
-        fooled = self.fooled
-        classes, counts = np.unique(self.clean_labels, return_counts=True)
-        order = np.argsort(-counts, kind="stable")
+        fooled, labels = self.fooled, self.clean_labels
         return {
-            int(c): (float(fooled[self.clean_labels == c].mean()), int(n))
-            for c, n in zip(classes[order], counts[order])
+            label: (float(fooled[labels == label].mean()), count)
+            for label, count in _most_common(labels)
         }
 
     def dominant_labels(self, most=5):
@@ -131,18 +126,16 @@ class FoolingReport(Result):
             List of `(class index, share of the fooled images)`, largest first.
         """
         sent = self.perturbed_labels[self.fooled]
-        classes, counts = np.unique(sent, return_counts=True)
-        order = np.argsort(-counts, kind="stable")[:most]
-        return [(int(classes[i]), counts[i] / len(sent)) for i in order]
+        common = _most_common(sent)[:most]
+        return [(label, count / len(sent)) for label, count in common]
 
     def to_dict(self):
         """The report as plain Python values, for JSON."""
-        per_class = {str(c): list(v) for c, v in self.per_class().items()}
-        dominant = [list(pair) for pair in self.dominant_labels()]
-        return super().to_dict() | {
-            "per_class": per_class,
-            "dominant_labels": dominant,
-        }
+        values = super().to_dict()
+        rates = self.per_class().items()
+        values["per_class"] = {str(c): list(rate) for c, rate in rates}
+        values["dominant_labels"] = [list(p) for p in self.dominant_labels()]
+        return values
 
     def for_card(self):
         """The metadata of a perturbation about held-out images."""
@@ -186,7 +179,7 @@ class FoolingReport(Result):
         html.write_report(path, self, class_names, card, self._remarks())
 
     def _remarks(self):
-        return [TOO_FEW] if is_wide(self.fooling_interval) else []
+        return [TOO_FEW] if intervals.is_wide(self.fooling_interval) else []
 
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each quantity."""
@@ -222,6 +215,11 @@ class FoolingReport(Result):
             rows.append(_rate("values at the bound", self.share_at_bound))
         title = f"One perturbation, {norm_in_words(self)}, {sample(self)}"
         return title, ("", "value", "95% interval"), [r for r in rows if r]
+
+
+def _most_common(labels):
+    """Pairs of a label and its count, the largest count first."""
+    return collections.Counter(np.sort(labels).tolist()).most_common()
 
 
 def _rate(name, rate, bounds=None):
@@ -291,8 +289,7 @@ def fooling_report(
     labels = _as_labels(
         given.pictures.labels if labels is None else labels, given.images
     )
-    if epsilon is not None:
-        epsilon = as_epsilon(epsilon)
+    epsilon = None if epsilon is None else as_epsilon(epsilon)
     if target is not None:
         check_whole("target", target, 0)
     labelled = given.labelled(classifier, batch_size, from_logits, verbose)
@@ -346,9 +343,9 @@ def report_on(
         epsilon=size,
         value_range=value_range,
         fooling_rate=float(fooled.mean()),
-        fooling_interval=rate_interval(fooled, labelled.groups),
+        fooling_interval=intervals.rate_interval(fooled, labelled.groups),
         random_rate=float(random_hits.mean()),
-        random_interval=rate_interval(random_hits, labelled.groups),
+        random_interval=intervals.rate_interval(random_hits, labelled.groups),
         rounded_rate=rounded_rate,
         unclipped_rate=unclipped_rate,
         clean_confidence=float(clean_certainty.mean()),
@@ -362,7 +359,7 @@ def report_on(
         perturbed_confidences=certainty,
         clean_error_rate=errors[0],
         error_rate=errors[1],
-        ball_epsilon=None if epsilon is None else float(epsilon),
+        ball_epsilon=epsilon,
         examples=take_examples(labelled, v),
         **_target_rates(target, before, after, random, labelled.groups),
     )
@@ -374,14 +371,13 @@ def _target_rates(target, before, after, random, groups):
     if target is None or not others.any():
         return {"target": target}
     hits = after[others] == target
+    noise_rate = np.mean(random == target, axis=0)[others].mean()
     groups = None if groups is None else groups[others]
     return {
         "target": int(target),
         "target_rate": float(hits.mean()),
-        "target_interval": interval_of_some(hits, groups),
-        "target_random_rate": float(
-            np.mean(random == target, axis=0)[others].mean()
-        ),
+        "target_interval": intervals.interval_of_some(hits, groups),
+        "target_random_rate": float(noise_rate),
     }
 
 

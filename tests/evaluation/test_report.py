@@ -253,7 +253,7 @@ def test_interval_edges():
     assert high == 1.0
     assert 0.5 < low < 0.9  # Ten photographs, not fifty crops.
     assert rate_interval(np.zeros(50), groups)[0] == 0.0
-    with pytest.raises(ValueError, match="two groups"):
+    with pytest.raises(ValueError, match="two photographs"):
         rate_interval(np.ones(5), np.zeros(5))
     with pytest.raises(ValueError, match="level"):
         rate_interval(np.ones(5), level=95)
@@ -276,7 +276,7 @@ def test_coverage_of_differences_with_crops_of_photographs():
 
 
 def test_difference_refuses():
-    with pytest.raises(ValueError, match="two groups"):
+    with pytest.raises(ValueError, match="two photographs"):
         difference_interval([1.0, 0.0], [1, 1])
     with pytest.raises(ValueError, match="level"):
         difference_interval([1.0, 0.0], level=0)
