@@ -39,15 +39,9 @@ from keras_uap.attacks.smoothing import refuse_no_images, smoothed
 from keras_uap.classifiers.adapter import stated_shape
 from keras_uap.classifiers.around import AroundClassifier
 from keras_uap.classifiers.logits import check_classifier, logits_function
+from keras_uap.perturbations import pixels
 from keras_uap.perturbations.ascent import ascend
 from keras_uap.perturbations.lp_ball import LpBall
-from keras_uap.perturbations.pixels import (
-    NoPerturbationError,
-    apply_perturbation,
-    as_pool,
-    as_value_range,
-    same_shape,
-)
 from keras_uap.utils.keras_compat import higher_is_better, monitored
 from keras_uap.utils.saving import not_compiled, random_state_kept
 from keras_uap.utils.validation import check_counts, check_number, check_whole
@@ -84,7 +78,7 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
     `fit` and `evaluate` report the shares of images with the original clean
     prediction (or the label that is passed): `clean_agreement`, and
     `perturbed_agreement` under the current perturbation. A *fresh*
-    perturbation fools more: `keras_uap.audit` measures what a defense is worth.
+    perturbation fools more: `keras_uap.audit` measures the defense.
 
     Args:
         classifier: Keras model that maps images to class scores: logits,
@@ -94,8 +88,8 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         norm: `"linf"`, `"l2"`, `np.inf` or `2`, the norm of the ball.
         value_range: Pair of floats, the pixel range that the classifier
             takes, or `None` for no clipping.
-        robustness: Float between 0 and 1, how much robustness to buy: the
-            weight of the perturbed images. The clean ones have the rest.
+        robustness: Float between 0 and 1, the weight of the perturbed images.
+            The clean ones have the rest.
         temperature: Float above 0, by which logits are divided before the
             softmax. At a high one the classifier learns all of its logits, at
             1 the probabilities. Labels that are passed have none.
@@ -168,7 +162,7 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         check_whole("seed", seed, 0)
         initial = None
         if perturbation is not None:
-            initial = as_pool(perturbation, pool_size)
+            initial = pixels.as_pool(perturbation, pool_size)
             for one in initial:
                 ball.refuse_outside(one)
             pool_size = len(initial)
@@ -181,7 +175,7 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         kwargs.setdefault("dtype", "float32")
         super().__init__(autocast=False, **kwargs)
         self.ball = ball
-        self.value_range = as_value_range(value_range)
+        self.value_range = pixels.as_value_range(value_range)
         self.robustness = float(robustness)
         self.temperature = float(temperature)
         self.objective = _as_objective(objective)
@@ -227,7 +221,7 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
             self.pool_size = self._num_classes
         start = np.zeros((self.pool_size, *shape), "float32")
         if self._initial is not None:
-            same_shape(self._initial.shape, shape)
+            pixels.same_shape(self._initial.shape, shape)
             start[:] = self._initial
         self.v = self.add_weight(
             start.shape,
@@ -328,7 +322,8 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
             logits, loss = self._forward(images, v, targets)
             scaled = self.optimizer.scale_loss(loss)
             if separate:
-                value = -_value(self.objective, targets.labels, logits[1])
+                labels = targets.labels
+                value = -_objective_value(self.objective, labels, logits[1])
         if separate:
             ascent = tape.gradient(value, v)
             gradients = tape.gradient(scaled, variables)
@@ -394,7 +389,7 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
                 "images and labels."
             )
         images = tf.cast(x, "float32")
-        same_shape(images.shape, self.v.shape[1:])
+        pixels.same_shape(images.shape, self.v.shape[1:])
         if y is not None:
             return images, self._targets_of(y)
         logits = self._teacher_logits(images)
@@ -422,7 +417,7 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         """The logits of clean and of perturbed images, and the loss."""
         if self.class_wise:
             v = tf.gather(v, targets.labels)
-        perturbed = apply_perturbation(images, v, self.value_range)
+        perturbed = pixels.apply_perturbation(images, v, self.value_range)
         logits = self._logits(tf.concat([images, perturbed], axis=0))
         clean, perturbed = tf.split(logits, 2)
         loss = self.robustness * _divergence(targets, perturbed)
@@ -445,7 +440,7 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         With a pool, an array `(pool_size, H, W, C)`.
         """
         if not self.built:
-            raise NoPerturbationError("Call fit.")
+            raise pixels.NoPerturbationError("Call fit.")
         pool = keras.ops.convert_to_numpy(self.v)
         return pool if self.pool_size > 1 else pool[0]
 
@@ -488,7 +483,7 @@ def _divergence(targets, logits):
     return scale**2 * tf.reduce_mean(crossentropy - entropy)
 
 
-def _value(objective, labels, logits):
+def _objective_value(objective, labels, logits):
     """The mean of a loss that is small where images are fooled."""
     if not isinstance(objective, losses.BatchLoss):
         return tf.reduce_mean(objective.call(labels, logits))

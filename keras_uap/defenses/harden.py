@@ -265,7 +265,7 @@ def _train(distiller, fit, settings, backup, write):
     """Trains the classifier of a distiller; returns the history."""
     count, epochs = len(fit.images), settings["epochs"]
     steps = epochs * -(-count // BATCH)
-    plan = f"Training, {epochs} epochs of {count} pictures, {steps:,} batches."
+    plan = f"Training, {epochs} epochs of {count} images, {steps:,} batches."
     write(plan, flush=True)
     data = training_data(fit, distiller.value_range, distiller.seed)
     distiller.compile(falling_adam(settings["learning_rate"], steps))
@@ -364,11 +364,11 @@ def _checksum(arrays):
 class _Progress(keras.callbacks.Callback):
     """Prints about every ten seconds how far the training is."""
 
-    def __init__(self, say, steps):
+    def __init__(self, write, steps):
         super().__init__()
-        self._say = say
+        self._write = write
         self._steps = steps
-        self._progress = progress.Progress("batches", steps, say)
+        self._progress = progress.Progress("batches", steps, write)
         self._last_epoch = 0.0
 
     def on_train_batch_end(self, batch, logs=None):
@@ -382,7 +382,7 @@ class _Progress(keras.callbacks.Callback):
         if now - self._last_epoch < progress.SECONDS and epoch + 1 < epochs:
             return
         self._last_epoch = now
-        self._say(
+        self._write(
             f"  epoch {epoch + 1} of {epochs}: loss "
             f"{logs['loss']:.3f}, {logs['clean_agreement']:.1%} as before, "
             f"{logs['perturbed_agreement']:.1%} under attack",

@@ -159,7 +159,10 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if self._rate is None and self.validation_images is not None:
             self._rate = self._fresh_fooling_rate()
-        if self._layer.epsilon is None and self._is_due(epoch):
+        due = epoch == 0 if self.every is None else epoch % self.every == 0
+        # A fit may begin at a later epoch.
+        empty = not np.any(self._layer.perturbation)
+        if self._layer.epsilon is None and (due or empty):
             self._fill_pool(epoch)
 
     def on_epoch_end(self, epoch, logs):
@@ -175,17 +178,9 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
         # These hold the model, compiled functions and a copy of the images.
         self._uap = self._images = None
 
-    def _is_due(self, epoch):
-        if not np.any(self._layer.perturbation):
-            return True  # Also if a fit begins at a later epoch.
-        return epoch == 0 if self.every is None else epoch % self.every == 0
-
     def _find_layer(self):
-        layers = [
-            layer
-            for layer in all_layers(self.model)
-            if isinstance(layer, PerturbationLayer)
-        ]
+        every = all_layers(self.model)
+        layers = [each for each in every if isinstance(each, PerturbationLayer)]
         found = [layer for layer in layers if layer.rate is not None]
         if len(found) == 1:
             return found[0]

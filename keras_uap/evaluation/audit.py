@@ -1,8 +1,8 @@
 """The standard evaluation: how fragile is a classifier?
 
 A fooling rate is a lower bound, and no attack is the strongest on every
-classifier. In the way of AutoAttack, the answer comes from a fixed set of
-attacks that nobody has to tune:
+classifier. Like AutoAttack, an audit runs a fixed set of attacks that nobody
+has to tune:
 
 1. The images fall into three parts by photograph: fit, select, held out.
 2. Each run finds one perturbation on the part to fit, with a fixed number of
@@ -98,14 +98,14 @@ def audit(
         images: Array `(n, H, W, C)`; a `tf.data.Dataset` or
             `keras.utils.PyDataset` of batches of images or of
             `(images, labels)`; what `datasets.load` gives; or a string or
-            path, a folder of pictures or the name of a TFDS data set. A folder
+            path, a folder of images or the name of a TFDS data set. A folder
             in it is a class, and each class has its share of every part.
-        groups: Array `(n,)`, the photograph that each image was cut from. Of
-            a folder, names such as `<photograph>_<crop>` tell.
+        groups: Array `(n,)`, the photograph that each image was cut from. For
+            a folder it is read from names such as `<photograph>_<crop>`.
         epsilon: Float above 0, the radius of the ball, in pixel units.
         norm: `"linf"` or `"l2"`.
         value_range: Pair of floats, the pixel range that the classifier takes,
-            or `None`. Pictures of a folder are brought to it.
+            or `None`. Images of a folder are scaled to it.
         budget: `"quick"`, 5 runs of 2,000 model passes, or `"standard"`, 11
             runs of 6,000 and two of 18,000.
         seed: Integer; parts, orders and starts follow from it.
@@ -242,13 +242,13 @@ def _run(attacks, attacker, evaluation, seed, backup_dir):
 
 
 class _Evaluation:
-    """Findings and whom they fool, of the images that are not fitted on.
+    """Findings, and which images they fool of those not fitted on.
 
     Attributes:
         select, held_out: `LabelledImages`.
         findings: List of `Finding`.
-        fooled: List of boolean arrays, whom each finding fools of the
-            selection set and then of the held-out set.
+        fooled: List of boolean arrays, which images each finding fools: those
+            of the selection set, then those of the held-out set.
         runs: List of `Run`, the row of each finding.
         forwards: Integer, the forward passes so far.
     """
@@ -264,8 +264,8 @@ class _Evaluation:
         self.held_out = label_pictures(adapter, held_out, *options)
         self.num_select = len(select.images)
         # No photograph is in both parts.
-        others = self.num_select + _units(held_out)
-        self._groups = np.concatenate([_units(select), others])
+        others = self.num_select + _photographs(held_out)
+        self._groups = np.concatenate([_photographs(select), others])
         self.forwards = self.num_select + len(held_out.images)
         self.findings, self.fooled, self.runs = [], [], []
 
@@ -308,7 +308,7 @@ class _Evaluation:
         return report
 
 
-def _units(pictures):
+def _photographs(pictures):
     """Integers `(n,)`, the photograph of each image."""
     if pictures.groups is None:
         return np.arange(len(pictures.images))
@@ -413,8 +413,8 @@ def _masking_warnings(evaluation, best, larger, report):
 
     Args:
         evaluation: `_Evaluation`.
-        best, larger: Boolean arrays, whom the strongest perturbation fools,
-            and whom it fools at twice the norm.
+        best, larger: Boolean arrays, which images the strongest perturbation
+            fools, and which it fools at twice the norm.
         report: `FoolingReport` of the strongest perturbation.
     """
     warnings = []

@@ -37,7 +37,7 @@ class Examples:
 
 def take_examples(labelled, perturbation):
     """Makes `Examples` of `LabelledImages` and an array `(H, W, C)`."""
-    places = _from_all_over(len(labelled.images), labelled.groups)
+    places = _spread_indices(len(labelled.images), labelled.groups)
     images = labelled.images[places]
 
     def logits_at(strength):
@@ -62,8 +62,8 @@ def confidence(logits):
     return np.asarray(tf.reduce_max(tf.nn.softmax(logits), axis=-1))
 
 
-def _from_all_over(count, groups):
-    """Up to `MOST` places, of as many photographs as there are."""
+def _spread_indices(count, groups):
+    """Up to `MOST` indices, of as many photographs as there are."""
     places = np.arange(count)
     if groups is not None:
         _, first = np.unique(groups, return_index=True)

@@ -1,6 +1,6 @@
 """Confidence intervals of a rate and of a paired difference of two rates.
 
-Images cut from one photograph are alike, so they are worth fewer independent
+Images cut from one photograph are alike, so they count as fewer independent
 images. Both intervals take a formula for independent images and replace the
 number of images by an effective sample size (Korn and Graubard, 1998):
 
@@ -20,7 +20,7 @@ difference: interval of Bonett and Price for `size` images
   of freedom: `sum(a)^2 / sum(a^2)`, where `a` is what each group contributes
   to the sum of squares (Carter, Schnepel and Steigerwald, 2017). Two groups
   that hold all the hits count as two groups, however many have none.
-- With full correlation, groups of sizes `m` are worth `n^2 / sum(m^2)` images
+- With full correlation, groups of sizes `m` count as `n^2 / sum(m^2)` images
   (Kish, 1965), with the number of groups, less one, as degrees of freedom.
   This decides where all images agree and no correlation can be estimated.
 - Without groups, every image is its own group.
@@ -155,7 +155,7 @@ def difference_limits(sums, squares, sizes, level=0.95):
 
 
 def _effective_size(sums, squares, sizes, level):
-    """How many independent images the groups are worth, `(...)`."""
+    """The effective number of independent images, `(...)`."""
     count, number = sizes.sum(), len(sizes)
     mean = sums.sum(-1) / count
     # What each group contributes to the sum of squares around the mean.
