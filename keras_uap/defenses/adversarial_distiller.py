@@ -322,8 +322,7 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
             logits, loss = self._forward(images, v, targets)
             scaled = self.optimizer.scale_loss(loss)
             if separate:
-                labels = targets.labels
-                value = -_objective_value(self.objective, labels, logits[1])
+                value = -_loss_value(self.objective, targets.labels, logits[1])
         if separate:
             ascent = tape.gradient(value, v)
             gradients = tape.gradient(scaled, variables)
@@ -455,8 +454,8 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         # The teacher is a copy of the classifier; its weights are in the file.
         config = super().get_config()
         names = ("robustness", "temperature", "step_size", "restart_every")
-        config |= {name: getattr(self, name) for name in names}
         return config | {
+            **{name: getattr(self, name) for name in names},
             "class_wise": self.class_wise,
             "objective": keras.saving.serialize_keras_object(self.objective),
             "pool_size": None if self.class_wise else self.pool_size,
@@ -483,7 +482,7 @@ def _divergence(targets, logits):
     return scale**2 * tf.reduce_mean(crossentropy - entropy)
 
 
-def _objective_value(objective, labels, logits):
+def _loss_value(objective, labels, logits):
     """The mean of a loss that is small where images are fooled."""
     if not isinstance(objective, losses.BatchLoss):
         return tf.reduce_mean(objective.call(labels, logits))
@@ -508,8 +507,7 @@ def _as_objective(objective):
 
 def _as_smoothing(smoothing, pool_size):
     """A tuple of a float for each perturbation of a pool."""
-    several = isinstance(smoothing, (list, tuple, np.ndarray))
-    each = tuple(smoothing) if several else (smoothing,) * pool_size
+    each = tuple(smoothing) if np.ndim(smoothing) else (smoothing,) * pool_size
     for sigma in each:
         check_number("smoothing", sigma, least=0, below=np.inf)
     if len(each) != pool_size:
@@ -528,9 +526,8 @@ def _copy(classifier):
             copy = keras.saving.deserialize_keras_object(not_compiled(config))
     except Exception as error:
         raise TypeError(
-            "The classifier cannot be copied. Expected: a model that "
-            f"keras.saving can save and load. Received: {classifier.name!r}, "
-            f"{error}"
+            "The classifier cannot be copied. Expected: one that keras.saving "
+            f"saves and loads. Received: {classifier.name!r}, {error}"
         ) from error
     copy.trainable = False
     return copy

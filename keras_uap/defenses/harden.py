@@ -336,8 +336,7 @@ class _Backup(BackupAndRestore):
             if found != text:
                 raise ValueError(
                     f"{self.backup_dir} holds a training with other settings. "
-                    f"Received: {text}. Expected: {found}, to resume it. Or "
-                    "delete the folder."
+                    f"Received: {text}. Expected: {found}. Or delete it."
                 )
         self.backup_dir.mkdir(parents=True, exist_ok=True)
         with atomic_path(self._settings) as path:
@@ -407,20 +406,16 @@ def compared(before, after, held_out, **training):
     gain = before.report.fooled.astype(float) - after.report.fooled
 
     def accuracy(predictions):
-        if held_out.labels is None:
-            return None
-        return float(np.mean(predictions == held_out.labels))
+        labels = held_out.labels
+        return None if labels is None else float(np.mean(predictions == labels))
 
     def largest_rate(names):
         return max(run.fooling_rate for run in after.runs if run.name in names)
 
     longer = {attack.name for attack in attack_suite.MORE_WORK}
     # The attacks that follow gradients of the hardened classifier alone.
-    fresh = {run.name for run in after.runs}
-    fresh -= {attack_suite.DATA_FREE, attack_suite.TRANSFERRED}
-    for attack in attack_suite.BUDGETS[after.budget]:
-        if attack.start == "transferred":
-            fresh.discard(attack.name)
+    attacks = attack_suite.BUDGETS[after.budget]
+    fresh = longer | {a.name for a in attacks if a.start != "transferred"}
     result = Hardening(
         before=before,
         after=after,

@@ -202,9 +202,8 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
         )
 
     def _fill_pool(self, epoch):
-        seeds = [
-            (self.seed, 1 + epoch, i) for i in range(self._layer.pool_size)
-        ]
+        members = range(self._layer.pool_size)
+        seeds = [(self.seed, 1 + epoch, member) for member in members]
         pool = [self._find_perturbation(seed) for seed in seeds]
         self._layer.perturbation = np.stack(pool)
 
@@ -251,7 +250,6 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
             )
             uap.build((None, *self._images.shape[1:]))
             uap.compile(self._new_optimizer(uap), loss=self.loss)
-            uap.optimizer.build(uap.trainable_variables)
         self._fresh = [v.numpy() for v in uap.optimizer.variables]
         self._uap = uap
 
