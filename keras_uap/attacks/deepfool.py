@@ -124,6 +124,7 @@ def deepfool(
     images = as_array(images)
     shape, first = images.shape[1:], images[:4].astype("float32")
     adapter = as_adapter(classifier, shape, from_logits, first)
+    adapter.refresh(first)
     run = tf.function(
         lambda batch: rule.minimal_perturbations(adapter.forward, batch),
         input_signature=[tf.TensorSpec((None, *shape), "float32")],

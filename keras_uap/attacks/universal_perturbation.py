@@ -249,8 +249,8 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
     def test_step(self, data):
         images, clean, labels = sources.unpack(data, self.v.shape)
         if clean is None:
-            clean = sources.Clean(self._predicted(images))
-        predicted = self._predicted(self.perturbed(images))
+            clean = sources.Clean(self._measured(images))
+        predicted = self._measured(self.perturbed(images))
         return self._for_workers(
             self._rates.update(clean.labels, predicted, labels, images)
         )
@@ -266,6 +266,9 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
 
     def _predicted(self, images):
         return tf.argmax(self.adapter.forward(images), axis=-1)
+
+    def _measured(self, images):
+        return tf.argmax(self.adapter.forward(images, exact=True), axis=-1)
 
     @property
     def metrics(self):
@@ -348,6 +351,8 @@ class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
         )
         train = sources.source(x, y, "x", steps_per_epoch)
         self._prepare(train)
+        if self.adapter.refresh(train.first[:4].astype("float32")):
+            self.train_function = None
         held_out = None
         if validation_data is not None:
             held_out = sources.validation_source(

@@ -29,6 +29,9 @@ from collections import Counter
 import keras
 import tensorflow as tf
 
+from keras_uap.classifiers.logits import has_layer_graph
+from keras_uap.utils.keras_compat import ReplacingModel, graph_nodes
+
 # Only classes of Keras' own: a subclass may do anything in its `call`.
 _SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
 _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
@@ -95,10 +98,10 @@ class BatchNormalizationFolding:
             A Functional model with the same inputs and outputs, for inference
             only, or `model` itself if nothing can be folded.
         """
-        if not (_has_layer_graph(model) and _is_float32(model)):
+        if not (has_layer_graph(model) and _is_float32(model)):
             return model
         replaced = {}
-        nodes = _graph_nodes(model)
+        nodes = graph_nodes(model)
         for conv, normalization in _pairs(nodes, model.outputs):
             replaced[id(conv)] = self._fold_pair(conv, normalization)
             replaced[id(normalization)] = _PassThrough(dtype="float32")
@@ -107,7 +110,7 @@ class BatchNormalizationFolding:
                 inner = self.fold(operation)
                 if inner is not operation:
                     replaced[id(operation)] = inner
-        return _FoldedModel(model, replaced) if replaced else model
+        return ReplacingModel(model, replaced) if replaced else model
 
     def update(self):
         """Computes the folded weights from the present weights of the models.
@@ -239,55 +242,3 @@ def _scale_shape(layer):
     if type(layer) in _DEPTHWISE:
         return (-1, layer.depth_multiplier)
     return (-1,)
-
-
-# Private names of Keras stand below this line and nowhere else in this file.
-
-
-def _has_layer_graph(model):
-    """Whether a model is what its layer graph says."""
-    # A subclass with a `call` of its own need not follow its layer graph.
-    call = getattr(type(model).call, "__qualname__", "")
-    has_graph = call in ("Functional.call", "Sequential.call")
-    return has_graph and bool(getattr(model, "outputs", None))
-
-
-def _functional(model):
-    """The Functional model that a Functional or Sequential model runs."""
-    return getattr(model, "_functional", model)
-
-
-def _graph_nodes(model):
-    """Each call of a layer or operation that a model consists of."""
-    depths = _functional(model)._nodes_by_depth
-    return [node for nodes in depths.values() for node in nodes]
-
-
-class _FoldedModel(keras.Model):
-    """Runs the layer graph of a model, with some operations replaced.
-
-    Args:
-        model: Functional or Sequential model.
-        replaced: Dictionary from the id of an operation to its replacement.
-    """
-
-    def __init__(self, model, replaced):
-        graph = _functional(model)
-        # An automatic name would shift the numbers of the caller's models.
-        super().__init__(graph.input, graph.output, name=model.name)
-        self.dtype_policy = model.dtype_policy
-        # Keras would track the layers in a dictionary.
-        self._replacement = lambda operation: replaced.get(
-            id(operation), operation
-        )
-
-    def call(self, inputs, training=False, mask=None):
-        # The folded weights hold in inference only.
-        return super().call(inputs, training=False, mask=mask)
-
-    def _run_through_graph(self, inputs, operation_fn=None, call_fn=None):
-        if call_fn is not None:  # The constructor checks the graph.
-            return super()._run_through_graph(inputs, call_fn=call_fn)
-        return super()._run_through_graph(
-            inputs, lambda each: operation_fn(self._replacement(each))
-        )

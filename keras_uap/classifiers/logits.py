@@ -94,7 +94,25 @@ def logits_function(classifier, from_logits=None, images=None):
     return logits
 
 
-def features_function(classifier, layer=None, of_scores=None):
+def folded_logits(classifier, of_scores, fold):
+    """Returns what `logits_function` does, with the classifier folded.
+
+    Args:
+        classifier: Keras model, for which `logits_function` returned a
+            function.
+        of_scores: The attribute of that function, or `None` if it has none.
+        fold: Function from a model to its copy, as
+            `BatchNormalizationFolding.fold`.
+    """
+    if of_scores is None:
+        return _checked(_head(classifier, fold)[1])
+    model = fold(classifier)
+    return _checked(
+        lambda images: of_scores(tf.cast(_scores(model, images), "float32"))
+    )
+
+
+def features_function(classifier, layer=None, of_scores=None, fold=None):
     """Returns a function from images to features and logits, in one forward.
 
     The features of an image are what the classifier's head, its last dense
@@ -105,6 +123,8 @@ def features_function(classifier, layer=None, of_scores=None):
         layer: String, the layer whose output is taken instead.
         of_scores: Function from the classifier's scores to logits, where
             `logits_function` does not rebuild the head and states it.
+        fold: Function from a model to a copy that is used in its place, or
+            `None`.
 
     Returns:
         A function from a float tensor `(n, ...)` to a pair of float32 tensors:
@@ -122,7 +142,7 @@ def features_function(classifier, layer=None, of_scores=None):
         )
     *outer, (model, output) = path
     rebuilds = not of_scores and _head(model)[1] is not None
-    before = [_part(each, _input_of(tensor)) for each, tensor in outer]
+    before = [_part(each, _input_of(tensor), fold) for each, tensor in outer]
     layers = {each.name: each for each in model.layers}
     if layer is None:
         features = _input_of_dense(output)
@@ -139,7 +159,8 @@ def features_function(classifier, layer=None, of_scores=None):
             f"{[*layers][-8:]}."
         )
     # The logits as a tensor of the model, or its dense layer's input.
-    both = _part(model, [features, _input_of(output) if rebuilds else output])
+    scores = _input_of(output) if rebuilds else output
+    both = _part(model, [features, scores], fold)
     dense = last_operation(output)[0]
     is_dense = rebuilds and hasattr(dense, "kernel")
 
@@ -253,8 +274,12 @@ def has_layer_graph(model):
     return graph and bool(getattr(model, "outputs", None))
 
 
-def _head(model):
+def _head(model, fold=None):
     """Reads the last layer of a Functional or Sequential model.
+
+    Args:
+        model: Keras model.
+        fold: As for `features_function`.
 
     Returns:
         Its activation, and the model without that activation as a function
@@ -269,7 +294,7 @@ def _head(model):
     layer = last_operation(path[-1][1])[0]
     linear, softmax = keras.activations.linear, keras.activations.softmax
     if type(layer) is keras.layers.Softmax and layer.axis in (-1, 1):
-        return softmax, _features(path)
+        return softmax, _features(path, fold)
     if type(layer) not in (keras.layers.Dense, keras.layers.Activation):
         return None, None
     # Not by its name: a function of one's own may be called `softmax`.
@@ -277,7 +302,9 @@ def _head(model):
     activation = layer.activation if known else None
     is_linear = activation in (None, linear)
     if type(layer) is keras.layers.Activation:
-        return (None, None) if is_linear else (activation, _features(path))
+        if is_linear:
+            return None, None
+        return activation, _features(path, fold)
     if is_linear:
         return activation, None
     if getattr(layer, "quantization_mode", None) is not None:
@@ -287,7 +314,7 @@ def _head(model):
             "The classifier must have at least two classes. Received: a "
             "softmax over one output. Use a sigmoid for two classes."
         )
-    features = _features(path)
+    features = _features(path, fold)
     return activation, lambda images: _dense(layer, features(images))
 
 
@@ -324,9 +351,9 @@ def _path(model):
     return path
 
 
-def _features(path):
+def _features(path, fold):
     """The function from images to the input of the last layer."""
-    parts = [_part(model, _input_of(tensor)) for model, tensor in path]
+    parts = [_part(model, _input_of(tensor), fold) for model, tensor in path]
 
     def features(x):
         for part in parts:
@@ -343,11 +370,12 @@ def _input_of(tensor):
     return (node.arguments.args or node.input_tensors)[0]
 
 
-def _part(model, outputs):
-    """The part of `model` that ends at some of its tensors."""
+def _part(model, outputs, fold):
+    """The part of `model` that ends at some of its tensors, folded."""
     # Keras warns where one image tensor meets a list of one input.
     inputs = model.inputs if len(model.inputs) > 1 else model.inputs[0]
-    return keras.Model(inputs, outputs)
+    part = keras.Model(inputs, outputs)
+    return part if fold is None else fold(part)
 
 
 def same_labels(logits, classifier, images):

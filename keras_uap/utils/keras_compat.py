@@ -118,3 +118,44 @@ def last_operation(tensor):
     """
     operation, node_index, tensor_index = tensor._keras_history
     return operation, operation._inbound_nodes[node_index], tensor_index
+
+
+def functional(model):
+    """The Functional model that a Functional or Sequential model runs."""
+    return getattr(model, "_functional", model)
+
+
+def graph_nodes(model):
+    """Each call of a layer or operation that a model consists of."""
+    depths = functional(model)._nodes_by_depth
+    return [node for nodes in depths.values() for node in nodes]
+
+
+class ReplacingModel(keras.Model):
+    """Runs the layer graph of a model, with some operations replaced.
+
+    Args:
+        model: Functional or Sequential model.
+        replaced: Dictionary from the id of an operation to its replacement.
+    """
+
+    def __init__(self, model, replaced):
+        graph = functional(model)
+        # An automatic name would shift the numbers of the caller's models.
+        super().__init__(graph.input, graph.output, name=model.name)
+        self.dtype_policy = model.dtype_policy
+        # Keras would track the layers in a dictionary.
+        self._replacement = lambda operation: replaced.get(
+            id(operation), operation
+        )
+
+    def call(self, inputs, training=False, mask=None):
+        # The folded weights hold in inference only.
+        return super().call(inputs, training=False, mask=mask)
+
+    def _run_through_graph(self, inputs, operation_fn=None, call_fn=None):
+        if call_fn is not None:  # The constructor checks the graph.
+            return super()._run_through_graph(inputs, call_fn=call_fn)
+        return super()._run_through_graph(
+            inputs, lambda each: operation_fn(self._replacement(each))
+        )
