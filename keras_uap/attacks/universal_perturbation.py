@@ -36,7 +36,7 @@ from keras_uap.perturbations.interchange import read_perturbation
 from keras_uap.perturbations.lp_ball import LpBall, MaskedBall
 from keras_uap.utils import keras_compat
 from keras_uap.utils.formatting import one_line
-from keras_uap.utils.saving import SavedSeed
+from keras_uap.utils.saving import SavedSeed, WholeFiles
 from keras_uap.utils.validation import (
     as_class,
     as_numbers,
@@ -47,7 +47,9 @@ from keras_uap.utils.validation import (
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")
-class UniversalPerturbation(SavedSeed, AroundClassifier, keras.Model):
+class UniversalPerturbation(
+    WholeFiles, SavedSeed, AroundClassifier, keras.Model
+):
     """One small image that, added to almost any image, fools a classifier.
 
     Example:

@@ -39,6 +39,20 @@ def atomic_path(path):
         temporary.unlink(missing_ok=True)
 
 
+class WholeFiles:
+    """Mixin for a `keras.Model`: a save is whole or does not happen."""
+
+    def save(self, filepath, overwrite=True, **kwargs):
+        """Saves the model as `keras.Model.save` does, whole or not at all."""
+        path = str(filepath)
+        if not overwrite or "://" in path or not path.endswith(".keras"):
+            # Keras asks before it overwrites, and explains other names.
+            super().save(filepath, overwrite, **kwargs)
+            return
+        with atomic_path(path) as temporary:
+            super().save(temporary, **kwargs)
+
+
 def not_compiled(config):
     """A serialized Keras object without how it and its parts were compiled.
 
