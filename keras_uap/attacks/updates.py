@@ -204,9 +204,10 @@ class GradientUpdate(Update):
         if self._default_step is not None:
             with tf.init_scope():
                 rate = self.optimizer.learning_rate
-                if float(rate) == self._default_step:
+                # A mirrored variable has no float of its own.
+                if float(rate.numpy()) == self._default_step:
                     rate.assign(step)
-                    self._default_step = float(rate)
+                    self._default_step = float(rate.numpy())
 
     def begin(self, model, epochs, count_batches):
         super().begin(model, epochs, count_batches)
