@@ -41,7 +41,7 @@ def test_keras_still_marks_validation(linear, images, monkeypatch):
     asked = []
     is_validation = keras_compat.is_validation
     monkeypatch.setattr(
-        "keras_uap.attacks.universal_perturbation.is_validation",
+        "keras_uap.utils.keras_compat.is_validation",
         lambda kwargs: asked.append(is_validation(kwargs)) or asked[-1],
     )
     uap = keras_uap.UniversalPerturbation(linear(), 0.05, value_range=(0, 1))
