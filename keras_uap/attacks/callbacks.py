@@ -13,7 +13,7 @@ from keras_uap.perturbations.lp_ball import lp_norm
 from keras_uap.perturbations.perturbation_layer import PerturbationLayer
 from keras_uap.perturbations.pixels import same_shape
 from keras_uap.utils.keras_compat import all_layers, start_at
-from keras_uap.utils.saving import TEMPORARY, atomic_path
+from keras_uap.utils.saving import atomic_path, delete_unfinished
 from keras_uap.utils.validation import check_number, check_whole
 
 
@@ -115,8 +115,7 @@ class BackupAndRestore(keras.callbacks.Callback):
             raise ValueError(
                 "A model must be built to be backed up. Call `build` before."
             )
-        for unfinished in self.backup_dir.glob(TEMPORARY + "*"):
-            unfinished.unlink()
+        delete_unfinished(self.backup_dir)
         backups = self._backups()
         if backups:
             epoch = max(backups)
@@ -150,10 +149,12 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     def _backups(self):
         """The paths of the backups by the number of epochs done."""
-        return {
-            int(path.name.split(".")[0].removeprefix("epoch_")): path
+        found = {
+            path.name.split(".")[0].removeprefix("epoch_"): path
             for path in self.backup_dir.glob("epoch_*.weights.h5")
         }
+        # Other files of the user may be there.
+        return {int(n): path for n, path in found.items() if n.isdecimal()}
 
 
 class PerturbationTensorBoard(keras.callbacks.Callback):

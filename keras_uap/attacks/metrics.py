@@ -88,13 +88,14 @@ class Rates:
 
         Args:
             clean, predicted: Integer tensors `(n,)`, the predictions without
-                and with the perturbation.
+                and with the perturbation; -1 where there is none.
             labels: Tensor of integer or one-hot labels, or `None`.
-            images: Tensor `(n, ...)`. One that is not finite makes the fooling
-                rate NaN.
+            images: Tensor `(n, ...)`. One that is not finite, or that has no
+                prediction, makes the fooling rate NaN.
         """
         axes = list(range(1, images.shape.rank))
         finite = tf.reduce_all(tf.math.is_finite(images), axis=axes)
+        finite &= (clean >= 0) & (predicted >= 0)
         self.fooling.update_state(
             clean, predicted, tf.where(finite, 1.0, np.nan)
         )
@@ -122,8 +123,9 @@ class Rates:
             raise ValueError(f"{name} is empty when it is read again.")
         if np.isnan(self.fooling.result()):
             raise ValueError(
-                f"{name} must be finite. Received: an image with NaN or "
-                "infinity. Remove such images from the data set."
+                f"{name} must be finite, and so must the classifier's scores. "
+                "Received: NaN or infinity in an image or in its scores. "
+                "Remove such images, or mend the classifier."
             )
 
 

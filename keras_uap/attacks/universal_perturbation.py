@@ -29,7 +29,11 @@ from keras_uap.attacks.metrics import Rates
 from keras_uap.attacks.schedules import linear_decay
 from keras_uap.classifiers.adapter import ClassifierAdapter, stated_shape
 from keras_uap.classifiers.around import AroundClassifier, read_classifier
-from keras_uap.classifiers.logits import UndecidedError, check_classifier
+from keras_uap.classifiers.logits import (
+    UndecidedError,
+    check_classifier,
+    labels_of,
+)
 from keras_uap.data import sources
 from keras_uap.perturbations import pixels
 from keras_uap.perturbations.interchange import read_perturbation
@@ -138,8 +142,8 @@ class UniversalPerturbation(
         self._initial_mask = None if mask is None else pixels.as_mask(mask)
         if seed is not None:
             check_whole("seed", seed, 0)
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.seed = None if seed is None else int(seed)
+        self.seed_generator = keras.random.SeedGenerator(self.seed)
         self.stop_reason = None
         self._order = sources.Order()
         self._fit_source = None
@@ -241,9 +245,12 @@ class UniversalPerturbation(
         if clean is None or (loss.needs_features and clean.features is None):
             clean = self._clean(images, loss)
             passes += tf.size(clean.labels)
-        step = self._update(self, images, clean)
+        known = clean._replace(labels=tf.maximum(clean.labels, 0))
+        step = self._update(self, images, known)
         self._model_passes.update_state(passes + step.passes)
-        logs = self._rates.update(clean.labels, step.predicted, labels, images)
+        # A perturbed image without a prediction is not fooled.
+        predicted = tf.where(step.predicted < 0, clean.labels, step.predicted)
+        logs = self._rates.update(clean.labels, predicted, labels, images)
         for metric in (self._model_passes, *self._update.metrics):
             logs[metric.name] = metric.result()
         return self._for_workers(logs)
@@ -264,13 +271,13 @@ class UniversalPerturbation(
         features, logits = self.adapter.forward_with_features(
             images, loss.layer
         )
-        return sources.Clean(tf.argmax(logits, axis=-1), features)
+        return sources.Clean(labels_of(logits), features)
 
     def _predicted(self, images):
-        return tf.argmax(self.adapter.forward(images), axis=-1)
+        return labels_of(self.adapter.forward(images))
 
     def _measured(self, images):
-        return tf.argmax(self.adapter.forward(images, exact=True), axis=-1)
+        return labels_of(self.adapter.forward(images, exact=True))
 
     @property
     def metrics(self):

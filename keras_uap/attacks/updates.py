@@ -26,6 +26,7 @@ from keras_uap.attacks import losses
 from keras_uap.attacks.deepfool import DeepFool
 from keras_uap.attacks.schedules import LinearDecay
 from keras_uap.attacks.smoothing import refuse_no_images, smoothed
+from keras_uap.classifiers.logits import labels_of
 from keras_uap.data.pictures import new_seed
 from keras_uap.perturbations.pixels import apply_perturbation, clip_to_range
 from keras_uap.utils.keras_compat import averages
@@ -241,7 +242,7 @@ class GradientUpdate(Update):
                 f"images. Received: classifier {model.classifier.name!r}. "
                 "Remove what breaks it: casts to integers, argmax, NumPy code."
             )
-        predicted = tf.argmax(scores, axis=-1)
+        predicted = labels_of(scores)
 
         axes = list(range(1, images.shape.rank))
         finite = tf.reduce_all(tf.math.is_finite(gradients), axis=axes)

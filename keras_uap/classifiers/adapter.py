@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from keras_uap.classifiers.folding import BatchNormalizationFolding
 from keras_uap.classifiers.logits import (
+    check_predictions,
     compile_logits,
     features_function,
     folded_logits,
@@ -193,13 +194,20 @@ class ClassifierAdapter:
             batch_size,
             verbose,
         )
+        check_predictions(logits)
         return logits.argmax(axis=-1), features
 
     def predict(self, images, transform=None, batch_size=32, verbose=0):
-        """Logits `(n, num_classes)` of an array; see `predict_logits`."""
-        return predict_logits(
+        """Logits `(n, num_classes)` of an array; see `predict_logits`.
+
+        Raises:
+            ValueError: if the scores of an image are not finite.
+        """
+        logits = predict_logits(
             self.compiled_logits, images, transform, batch_size, verbose
         )
+        check_predictions(logits)
+        return logits
 
     def labels(self, images, *args, **kwargs):
         """Integer labels `(n,)` of an array, else as `predict`."""

@@ -182,6 +182,28 @@ def features_function(classifier, layer=None, of_scores=None, fold=None):
     return features_and_logits
 
 
+def labels_of(logits):
+    """Integer labels `(n,)` of logits, -1 for images without a prediction.
+
+    NaN and plus infinity are no scores. Minus infinity is the score of a class
+    that is switched off, unless all classes have it.
+    """
+    scores = tf.reduce_all(logits < np.inf, axis=-1)
+    scores &= tf.reduce_any(tf.math.is_finite(logits), axis=-1)
+    return tf.where(scores, tf.argmax(logits, axis=-1), -1)
+
+
+def check_predictions(logits):
+    """Raises ValueError if an image of an array has no prediction."""
+    missing = np.flatnonzero(labels_of(logits).numpy() < 0)
+    if len(missing):
+        raise ValueError(
+            "The classifier must return finite scores. Received: NaN or "
+            f"infinity for {len(missing)} of {len(logits)} images, first for "
+            f"image {missing[0]}. Leave them out, or mend the classifier."
+        )
+
+
 def compile_logits(logits, image_shape):
     """Compiles a logits function, traced once for all batch sizes.
 

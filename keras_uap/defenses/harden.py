@@ -39,7 +39,11 @@ from keras_uap.evaluation.intervals import difference_interval, rate_interval
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.perturbations.pixels import as_value_range
 from keras_uap.utils import progress
-from keras_uap.utils.saving import TEMPORARY, atomic_path, random_state_kept
+from keras_uap.utils.saving import (
+    atomic_path,
+    delete_unfinished,
+    random_state_kept,
+)
 from keras_uap.utils.validation import as_numbers, check_counts, check_number
 
 __all__ = ["Hardening", "harden"]
@@ -214,12 +218,16 @@ def harden_pictures(
         before = audited(backup_dir=backup and backup.before)
     begun = time.time()
     start_from(distiller, before.perturbation)
-    history = _train(distiller, fit, settings, backup, write)
-    training_seconds = time.time() - begun
-    write("The same audit of the hardened classifier.", flush=True)
-    after = audited(
-        known=before.perturbation, backup_dir=backup and backup.after
-    )
+    try:
+        history = _train(distiller, fit, settings, backup, write)
+        training_seconds = time.time() - begun
+        write("The same audit of the hardened classifier.", flush=True)
+        after = audited(
+            known=before.perturbation, backup_dir=backup and backup.after
+        )
+    except ValueError:
+        classifier.set_weights(distiller.teacher.get_weights())
+        raise
     return compared(
         before,
         after,
@@ -235,8 +243,8 @@ def harden_pictures(
 
 
 def _settings(distiller, fit, epochs, learning_rate, budget):
-    """The settings that a `Hardening` reports."""
-    return {
+    """The settings that a `Hardening` reports, as plain Python numbers."""
+    settings = {
         "robustness": distiller.robustness,
         "epochs": epochs,
         "learning_rate": learning_rate,
@@ -248,6 +256,10 @@ def _settings(distiller, fit, epochs, learning_rate, budget):
         "labels": fit.labels is not None,
         "budget": budget,
         "seed": distiller.seed,
+    }
+    return {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in settings.items()
     }
 
 
@@ -270,10 +282,19 @@ def _train(distiller, fit, settings, backup, write):
     data = training_data(fit, distiller.value_range, distiller.seed)
     distiller.compile(falling_adam(settings["learning_rate"], steps))
     callbacks = [_Progress(write, steps), *([backup] if backup else [])]
+    callbacks.append(keras.callbacks.TerminateOnNaN())
     # The data set shuffles.
-    return distiller.fit(
+    history = distiller.fit(
         data, epochs=epochs, shuffle=False, verbose=0, callbacks=callbacks
     ).history
+    weights = distiller.classifier.get_weights()
+    if not all(np.isfinite(each).all() for each in (*weights, history["loss"])):
+        raise ValueError(
+            "The training diverged: its loss or weights are not finite, and "
+            "the classifier has its former weights again. Received: "
+            f"learning_rate={settings['learning_rate']:g}. Pass a lower one."
+        )
+    return history
 
 
 def epochs_for(count):
@@ -330,27 +351,37 @@ class _Backup(BackupAndRestore):
 
     def claim(self, settings):
         """Writes the settings; raises ValueError if the folder has others."""
-        text = json.dumps(settings, indent=1)
+        made = {"folder_made": not self.backup_dir.exists()}
         if self._settings.exists():
-            found = self._settings.read_text(encoding="utf-8")
-            if found != text:
+            found = json.loads(self._settings.read_text(encoding="utf-8"))
+            made = {"folder_made": found.pop("folder_made", True)}
+            # As JSON gives them: lists for tuples.
+            if found != json.loads(json.dumps(settings)):
                 raise ValueError(
                     f"{self.backup_dir} holds a training with other settings. "
-                    f"Received: {text}. Expected: {found}. Or delete it."
+                    f"Received: {settings}. Expected: {found}. Or delete it."
                 )
+        text = json.dumps(settings | made, indent=1)
         self.backup_dir.mkdir(parents=True, exist_ok=True)
         with atomic_path(self._settings) as path:
             path.write_text(text, encoding="utf-8")
 
     def delete(self):
+        """Deletes what was written, and the folder if it was made for that."""
         super().delete()
+        made = self._settings.exists() and json.loads(
+            self._settings.read_text(encoding="utf-8")
+        ).get("folder_made", True)
         self._settings.unlink(missing_ok=True)
-        for folder in (self.before, self.after, self.backup_dir):
-            for pattern in ("run_*.npz", TEMPORARY + "*"):
-                for path in folder.glob(pattern):
+        for folder in (self.before, self.after):
+            for path in folder.glob("run_*.npz"):
+                if path.stem.removeprefix("run_").isdecimal():
                     path.unlink()
-            with contextlib.suppress(OSError):  # Other files may be there.
-                folder.rmdir()
+        for folder in (self.before, self.after, self.backup_dir):
+            delete_unfinished(folder)
+            if made or folder != self.backup_dir:
+                with contextlib.suppress(OSError):  # Other files may be there.
+                    folder.rmdir()
 
 
 def _checksum(arrays):

@@ -157,10 +157,10 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
         check_whole("pool_size", self.pool_size, 1)
         if seed is not None:
             check_whole("seed", seed, 0)
-        self.seed = seed
+        self.seed = None if seed is None else int(seed)
         self.seed_generator = None
         if rate is not None or self.pool_size > 1:
-            self.seed_generator = keras.random.SeedGenerator(seed)
+            self.seed_generator = keras.random.SeedGenerator(self.seed)
         if perturbation is not None:
             self._build_for(perturbation.shape[1:], perturbation)
 

@@ -8,6 +8,7 @@ are left out.
 
 import dataclasses
 import json
+import math
 import textwrap
 
 import numpy as np
@@ -62,7 +63,7 @@ class Result:
 
     def to_json(self):
         """The result as a JSON text, without images."""
-        return json.dumps(self.to_dict(), indent=2)
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
 
     def __str__(self):
         return self.table()
@@ -88,7 +89,9 @@ def _plain(value):
     if dataclasses.is_dataclass(value):
         return _plain_fields(value)
     if isinstance(value, (np.ndarray, np.generic)):
-        return value.tolist()
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no NaN.
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
     if isinstance(value, dict):

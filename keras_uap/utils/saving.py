@@ -9,6 +9,7 @@ import contextlib
 import os
 import pathlib
 import random
+import re
 import uuid
 
 import keras
@@ -37,6 +38,13 @@ def atomic_path(path):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def delete_unfinished(folder):
+    """Deletes what a killed `atomic_path` left in a folder."""
+    for path in folder.glob(TEMPORARY + "*"):
+        if re.match(r"[0-9a-f]{32}", path.name.removeprefix(TEMPORARY)):
+            path.unlink()
 
 
 class WholeFiles:

@@ -327,3 +327,53 @@ def test_embedded_classifier(monkeypatch):
     )
     assert result.agreement > 0.5
     assert result.transferred_rate < result.before.fooling_rate
+
+
+def test_a_training_that_diverges_gives_the_weights_back(images):
+    classifier = models.linear()
+    before = classifier.get_weights()
+    with pytest.raises(ValueError, match="diverged"):
+        harden(classifier, learning_rate=1e38)
+    for weight, old in zip(classifier.get_weights(), before):
+        np.testing.assert_array_equal(weight, old)
+
+
+def test_files_of_the_user_stay(tmp_path):
+    """Only what was written is deleted, and only a folder that was made."""
+    mine = ["run_best.npz", "run_17.npz", "before/run_a.npz", ".tmp-mine"]
+    mine += ["notes.txt", "epoch_best.weights.h5"]
+    given = tmp_path / "given"
+    (given / "before").mkdir(parents=True)
+    for name in mine:
+        (given / name).write_text("mine")
+    empty, made = tmp_path / "empty", tmp_path / "made"
+    empty.mkdir()
+    for folder in (given, empty, made):
+        backup = hardening._Backup(folder)
+        backup.claim({"seed": 1, "value_range": (0.0, 1.0)})
+        # A resumed run finds its settings.
+        hardening._Backup(folder).claim({"seed": 1, "value_range": (0.0, 1.0)})
+        backup.before.mkdir(exist_ok=True)
+        (backup.before / "run_3.npz").write_text("ours")
+        (folder / "epoch_2.weights.h5").write_text("ours")
+        hardening.delete_backup(folder)
+    left = {
+        str(path.relative_to(given))
+        for path in given.rglob("*")
+        if path.is_file()
+    }
+    assert left == set(mine)
+    assert list(empty.iterdir()) == []
+    assert not made.exists()
+
+
+def test_numpy_numbers_are_settings():
+    classifier = models.linear()
+    result = harden(
+        classifier,
+        epochs=np.int64(1),
+        robustness=np.float32(0.5),
+        learning_rate=np.float64(1e-3),
+        seed=np.int32(3),
+    )
+    assert json.loads(result.to_json())["settings"]["seed"] == 3
