@@ -368,7 +368,7 @@ class UniversalPerturbation(
                 validation_data, validation_steps
             )
             self._prepare(held_out)
-        elif validation_split:
+        elif validation_split not in (None, 0):
             train, held_out = train.split(validation_split)
         steps = steps_per_epoch or train.num_batches(batch_size)
         replicas = self.distribute_strategy.num_replicas_in_sync

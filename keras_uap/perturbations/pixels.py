@@ -122,6 +122,11 @@ def mask_from_config(config):
     text = config.pop("mask_bits", None)
     if text is not None:
         bits = np.frombuffer(base64.b64decode(text), "uint8")
+        if bits.size != -(-math.prod(shape) // 8):
+            raise ValueError(
+                f"The mask in the file is damaged. Received: {bits.size} bytes "
+                f"of bits. Expected: those of a mask of shape {tuple(shape)}."
+            )
         bits = np.unpackbits(bits, count=math.prod(shape))
         config["mask"] = bits.reshape(shape)
     elif shape is not None:
