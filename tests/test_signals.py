@@ -200,15 +200,15 @@ REFUSED = {
         lambda c, v, x: analysis.transfer_matrix(
             {"a": c, "b": other_length()}, [v, v], x, **PLAIN
         ),
-        r"Only images can be resized.*'b' of shape \(9, 2\)",
+        r"only images can be resized.*'b' of shape \(9, 2\)",
     ),
     "transfer of another length": (
         lambda c, v, x: analysis.transfer_matrix([c], {"w": v[:9]}, x, **PLAIN),
-        r"Only images can be resized.*'w' of shape \(9, 2\)",
+        r"only images can be resized.*'w' of shape \(9, 2\)",
     ),
     "noise": (
         lambda c, v, x: keras_uap.noise_images(2, SHAPE, value_range=None),
-        "pass the least and the largest value",
+        "Pass the least and the largest value",
     ),
     "attach, no range": (
         lambda c, v, x: keras_uap.attach(c, value_range=None),
@@ -232,7 +232,7 @@ REFUSED = {
     ),
     "a folder": (
         lambda c, v, x: keras_uap.audit(c, "photos", value_range=None),
-        "Pass an array of images",
+        "A folder needs a classifier",
     ),
     "audit of another length": (
         lambda c, v, x: keras_uap.audit(other_length(), x, value_range=None),

@@ -86,7 +86,8 @@ class ArraySource:
             self.images = np.asarray(images)
         except ValueError as error:  # Parts of different shapes.
             raise ValueError(
-                f"{name} must be one array of images of one size. {error}"
+                f"{name} must be one array of images of one size. Labels go to "
+                f"`y`. {error}"
             ) from error
         self.labels = labels
         self.name = name

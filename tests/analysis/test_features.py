@@ -171,7 +171,7 @@ def test_a_layer_by_name(images, last):
     )
     assert other.num_features == 5
     for bad in ([], 3, len):
-        with pytest.raises(TypeError, match="layer must be the name"):
+        with pytest.raises(TypeError, match="layer must be a layer's name"):
             analysis.feature_collapse(model, last, images, layer=bad, **QUIET)
     with pytest.raises(ValueError, match="no layer 'nowhere'"):
         analysis.feature_collapse(model, last, images, layer="nowhere", **QUIET)

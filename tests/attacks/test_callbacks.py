@@ -174,7 +174,7 @@ def pool_after_each_epoch(model, layer, defence, epochs):
     return pools
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", models.slow("l2")])
 def test_fills_the_pool_with_different_perturbations(norm):
     layer = keras_uap.PerturbationLayer(rate=0.5, pool_size=3)
     fit(in_front(layer, make_classifier()), make_defence(norm=norm), epochs=1)
@@ -184,6 +184,7 @@ def test_fills_the_pool_with_different_perturbations(norm):
         assert all(np.any(v != other) for other in pool[i + 1 :])
 
 
+@pytest.mark.slow
 def test_fills_it_once_or_every_n_epochs():
     for every, changes in [(None, [0, 0]), (2, [0, 1]), (1, [1, 1])]:
         layer = keras_uap.PerturbationLayer(rate=0.5, pool_size=2)
@@ -194,6 +195,7 @@ def test_fills_it_once_or_every_n_epochs():
         assert changed == [bool(change) for change in changes]
 
 
+@pytest.mark.slow
 def test_perturbations_fool_the_model_as_it_is():
     classifier = make_classifier()
     classifier.compile("adam", LOSS)
@@ -213,6 +215,7 @@ def test_perturbations_fool_the_model_as_it_is():
     assert all(fooled(v) > fooled(noise) + 0.1 for v in layer.perturbation)
 
 
+@pytest.mark.slow
 def test_a_second_fit_is_a_second_round():
     layer = keras_uap.PerturbationLayer(rate=0.5, pool_size=2)
     model = in_front(layer, make_classifier())
@@ -224,6 +227,7 @@ def test_a_second_fit_is_a_second_round():
     assert np.any(layer.perturbation != first)
 
 
+@pytest.mark.slow
 def test_a_later_first_epoch_finds_an_empty_pool():
     layer = keras_uap.PerturbationLayer(rate=0.5, pool_size=2)
     model = in_front(layer, make_classifier())
@@ -233,7 +237,11 @@ def test_a_later_first_epoch_finds_an_empty_pool():
 
 @pytest.mark.parametrize(
     "optimizer",
-    ["deepfool", keras_uap.DeepFool(num_candidates=3), "lion"],
+    [
+        models.slow("deepfool"),
+        models.slow(keras_uap.DeepFool(num_candidates=3)),
+        "lion",
+    ],
     ids=["deepfool", "DeepFool", "lion"],
 )
 def test_takes_any_update(optimizer):
@@ -243,6 +251,7 @@ def test_takes_any_update(optimizer):
     assert np.all(np.any(layer.perturbation, axis=(1, 2, 3)))
 
 
+@pytest.mark.slow
 def test_a_keras_optimizer_can_be_used_again():
     optimizer = keras.optimizers.Lion(3.0)
     for _ in range(2):
@@ -253,6 +262,7 @@ def test_a_keras_optimizer_can_be_used_again():
     assert not optimizer.built
 
 
+@pytest.mark.slow
 def test_takes_a_data_set():
     data = tf.data.Dataset.from_tensor_slices((IMAGES[:30], LABELS[:30]))
     pools = []
@@ -265,6 +275,7 @@ def test_takes_a_data_set():
     np.testing.assert_array_equal(*pools)
 
 
+@pytest.mark.slow
 def test_uses_the_layers_pixel_range():
     layer = keras_uap.PerturbationLayer(rate=0.5, value_range=(0, 1))
     model = in_front(layer, make_classifier())
@@ -313,6 +324,7 @@ def test_logs_the_rate_of_a_fresh_perturbation_before_and_after():
     assert all(0 <= rate <= 1 for rate in before + after)
 
 
+@pytest.mark.slow
 def test_measures_less_often_but_always_first_and_last():
     layer = keras_uap.PerturbationLayer(rate=0.5)
     model = in_front(layer, make_classifier())
@@ -336,6 +348,7 @@ def test_without_validation_images_nothing_is_measured():
     assert set(history) == {"loss", "accuracy"}
 
 
+@pytest.mark.slow
 def test_only_measures_a_layer_that_trains_itself():
     v = []
     for callbacks in ([], [make_defence(validation_images=HELD_OUT)]):
@@ -350,6 +363,7 @@ def test_only_measures_a_layer_that_trains_itself():
 # Leaving the training as it is -----------------------------------------------
 
 
+@pytest.mark.slow
 def test_rate_zero_with_the_callback_trains_like_the_plain_model():
     runs = []
     for defended in (False, True):

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from models import CLASSES, SHAPE
+from models import CLASSES, SHAPE, slow
 
 import keras_uap
 from keras_uap import losses
@@ -200,6 +200,7 @@ def test_features_of_clean_images_are_found_once(
         assert passes == [3 * count] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", NAMED)
 def test_in_a_fit_it_beats_the_start(loss, cnn, images, make_uap):
     uap = make_uap(cnn())
@@ -209,7 +210,10 @@ def test_in_a_fit_it_beats_the_start(loss, cnn, images, make_uap):
     assert history["fooling_rate"][-1] > history["fooling_rate"][0]
 
 
-@pytest.mark.parametrize("loss", [*NAMED, "another layer"])
+@pytest.mark.parametrize(
+    "loss",
+    [*map(slow, NAMED[:-1]), NAMED[-1], slow("another layer")],
+)
 def test_saved_and_loaded(loss, cnn, images, make_uap, tmp_path):
     model = cnn()
     if loss == "another layer":
@@ -234,8 +238,15 @@ class Start(keras.callbacks.Callback):
             self.v = self.model.perturbation
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    ("norm", "masked"),
+    [
+        ("linf", True),
+        slow("linf", False),
+        slow("l2", True),
+        slow("l2", False),
+    ],
+)
 def test_start_is_random_and_of_the_seed(norm, masked, cnn, images, make_uap):
     mask = np.zeros(SHAPE[:2]) if masked else None
     if masked:
@@ -302,7 +313,7 @@ def test_features_that_cannot_be_seen_are_refused_at_once(
     hidden = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten()])
     hidden.add(keras.layers.Lambda(lambda x: x[:, :CLASSES]))
     uap = make_uap(hidden, from_logits=True)
-    with pytest.raises(ValueError, match="head"):
+    with pytest.raises(ValueError, match="no dense layer"):
         uap.compile("lion", loss="features")
     # What was compiled before still holds.
     uap.fit(images[:4], verbose=0)

@@ -72,6 +72,7 @@ def test_a_step_stays_in_the_mask(images, make_uap):
     assert not uap.perturbation[mask == 0].any()
 
 
+@pytest.mark.slow
 def test_a_file_says_how_steps_are_smoothed(images, make_uap, tmp_path):
     uap = make_uap(models.linear(), 0.05)
     uap.compile("lion", smoothing=1.5)
@@ -100,6 +101,7 @@ def test_signals_have_no_height(make_uap):
         )
 
 
+@pytest.mark.slow
 def test_each_of_a_pool_climbs_in_its_own_way(images):
     classifier = models.linear(2, scale=0.1)
     defence = keras_uap.AdversarialDistiller(

@@ -67,6 +67,7 @@ def test_a_fit_of_a_perturbation(tmp_path):
     assert (int(height), int(width)) == tuple(shape[:2])
 
 
+@pytest.mark.slow
 def test_a_kept_perturbation_is_a_step_of_its_own(tmp_path):
     x = models.images(12)
     uap = keras_uap.UniversalPerturbation(

@@ -334,6 +334,7 @@ def test_tfds_name(name, channels, num_classes, tfds):
     assert same == (channels == 1)
 
 
+@pytest.mark.slow
 def test_fashion_mnist(tfds, tmp_path):
     files = os.environ.get("FASHION_MNIST_DIR")
     files = pathlib.Path(files or "../shared/fashion_mnist")
