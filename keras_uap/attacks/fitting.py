@@ -15,7 +15,6 @@ from keras_uap.attacks import schedules, updates
 from keras_uap.attacks.deepfool import DeepFool
 from keras_uap.attacks.universal_perturbation import UniversalPerturbation
 from keras_uap.data import augmentation
-from keras_uap.data.pictures import pixel_range
 from keras_uap.utils.progress import Progress, silent
 
 BATCH = 16
@@ -79,7 +78,8 @@ def fit_with_passes(
     else:
         optimizer = uap.decaying_lion(steps, first_step)
         uap.compile(optimizer, loss=loss, smoothing=smoothing)
-    limit = _PassLimit(passes - clean, write)
+    # Without a clean prediction before, each batch is full.
+    limit = _PassLimit(passes - clean, clean or None, write)
     with warnings.catch_warnings():
         # Whoever calls has warned of the range of the images.
         warnings.filterwarnings("ignore", "The pixels of x lie in")
@@ -106,10 +106,11 @@ def _schedule(pictures, passes, seed, augment, value_range):
     """
     if augment:
         steps = max(1, passes // (3 * BATCH))
-        value_range = value_range or pixel_range(pictures.images)
         views = augmentation.views(pictures, BATCH, value_range, seed)
+        # Full batches, however few images there are.
+        views = views.unbatch().repeat().batch(BATCH)
         # DeepFool may take fewer passes; then there are more batches.
-        arguments = {"x": views.repeat(), "steps_per_epoch": passes // BATCH}
+        arguments = {"x": views, "steps_per_epoch": passes // BATCH}
         return arguments, 0, steps
     # Images that the passes cannot show need no clean prediction.
     images = some_of(pictures.images, max(1, passes // 3), seed)
@@ -122,11 +123,19 @@ def _schedule(pictures, passes, seed, augment, value_range):
 
 
 class _PassLimit(keras.callbacks.Callback):
-    """Ends a fit when its model passes are spent."""
+    """Ends a fit when its model passes are spent.
 
-    def __init__(self, most, write):
+    Args:
+        most: Integer, the model passes.
+        count: Integer, the images of an epoch, or `None` if all batches are
+            full.
+        write: Function that prints a line of progress.
+    """
+
+    def __init__(self, most, count, write):
         super().__init__()
         self._most = most
+        self._count = count
         self._progress = Progress("model passes", most, write)
         self._largest = 0
         self.passes = self.failures = self.images = 0
@@ -142,7 +151,8 @@ class _PassLimit(keras.callbacks.Callback):
         self.passes = passes
         failed = logs.get("no_gradient", logs.get("not_converged", 0))
         self.failures = failures + int(failed)
-        self.images += BATCH
+        left = BATCH if self._count is None else self._count - batch * BATCH
+        self.images += min(BATCH, left)
         self._progress.update(passes)
         if self.passes + self._largest > self._most:
             self.model.keep("all passes spent")

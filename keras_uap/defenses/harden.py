@@ -31,7 +31,7 @@ from keras_uap.attacks.callbacks import BackupAndRestore
 from keras_uap.attacks.fitting import BATCH
 from keras_uap.classifiers.adapter import as_adapter
 from keras_uap.data import augmentation
-from keras_uap.data.pictures import pixel_range, without_tuner
+from keras_uap.data.pictures import without_tuner
 from keras_uap.defenses.adversarial_distiller import AdversarialDistiller
 from keras_uap.defenses.hardening import Hardening, warnings_of
 from keras_uap.evaluation import attack_suite, audit
@@ -332,7 +332,6 @@ def training_data(fit, value_range, seed, augment=True):
     """
     images, labels = fit.images, fit.labels
     if augment and labels is None and images.ndim == 4:
-        value_range = value_range or pixel_range(images)
         return augmentation.views(fit, BATCH, value_range, seed)
     columns = images if labels is None else (images, labels)
     data = tf.data.Dataset.from_tensor_slices(columns)
