@@ -183,6 +183,12 @@ def harden_pictures(
     """
     check_number("learning_rate", learning_rate, above=0, below=np.inf)
     check_counts(epochs=epochs)
+    audit.check_parts(parts, ball)
+    if not classifier.trainable_variables:
+        raise ValueError(
+            "The classifier has no trainable weights. Set "
+            "classifier.trainable = True."
+        )
     started = time.time()
     write = print if verbose else progress.silent
     fit, select, held_out = parts

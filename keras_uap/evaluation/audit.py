@@ -187,6 +187,7 @@ def audit_pictures(
     started = time.time()
     write = print if verbose else silent
     fit, select, held_out = parts
+    check_parts(parts, ball)
     warn_of_other_range(fit.images, value_range, "images", 3)
     num_fit, *shape = fit.images.shape
     adapter = as_adapter(classifier, shape, from_logits, select.images[:4])
@@ -306,6 +307,22 @@ class _Evaluation:
         # Perturbed, rounded, unclipped, three draws of noise.
         self.forwards += 6 * report.num_images + report.examples.labels.size
         return report
+
+
+def check_parts(parts, ball):
+    """Raises ValueError for what would fail after the last attack."""
+    numbers = [len(np.unique(_photographs(part))) for part in parts]
+    if numbers[-1] < 2:
+        raise ValueError(
+            f"The images are of {sum(numbers)} photographs, which are too few: "
+            f"{numbers[-1]} of them is held out, and an interval needs two. "
+            "Add images of other photographs, about seven in all."
+        )
+    if 2 * ball.epsilon > np.finfo("float32").max:
+        raise ValueError(
+            "epsilon must be a number whose double is finite in float32. "
+            f"Received: epsilon={ball.epsilon:g}."
+        )
 
 
 def _photographs(pictures):

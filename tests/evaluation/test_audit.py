@@ -536,3 +536,28 @@ def test_embedded_classifier(monkeypatch):
     )
     assert audit.fooling_rate > audit.random_rate + 0.05
     assert not audit.warnings or "30 points" in audit.warnings[0]
+
+
+@pytest.mark.parametrize("number", [4, 5, 6])
+@pytest.mark.parametrize("call", [keras_uap.audit, keras_uap.harden])
+def test_few_photographs_are_refused_before_any_work(
+    call, number, linear, many, monkeypatch
+):
+    monkeypatch.setattr(attack_suite.Attacker, "run", None)
+    groups = np.arange(8 * number) // 8
+    with pytest.raises(ValueError, match=f"of {number} photographs"):
+        call(linear(), many[: 8 * number], groups=groups, verbose=0)
+
+
+@pytest.mark.parametrize("call", [keras_uap.audit, keras_uap.harden])
+def test_an_epsilon_without_a_double_is_refused(call, linear, many):
+    with pytest.raises(ValueError, match="double is finite"):
+        call(linear(), many, epsilon=3e38, value_range=None, verbose=0)
+
+
+def test_a_frozen_classifier_is_not_audited_first(linear, many, monkeypatch):
+    monkeypatch.setattr(attack_suite.Attacker, "run", None)
+    model = linear()
+    model.trainable = False
+    with pytest.raises(ValueError, match="no trainable weights"):
+        keras_uap.harden(model, many, value_range=RANGE, verbose=0)
