@@ -318,7 +318,7 @@ def check_parts(parts, ball):
             f"{numbers[-1]} of them is held out, and an interval needs two. "
             "Add images of other photographs, about seven in all."
         )
-    if 2 * ball.epsilon > np.finfo("float32").max:
+    if 2 * ball.epsilon > float(np.finfo("float32").max):
         raise ValueError(
             "epsilon must be a number whose double is finite in float32. "
             f"Received: epsilon={ball.epsilon:g}."

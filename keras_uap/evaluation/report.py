@@ -46,7 +46,7 @@ class FoolingReport(Result):
         random_rate, random_interval: The same for random noise of the same
             norm (random signs for linf, Gaussian noise for l2).
         rounded_rate: The fooling rate after rounding to whole grey levels, or
-            `None` for signals, which have none.
+            `None` for signals and without a value range.
         unclipped_rate: The fooling rate without clipping to the pixel range.
         clean_confidence, perturbed_confidence: Mean probability of the top
             label before and after.
@@ -321,7 +321,8 @@ def report_on(
         return float(np.mean(labels != labelled.clean))
 
     rounded_rate = None
-    if labelled.images.ndim == 4:
+    # Grey levels are unknown for signals, and without a value range.
+    if labelled.images.ndim == 4 and value_range is not None:
         rounded_rate = rate(lambda x: _in_grey_levels(x, v, value_range))
     unclipped_rate = rate(lambda x: apply_perturbation(x, v, None))
     rng = np.random.default_rng(seed)
@@ -396,6 +397,6 @@ def _as_labels(labels, images):
 def _in_grey_levels(images, v, value_range):
     """Perturbed images, rounded to the grey levels of an image file."""
     images = apply_perturbation(images, v, value_range)
-    low, high = value_range or (0.0, 255.0)
+    low, high = value_range
     step = (high - low) / 255.0
     return low + step * tf.round((images - low) / step)

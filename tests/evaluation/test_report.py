@@ -282,3 +282,11 @@ def test_difference_refuses():
         difference_interval([1.0, 0.0], level=0)
     with pytest.raises(ValueError, match="one-dimensional"):
         difference_interval([])
+
+
+def test_without_a_value_range_there_are_no_grey_levels(linear, images):
+    v = np.zeros(images.shape[1:], "float32")
+    report = analysis.fooling_report(linear(), v, images, value_range=None)
+    assert report.rounded_rate is None
+    scaled = analysis.fooling_report(linear(), v, images, value_range=(0, 1))
+    assert scaled.rounded_rate is not None
