@@ -162,7 +162,7 @@ def test_a_copy_has_the_mask(kind, copy, linear, subclassed, make_uap):
 def test_a_mask_of_another_length_is_refused(linear, make_uap):
     config = make_uap(linear(), mask=np.ones(SHAPE[:2])).get_config()
     config["mask_shape"] = [800, 800, 3]
-    with pytest.raises(ValueError, match="mask must have the shape"):
+    with pytest.raises(ValueError, match="mask in the file is damaged"):
         keras_uap.UniversalPerturbation.from_config(config)
 
 

@@ -52,7 +52,7 @@ def test_backup_resumes_exactly(
         run(5, keras_uap.BackupAndRestore(folder), CrashAt(2))
     assert [path.name for path in folder.iterdir()] == ["epoch_2.weights.h5"]
     # What a kill in the middle of the next write leaves.
-    (folder / ".tmp-abc.weights.h5").write_bytes(b"half")
+    (folder / f".tmp-{'0' * 32}.weights.h5").write_bytes(b"half")
     resumed = run(99, keras_uap.BackupAndRestore(folder))
     assert resumed.history.epoch == [2, 3]
     for name in ("v", "best_v", "best_rate"):
