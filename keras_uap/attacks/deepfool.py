@@ -268,7 +268,8 @@ class DeepFool:
             not checked, which saves a pass: `labels` are those before it, and
             all images that took it have converged.
         """
-        recorded = _forward(logits, images)
+        several = self.num_candidates > 2
+        recorded = _forward(logits, images, several)
         scores = recorded[-1]
         first_labels = tf.argmax(scores, axis=-1)
         own = first_labels if labels is None else tf.cast(labels, "int64")
@@ -301,7 +302,7 @@ class DeepFool:
             points = tf.gather(images, state.active)
             moved = tf.gather(state.increments, state.active)
             points += (1.0 + self.overshoot) * moved
-            return turn(number, state, _forward(logits, points))
+            return turn(number, state, _forward(logits, points, several))
 
         active = tf.range(tf.shape(images)[0])
         nothing = tf.zeros_like(active)
@@ -399,7 +400,8 @@ class DeepFool:
             return *nearest(points, tape, scores, left), all_count * turns
 
         def from_left():
-            recorded = _forward(logits, tf.gather(points, left))
+            some = tf.gather(points, left)
+            recorded = _forward(logits, some, self.num_candidates > 2)
             found = nearest(*recorded, tf.range(left_count))
             return *found, left_count * (turns + 1)
 
@@ -471,11 +473,12 @@ class DeepFool:
         return cls(**config)
 
 
-def _forward(logits, points):
-    """Returns points, a tape that has seen their forward, and the scores."""
-    with tf.GradientTape(
-        persistent=True, watch_accessed_variables=False
-    ) as tape:
+def _forward(logits, points, persistent):
+    """Returns points, a tape that has seen their forward, and the scores.
+
+    A tape that is asked once shares the gradient function of all other attacks.
+    """
+    with tf.GradientTape(persistent, watch_accessed_variables=False) as tape:
         tape.watch(points)
         scores = logits(points)
     return points, tape, scores

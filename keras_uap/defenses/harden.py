@@ -184,11 +184,7 @@ def harden_pictures(
     check_number("learning_rate", learning_rate, above=0, below=np.inf)
     check_counts(epochs=epochs)
     audit.check_parts(parts, ball)
-    if not classifier.trainable_variables:
-        raise ValueError(
-            "The classifier has no trainable weights. Set "
-            "classifier.trainable = True."
-        )
+    _check_trainable(classifier)
     started = time.time()
     write = print if verbose else progress.silent
     fit, select, held_out = parts
@@ -246,6 +242,14 @@ def harden_pictures(
         training_seconds=training_seconds,
         seconds=time.time() - started,
     )
+
+
+def _check_trainable(classifier):
+    if not classifier.trainable_variables:
+        raise ValueError(
+            "The classifier has no trainable weights. Set "
+            "classifier.trainable = True."
+        )
 
 
 def _settings(distiller, fit, epochs, learning_rate, budget):
