@@ -298,7 +298,9 @@ def _train(distiller, fit, settings, backup, write):
         data, epochs=epochs, shuffle=False, verbose=0, callbacks=callbacks
     ).history
     weights = distiller.classifier.get_weights()
-    if not all(np.isfinite(each).all() for each in (*weights, history["loss"])):
+    # A training that was complete before runs no epoch, and has no loss.
+    finite = [*weights, history.get("loss", [])]
+    if not all(np.isfinite(each).all() for each in finite):
         raise ValueError(
             "The training diverged: its loss or weights are not finite, and "
             "the classifier has its former weights again. Received: "
