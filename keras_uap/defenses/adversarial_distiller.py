@@ -308,12 +308,8 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
 
     def train_step(self, data):
         images, targets = self._unpack(data)
+        check_trainable(self.classifier)
         variables = self.trainable_variables
-        if not variables:
-            raise ValueError(
-                "The classifier has no trainable weights. Set "
-                "classifier.trainable = True."
-            )
         turns = self._turns()
         v = self._start(tf.gather(self.v, turns), turns[0])
         separate = self.objective is not None
@@ -516,6 +512,15 @@ def _as_smoothing(smoothing, pool_size):
             f"Received: {len(each)} numbers. Expected: {pool_size}."
         )
     return tuple(map(float, each))
+
+
+def check_trainable(classifier):
+    """Raises ValueError for a classifier with nothing to train."""
+    if not classifier.trainable_variables:
+        raise ValueError(
+            "The classifier has no trainable weights. Set "
+            "classifier.trainable = True."
+        )
 
 
 def _copy(classifier):

@@ -32,7 +32,10 @@ from keras_uap.attacks.fitting import BATCH
 from keras_uap.classifiers.adapter import as_adapter
 from keras_uap.data import augmentation
 from keras_uap.data.pictures import without_tuner
-from keras_uap.defenses.adversarial_distiller import AdversarialDistiller
+from keras_uap.defenses.adversarial_distiller import (
+    AdversarialDistiller,
+    check_trainable,
+)
 from keras_uap.defenses.hardening import Hardening, warnings_of
 from keras_uap.evaluation import attack_suite, audit
 from keras_uap.evaluation.intervals import difference_interval, rate_interval
@@ -184,7 +187,7 @@ def harden_pictures(
     check_number("learning_rate", learning_rate, above=0, below=np.inf)
     check_counts(epochs=epochs)
     audit.check_parts(parts, ball)
-    _check_trainable(classifier)
+    check_trainable(classifier)
     started = time.time()
     write = print if verbose else progress.silent
     fit, select, held_out = parts
@@ -242,14 +245,6 @@ def harden_pictures(
         training_seconds=training_seconds,
         seconds=time.time() - started,
     )
-
-
-def _check_trainable(classifier):
-    if not classifier.trainable_variables:
-        raise ValueError(
-            "The classifier has no trainable weights. Set "
-            "classifier.trainable = True."
-        )
 
 
 def _settings(distiller, fit, epochs, learning_rate, budget):
