@@ -88,13 +88,18 @@ def mend_links(app, name, source):
 
 
 class NamesAsLinks(SphinxTransform):
-    """A public name in code type links to its place in the reference."""
+    """A public name in code type links to its place in the reference.
+
+    Not on the page of the command line, where `audit` is a command.
+    """
 
     default_priority = 500
 
     def apply(self):
         names = _names()
         here = self.document.settings.env.docname
+        if here == "command_line":
+            return
         for literal in list(self.document.findall(nodes.literal)):
             text = literal.astext().partition("(")[0]
             inside = literal.parent

@@ -211,7 +211,9 @@ def _body(value):
             for item in section.value:
                 fields += _field(f"raises {item.annotation}", item.description)
         else:
-            fields += _field(section.title, section.value.description)
+            # A list begins on a line of its own, or it is no list.
+            text = section.value.description
+            fields += _field(section.title, "\n" * text.startswith("- ") + text)
     return [*lines, *fields, ""]
 
 

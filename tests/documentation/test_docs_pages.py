@@ -35,6 +35,7 @@ def test_page_can_be_read(browser, page):
             assert not browser.console()
             assert browser.overflow() <= 0, f"{width} px"
             assert not sticking_out(browser), f"{width} px"
+            assert not broken_words(browser), f"{width} px"
         shades.append(brightness(browser))
     assert shades[0] > 200, "light"
     assert shades[1] < 60, "dark"
@@ -63,6 +64,13 @@ def test_pictures_are_there(browser):
     )
     assert sizes
     assert min(sizes) > 0
+
+
+def test_commands_do_not_link_to_functions(browser):
+    browser.open(BUILT / "command_line.html")
+    links = browser.find("article a[href*='#keras_uap.']")
+    assert [link.text for link in links] == []
+    assert "audit" in browser.find("article")[0].text
 
 
 def test_wide_tables_scroll_inside_themselves(browser):
@@ -122,6 +130,27 @@ def sticking_out(browser):
         "    outer = outer.parentElement;"
         "  return outer === article;"
         "}).map(element => element.outerHTML.slice(0, 200));"
+    )
+
+
+def broken_words(browser):
+    """The words of tables that are broken over two lines, and rates too."""
+    return browser.script(
+        "const broken = [];"
+        "for (const cell of document.querySelectorAll('td, th')) {"
+        "  const walk = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);"
+        "  while (walk.nextNode()) {"
+        "    for (const word of walk.currentNode.data.matchAll("
+        "        /[\\w.%]+( %)?/g)) {"
+        "      const range = document.createRange();"
+        "      range.setStart(walk.currentNode, word.index);"
+        "      range.setEnd(walk.currentNode, word.index + word[0].length);"
+        "      const tops = [...range.getClientRects()].map(box => box.top);"
+        "      if (new Set(tops).size > 1) broken.push(word[0]);"
+        "    }"
+        "  }"
+        "}"
+        "return broken;"
     )
 
 

@@ -120,3 +120,9 @@ def test_markdown_is_kept(pages):
     assert "```python" in page
     assert "(https://arxiv.org/abs/1610.08401)" in page
     assert not re.search(r"^ *(Args|Returns|Raises|Attributes):$", page, re.M)
+
+
+def test_a_section_that_is_a_list_begins_on_its_own_line(pages):
+    text = "".join(pages.values())
+    assert re.search(r"^ *:Reference: *\n +- \[", text, re.M)
+    assert not re.search(r"^ *:\w+: - ", text, re.M)
