@@ -27,6 +27,46 @@ MODULES = (
 # What the classes of the package call on each other.
 _HOOKS = {"rows"}
 
+# The contents: names by task, `module.*` for all others of a module.
+TASKS = {
+    "Audit and measure": (
+        "audit",
+        "AuditInterrupted",
+        "analysis.fooling_report",
+        "analysis.FoolingReport",
+        "analysis.Examples",
+        "analysis.rate_interval",
+        "analysis.difference_interval",
+    ),
+    "Find a perturbation": (
+        "UniversalPerturbation",
+        "DeepFool",
+        "deepfool",
+        "LpBall",
+        "project",
+        "noise_images",
+        "FoolingRate",
+        "StopAtFoolingRate",
+        "BackupAndRestore",
+        "PerturbationTensorBoard",
+        "losses.*",
+    ),
+    "Connect a classifier": ("attach", "Ensemble", "logits_function"),
+    "Harden": (
+        "harden",
+        "AdversarialDistiller",
+        "UniversalAdversarialTraining",
+    ),
+    "Apply and save": (
+        "PerturbationLayer",
+        "resize_perturbation",
+        "interchange.*",
+    ),
+    "Load images": ("datasets.*", "samples.*"),
+    "Measure as the paper does": ("analysis.*",),
+    "Plot": ("visualization.*",),
+}
+
 _OPTIONS = {
     "returns_named_value": False,
     "returns_multiple_items": False,
@@ -103,16 +143,32 @@ def _file(module):
 
 
 def _index(modules):
-    lines = ["# Reference", "", "Made from the docstrings of the package.", ""]
-    for module in modules:
-        lines += [f"## [{module.__name__}]({_file(module)})", ""]
-        lines += ["| name | |", "|---|---|"]
-        for name in public_names(module):
-            path = f"{module.__name__}.{name}"
-            lines.append(f"| {{py:obj}}`{path}` | {_summary(module, name)} |")
+    lines = ["# Reference", ""]
+    left = {
+        f"{module.__name__}.{name}": _summary(module, name)
+        for module in modules
+        for name in public_names(module)
+    }
+    named = {f"keras_uap.{name}" for names in TASKS.values() for name in names}
+    for task, names in TASKS.items():
+        lines += [f"## {task}", "", "| name | |", "|---|---|"]
+        for name in names:
+            path = f"keras_uap.{name}"
+            paths = [path]
+            if path.endswith("*"):
+                paths = [p for p in left if p.startswith(path[:-1])]
+                # Functions come first, then what they return.
+                paths = sorted({*paths} - named, key=_is_class)
+            for path in paths:
+                lines.append(f"| {{py:obj}}`{path}` | {left[path]} |")
         lines.append("")
     files = [_file(module) for module in modules]
     return "\n".join([*lines, "```{toctree}", ":hidden:", "", *files, "```"])
+
+
+def _is_class(path):
+    """Sorts classes behind functions, each in alphabetical order."""
+    return path.rpartition(".")[2][0].isupper(), path
 
 
 def _summary(module, name):
@@ -157,6 +213,9 @@ def _class(name, cls):
 def _object(kind, name, value, options=(), inner=(), fence="`" * 5):
     bare = kind == "property"
     call = "" if bare else _signature(value, method=kind == "method")
+    if inner or kind in ("class", "function"):
+        # Its heading is in the contents of the page.
+        options = [*options, ":no-contents-entry:"]
     return [
         f"{fence}{{py:{kind}}} {name}{call}",
         *options,

@@ -92,6 +92,7 @@ def cnn(
     classes=CLASSES,
     value_range=(0, 1),
     seed=3,
+    shape=SHAPE,
 ):
     """A small convolutional classifier with random weights."""
     layers = keras.layers
@@ -103,7 +104,7 @@ def cnn(
 
     return keras.Sequential(
         [
-            keras.Input(SHAPE, dtype="float32"),
+            keras.Input(shape, dtype="float32"),
             layers.Rescaling(scale, -1.0 - low * scale, dtype=dtype),
             layers.Conv2D(
                 6,

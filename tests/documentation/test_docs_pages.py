@@ -44,7 +44,7 @@ def test_page_can_be_read(browser, page):
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize(
     "page",
-    ["index", "speed", "reference/keras_uap", "notebooks/quickstart"],
+    ["index", "comparison", "reference/keras_uap", "notebooks/quickstart"],
 )
 def test_text_stands_out(browser, page, dark):
     browser.open(BUILT / f"{page}.html", WIDTHS[1], dark)
@@ -74,7 +74,7 @@ def test_commands_do_not_link_to_functions(browser):
 
 
 def test_wide_tables_scroll_inside_themselves(browser):
-    browser.open(BUILT / "speed.html", WIDTHS[0])
+    browser.open(BUILT / "comparison.html", WIDTHS[0])
     wide = browser.script(
         "return [...document.querySelectorAll('.table-wrapper')].filter("
         "box => box.scrollWidth > box.clientWidth).length"

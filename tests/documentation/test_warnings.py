@@ -1,0 +1,74 @@
+"""The page of warnings has every warning of the code, and no other."""
+
+import ast
+import pathlib
+import re
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def template(node):
+    """The text of a string or f-string, `…` for what varies, or ""."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if not isinstance(node, ast.JoinedStr):
+        return ""
+    return "".join(
+        part.value if isinstance(part, ast.Constant) else "…"
+        for part in node.values
+    )
+
+
+def strings(tree):
+    """The templates in a tree, outermost ones alone, without docstrings."""
+    if isinstance(tree, ast.Expr) and isinstance(tree.value, ast.Constant):
+        return
+    text = template(tree)
+    if text:
+        yield text
+        return
+    for child in ast.iter_child_nodes(tree):
+        yield from strings(child)
+
+
+def warnings_of(path):
+    """What is passed to `warn`, named a warning or made by a function so named.
+
+    A function may be called `..._warnings` or `warnings_of`, a name `warning`
+    or `TOO_FEW`. There sentences count, which end with a full stop.
+    """
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            if ast.unparse(node.func) == "warnings.warn":
+                yield from strings(node.args[0])
+        elif (
+            isinstance(node, ast.FunctionDef) and "warnings" in node.name
+        ) or (
+            isinstance(node, ast.Assign)
+            and ast.unparse(node.targets[0]) in ("warning", "TOO_FEW")
+        ):
+            parts = node.body if hasattr(node, "body") else [node.value]
+            for part in parts:
+                yield from (t for t in strings(part) if t.endswith("."))
+
+
+def rows():
+    page = (ROOT / "docs" / "warnings.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^\| (.+?) \|", page, re.M)
+    return [cell for cell in cells if cell != "warning"]
+
+
+def test_each_warning_has_a_row_and_each_row_a_warning():
+    package = (ROOT / "keras_uap").rglob("*.py")
+    found = [text for path in package for text in warnings_of(path)]
+    assert len(found) > 10
+    begun = [[row for row in rows() if is_begun(text, row)] for text in found]
+    missing = [text for text, row in zip(found, begun) if not row]
+    assert missing == []
+    known = {row for each in begun for row in each}
+    assert [row for row in rows() if row not in known] == []
+
+
+def is_begun(text, row):
+    parts = [re.escape(part) for part in row.split("…")]
+    return re.match(".*".join(parts), text, re.S) is not None
