@@ -15,7 +15,7 @@ correlation of z(x) with z(v) is the baseline.
 The perturbations of single images are those of DeepFool. The smallest step over
 the boundary is far shorter than a universal perturbation, so it is measured
 twice: at the norm of the universal one, and as it is. For l2 the first is the
-step made longer. For l-infinity it is the signs of the step: these, as a fitted
+step made longer. For L-infinity it is the signs of the step: these, as a fitted
 perturbation and random signs do, use up the ball in every pixel. The step as it
 is ends just past the boundary and is not clipped to the pixel range, as
 DeepFool is defined: clipping would bring many images back.

@@ -30,7 +30,7 @@ class StopAtFoolingRate(keras.callbacks.Callback):
     Args:
         rate: Float in (0, 1], the share of images to fool: the paper's
             `1 - delta`.
-        images: Images or a data set, as for `evaluate`, to measure on.
+        images: Images or a dataset, as for `evaluate`, to measure on.
         monitor: `"fooling_rate"`, or `"target_rate"` for a targeted
             perturbation.
 

@@ -1,7 +1,7 @@
 """Metrics of a perturbation.
 
 The *fooling rate* is the share of images whose predicted label differs from
-the classifier's own prediction on the clean image. Labels of a data set play
+the classifier's own prediction on the clean image. Labels of a dataset play
 no part in it: an image that the classifier got wrong from the start is not
 fooled until its prediction changes. (The rate that compares with given labels
 is the error rate; some tools call it by this name.)

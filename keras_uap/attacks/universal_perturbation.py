@@ -60,7 +60,7 @@ class UniversalPerturbation(
 
     ```python
     uap = keras_uap.UniversalPerturbation(classifier, epsilon=10.0)
-    uap.compile("lion")
+    uap.compile("decaying_lion", loss="dominant")
     uap.fit(images, epochs=5, validation_data=held_out)
     uap.evaluate(held_out, return_dict=True)  # {"fooling_rate": ...}
     v = uap.perturbation                      # (H, W, C), in pixel units
@@ -314,18 +314,18 @@ class UniversalPerturbation(
         of it (or sent most of it to the target) is the one that is kept.
 
         For arrays the clean predictions, and the features if a loss needs
-        them, are computed once; for a data set, which may change from epoch to
+        them, are computed once; for a dataset, which may change from epoch to
         epoch (augmentation), with every batch, at one more forward an image.
 
         Linear decay (`"decaying_lion"`, `"deepfool"`) starts again with each
-        fit. A data set of unknown length is read once more to count its
+        fit. A dataset of unknown length is read once more to count its
         batches; `steps_per_epoch` spares it.
 
         Args:
             x: Images `(n, H, W, C)` as array or tensor, float or integer; a
                 `tf.data.Dataset` or `keras.utils.PyDataset` of batches of
                 images, or of `(images, labels)`; or the result of
-                `datasets.load`. A data set must begin again each epoch.
+                `datasets.load`. A dataset must begin again each epoch.
             y: Labels `(n,)`, used for `accuracy` only.
             batch_size: Integer, for arrays. Defaults to 16.
             callbacks: as in `keras.Model.fit`. They may monitor the rates:
@@ -334,7 +334,7 @@ class UniversalPerturbation(
             initial_epoch, steps_per_epoch: as in `keras.Model.fit`.
             validation_steps, validation_batch_size: as in `keras.Model.fit`.
             validation_freq: as in `keras.Model.fit`.
-            validation_data: Images, or `(images, labels)`, or a data set, not
+            validation_data: Images, or `(images, labels)`, or a dataset, not
                 among those of `x`.
 
         Returns:
@@ -348,7 +348,7 @@ class UniversalPerturbation(
 
         Raises:
             ValueError: if the images are empty, not finite or of the wrong
-                shape. A non-finite image in the middle of a data set ends the
+                shape. A non-finite image in the middle of a dataset ends the
                 fit; the best perturbation so far is kept.
         """
         batch_size = 16 if batch_size is None else batch_size

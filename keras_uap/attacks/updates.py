@@ -160,7 +160,7 @@ class Update:
         gradient = tf.math.divide_no_nan(scale * gradient, mean)
         # Loss-scaling optimizers divide gradients by their scale.
         gradient = model.optimizer.scale_loss(gradient)
-        # Keras finds the end of a data set of unknown length by a missing
+        # Keras finds the end of a dataset of unknown length by a missing
         # batch. Without a gradient, that must not count as a step.
         with tf.control_dependencies([gradient]):
             model.optimizer.apply([gradient], [model.v])

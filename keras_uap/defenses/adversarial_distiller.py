@@ -68,10 +68,10 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
     Example:
 
     ```python
-    defence = keras_uap.AdversarialDistiller(classifier, epsilon=10.0)
+    distiller = keras_uap.AdversarialDistiller(classifier, epsilon=10.0)
     rate = keras.optimizers.schedules.CosineDecay(2e-4, decay_steps=steps)
-    defence.compile(keras.optimizers.Adam(rate))
-    defence.fit(images, epochs=5)  # Or (images, labels).
+    distiller.compile(keras.optimizers.Adam(rate))
+    distiller.fit(images, epochs=5)  # Or (images, labels).
     classifier.save("hardened.keras")  # Loads without keras_uap.
     ```
 
@@ -97,7 +97,7 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
             training, from a random first step; or `"dominant"` or another loss
             of `UniversalPerturbation.compile` that needs no features.
         step_size: Float above 0, how far one step moves the perturbation, in
-            pixel units (each value for l-infinity, the norm for l2). `None`
+            pixel units (each value for L-infinity, the norm for l2). `None`
             takes a fifth of `epsilon`.
         restart_every: Integer, the batches from one random start of the
             perturbation to the next. `None` starts once, from zero.
@@ -251,7 +251,7 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
 
         Args:
             optimizer: Keras optimizer or its name. The learning rate is that
-                of fine-tuning: 1e-4, falling to 0, where Adam's own is 1e-3.
+                of fine-tuning: 2e-4, falling to 0, where Adam's own is 1e-3.
             **kwargs: What else `keras.Model.compile` takes, but for `loss` and
                 `metrics`: the model has its own.
         """

@@ -61,7 +61,7 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
 
     Args:
         images: Images `(n, H, W, C)` to find perturbations with, in the pixel
-            units of `value_range`; an array, or a data set of batches.
+            units of `value_range`; an array, or a dataset of batches.
         epsilon: Float above 0, the radius of the ball that holds the
             perturbations, in pixel units.
         norm: `"linf"`, `"l2"`, `np.inf` or `2`, the norm of the ball.
@@ -264,6 +264,6 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
 
 
 def _check_images(images, name):
-    """Checks an array; data sets are read when a fit begins."""
+    """Checks an array; datasets are read when a fit begins."""
     if not isinstance(images, (tf.data.Dataset, keras.utils.PyDataset)):
         as_array(images, name)

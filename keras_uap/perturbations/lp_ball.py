@@ -1,7 +1,7 @@
 """The lp ball that bounds a perturbation: the one place that knows norms.
 
 `LpBall.project` is the operator P of Algorithm 1 in the paper: the point of
-the ball of radius `epsilon` that is nearest to `v`. For l-infinity that is
+the ball of radius `epsilon` that is nearest to `v`. For L-infinity that is
 clipping each value, for l2 it is scaling the whole array.
 
 Reference:
@@ -174,7 +174,7 @@ class LpBall(keras.constraints.Constraint):
 
         Args:
             shape: Tuple of integers.
-            rng: `numpy.random.Generator`. Random signs for l-infinity,
+            rng: `numpy.random.Generator`. Random signs for L-infinity,
                 Gaussian noise for l2.
         """
         noise = rng.standard_normal(shape)

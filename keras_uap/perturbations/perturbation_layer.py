@@ -90,9 +90,9 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
             defaults to 1.
         norm: `"linf"`, `"l2"`, `np.inf` or `2`, the norm of the ball.
         step_size: Float above 0, how far one step moves the perturbation, in
-            pixel units: each value for l-infinity (sign steps), the l2 norm
-            of the step for l2. Defaults to `epsilon`: small steps lag behind
-            the model, and a perturbation that lags defends little.
+            pixel units: each value for L-infinity (sign steps), the l2 norm
+            of the step for l2. Defaults to `epsilon`: with small steps the
+            perturbation lags behind the model and hardens it little.
         **kwargs: `name`, `dtype` and the like, as for any Keras layer.
 
     Input shape:

@@ -1,8 +1,9 @@
 """The embedded default: a real ImageNet classifier and real photographs.
 
 The classifier is EfficientNet-Lite0 with its ImageNet weights. The photographs
-are free-licensed, cut to 224x224 crops on which the classifier is at least
-35 % sure, and split by photograph: no photograph has crops on both sides.
+are free-licensed, cut to images of 224x224 on which the classifier has a
+confidence of at least 0.35, and split by photograph: no photograph is on both
+sides.
 `CREDITS.md` and `photos/CREDITS.csv`, beside this file, name the authors and
 licences.
 """
@@ -42,11 +43,11 @@ def load_classifier():
 
 
 def load_photos(split):
-    """Loads photo crops.
+    """Loads photos.
 
     Args:
-        split: `"fit"` (136 crops of 26 photographs), to find perturbations
-            with, or `"held_out"` (54 crops of 12 others), to measure them on.
+        split: `"fit"` (136 images of 26 photographs), to find perturbations
+            with, or `"held_out"` (54 images of 12 others), to measure them on.
 
     Returns:
         uint8 NumPy array `(n, 224, 224, 3)`, RGB in 0 to 255.
@@ -63,10 +64,10 @@ def load_photos(split):
 
 
 def photo_groups(split):
-    """Returns the name of the photograph that each crop was cut from.
+    """Returns the name of the photograph that each image was cut from.
 
-    Crops of one photograph are alike, so an interval for a fooling rate must
-    count photographs, not crops: pass this as `groups`.
+    Images of one photograph are alike, so an interval for a fooling rate must
+    count photographs, not images: pass this as `groups`.
 
     Args:
         split: `"fit"` or `"held_out"`.
