@@ -35,7 +35,7 @@ _LARGEST, _SMALL = 512, 96
 _MOST_CHARACTERS = 4_000_000
 # Classes in the table; the others are folded away.
 _CLASSES = 12
-_WRONG = "Wrong by the given labels"
+_WRONG = "Error rate by the labels"
 
 
 def write_audit(path, audit, class_names=None):
@@ -68,7 +68,7 @@ def write_hardening(path, hardening, class_names=None):
 def _page_of_audit(audit, class_names):
     card, report = audit.card, audit.report
     page = _page_of(report, class_names, card["classifier"], card["epsilon"])
-    twice = _row("The perturbation, twice as large", audit.larger_rate)
+    twice = _row("The perturbation at twice the norm", audit.larger_rate)
     page["rates"].insert(2, twice)
     page |= {
         "kind": "Audit",
@@ -79,9 +79,9 @@ def _page_of_audit(audit, class_names):
         "values": audit.to_dict(),
     }
     images = (
-        f"{audit.num_fit} to fit on, {audit.num_select} to choose the "
-        f"strongest run by, {_count(report)} held out to measure on; the parts "
-        "share none"
+        f"{audit.num_fit} to fit on, {audit.num_select} to select the "
+        f"strongest attack on, {_count(report)} held out; no photograph is in "
+        "two parts"
     )
     search = (
         f"budget “{audit.budget}”: {len(audit.runs)} runs, {audit.passes:,} "
@@ -101,7 +101,7 @@ def write_report(path, report, class_names=None, card=None, warnings=()):
     terms = {
         "found_on": "Found on",
         "found_by": "Found by",
-        "seed": "Seed of the search",
+        "seed": "Seed of the attack",
         "stop_reason": "The fit ended",
     }
     page["facts"] += [
@@ -161,7 +161,7 @@ def _size(report, epsilon):
     """How large the perturbation is, in words."""
     unit = style.unit(report.value_range)
     if report.norm == "linf":
-        return f"that changes no value by more than {epsilon:.4g}{unit}"
+        return f"of at most {epsilon:.4g}{unit} in each value"
     return f"of {report.norm} norm at most {epsilon:,.4g}"
 
 
@@ -197,16 +197,16 @@ def _facts(report, epsilon):
     ball = f"{report.norm}, this perturbation has {report.epsilon:.4g}"
     if epsilon is not None:
         ball += f"; at most {epsilon:.4g} was allowed"
-    values = "none: nothing was clipped"
+    values = "none: nothing is clipped"
     if report.value_range is not None:
         values = "{:g} to {:g}, clipped".format(*report.value_range)
     noise = "random signs" if report.norm == "linf" else "Gaussian noise"
     return [
         ("Norm", ball),
         ("Range of values", values),
-        ("Fooled", "the label differs from that of the clean image"),
+        ("Fooled", "the prediction differs from the clean prediction"),
         ("Random noise", f"{noise}, of the perturbation's own norm"),
-        ("Intervals", "95%; crops of one photograph count as dependent"),
+        ("Intervals", "95%; images of one photograph are not independent"),
     ]
 
 

@@ -88,7 +88,7 @@ def plot_subspace(result):
         axes,
         f"Random vectors of {result.norm} norm {result.epsilon:g}, in the span "
         f"of singular vectors and anywhere\n{style.sample(result)}, mean of "
-        f"{result.num_random} vectors; bars: 95%\nspan of "
+        f"{result.num_random} vectors; lines: 95%\nspan of "
         f"{result.dims[-1]} minus whole space, paired: {gain:+.0%} "
         f"(95%: {low:+.0%} to {high:+.0%})",
         y="fooling rate",

@@ -119,11 +119,11 @@ def _show_images(axes, images, perturbed, value_range):
 
 
 def _describe(adapter, images, class_names):
-    """Returns `name, confidence` texts and labels."""
+    """Returns texts of a name and a confidence, and labels."""
     probabilities = np.asarray(tf.nn.softmax(adapter.predict(images)))
     labels = probabilities.argmax(axis=-1)
     texts = [
-        f"{style.short_name(label, class_names, 26)}\n{confidence:.0%} sure"
-        for label, confidence in zip(labels, probabilities.max(axis=-1))
+        f"{style.short_name(label, class_names, 26)}\nconfidence {share:.0%}"
+        for label, share in zip(labels, probabilities.max(axis=-1))
     ]
     return texts, labels

@@ -40,7 +40,7 @@ def plot_report(report, class_names=None):
     style.percent_axis(rates_at, "y", 1.05)
     style.label(
         rates_at,
-        "Fooling rate, bars: 95% interval",
+        "Fooling rate; lines: 95%",
         y="images with another label than clean",
     )
     style.ranking(labels_at, report.dominant_labels(8), class_names)

@@ -50,7 +50,7 @@ def plot_curve(result):
     style.label(
         axes,
         f"Held-out fooling rate against {result.name}\n{result.norm} ball, "
-        f"{style.sample(result)}, {seeds} seed{'s'[: seeds > 1]}; bars: 95%",
+        f"{style.sample(result)}, {seeds} seed{'s'[: seeds > 1]}; lines: 95%",
         result.name,
         "held-out fooling rate",
     )

@@ -49,7 +49,7 @@ def plot_perturbation_spectrum(result):
     style.percent_axis(rates_at, "y", 1.08)
     style.label(
         rates_at,
-        "Parts at equal norm; bars: 95%",
+        "Parts at equal norm; lines: 95%",
         "part of these cycles per image",
         "fooling rate",
     )

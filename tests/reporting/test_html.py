@@ -89,26 +89,26 @@ def pixels(address):
 def test_the_answer_and_all_its_parts(audit, report, audit_page):
     text = audit_page.text
     low, high = report.fooling_interval
-    assert f"changes the answer on {report.fooling_rate:.0%}" in text
+    assert f"changes the prediction on {report.fooling_rate:.0%}" in text
     assert f"The 95% interval is {low:.1%} to {high:.1%}" in text
     assert f"changes it on {report.random_rate:.0%}" in text
-    assert "changes no value by more than 0.2 of 1" in text
+    assert "of at most 0.2 of 1 in each value" in text
     assert "Measured on 40 images of 10 photographs" in text
     assert "Warning. Beware of <b>bold</b> claims." in text
     assert "A note on" in text
     assert "lower bound" in text
     headings = [text for _, text in audit_page.all("h2")]
     assert headings == [
-        "How often it fools",
+        "Fooling rates",
         "Examples",
         "The perturbation",
         "Each run of the audit",
-        "Which labels",
+        "Labels",
         "How it was measured",
         "What the number means",
     ]
     rows = [text for _, text in audit_page.all("tr")]
-    assert "The perturbation, twice as large 87.5% not given" in rows
+    assert "The perturbation at twice the norm 87.5%" in rows
     assert sum("strongest" in row for row in rows) == 1
     for word in ("1,234 model passes", "5 minutes", "0, 1", "keras_uap 0."):
         assert word in text
@@ -134,7 +134,7 @@ def test_card(report, save):
     card = {"classifier": "x.keras", "seed": 7, "stop_reason": "all done"}
     text = save(report, card=card).text
     assert "x.keras" in text
-    assert "Seed of the search 7" in text
+    assert "Seed of the attack 7" in text
     assert "all done" in text
 
 
@@ -149,7 +149,7 @@ def test_target_is_the_answer(save):
 def test_nothing_fooled(save):
     report = report_of(v=np.zeros(models.SHAPE))
     text = save(report).text
-    assert "changes the answer on 0% of the images" in text
+    assert "changes the prediction on 0% of the images" in text
     assert "No image is fooled." in text
 
 
@@ -236,7 +236,7 @@ def test_what_is_no_picture_has_labels_all_the_same(shape, save):
     assert page.all("img") == []
     assert "cannot be drawn" in page.text
     assert len(page.all("figure")) == 8
-    assert "none: nothing was clipped" in page.text
+    assert "none: nothing is clipped" in page.text
 
 
 @pytest.mark.parametrize(
@@ -429,8 +429,8 @@ def test_hardening_is_before_and_after(audit, tmp_path):
         "73.3%",
         "51.7%",
         "12.3%",
-        "changed the answer on 91% of the images before",
-        "73% of the clean answers were kept",
+        "changed the prediction on 91% of the images before",
+        "keeps 73% of the clean predictions",
         "4 epochs of 80 images, robustness 0.5",
         "1,600 model passes in 60 s",
         "Answers were lost.",
