@@ -1,5 +1,6 @@
 """Tests that the reference has every public name, with its arguments."""
 
+import dataclasses
 import importlib
 import inspect
 import pathlib
@@ -10,6 +11,9 @@ import keras
 import pytest
 
 import keras_uap
+from keras_uap.analysis import FoolingReport, TransferMatrix
+from keras_uap.defenses.hardening import Hardening
+from keras_uap.evaluation.audit_result import Audit, Run
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 sys.path.insert(0, str(DOCS))
@@ -126,3 +130,33 @@ def test_a_section_that_is_a_list_begins_on_its_own_line(pages):
     text = "".join(pages.values())
     assert re.search(r"^ *:Reference: *\n +- \[", text, re.M)
     assert not re.search(r"^ *:\w+: - ", text, re.M)
+
+
+def test_fields_of_json_are_those_of_the_results():
+    results = {
+        "audit": (Audit, Run),
+        "report": (FoolingReport,),
+        "transfer": (TransferMatrix,),
+        "harden": (Hardening,),
+    }
+    page = (DOCS / "command_line.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (`\w+`.*)$", page, re.M)
+    assert {command for command, _ in rows} == set(results)
+    for command, cells in rows:
+        fields = {
+            field.name
+            for result in results[command]
+            for field in dataclasses.fields(result)
+        }
+        assert set(re.findall(r"`(\w+)`", cells)) <= fields
+
+
+def test_files_of_the_commands_are_those_of_the_code():
+    page = (DOCS / "command_line.md").read_text(encoding="utf-8")
+    commands = (DOCS.parent / "keras_uap" / "cli").glob("*.py")
+    code = "".join(path.read_text(encoding="utf-8") for path in commands)
+    ends = "html|json|txt|png|npz|keras"
+    named = set(re.findall(rf"`(\w+\.(?:{ends}))`", page))
+    written = set(re.findall(rf'folder / "(\w+\.(?:{ends}))"', code))
+    written |= set(re.findall(rf'output / "(\w+\.(?:{ends}))"', code))
+    assert named == written
