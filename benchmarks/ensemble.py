@@ -28,7 +28,7 @@ import os
 import pathlib
 
 import common
-import defend
+import harden_fashion_mnist
 import keras
 
 import keras_uap
@@ -127,12 +127,12 @@ def fashion(size, seeds):
     for seed in seeds:
         keras.utils.set_random_seed(seed)
         networks = {
-            "convolutions": defend.make_classifier(),
+            "convolutions": harden_fashion_mnist.make_classifier(),
             "separable": make_separable(),
             "dense": make_dense(),
         }
         for network in networks.values():
-            defend.train(network, x, y, size["plain_epochs"])
+            harden_fashion_mnist.train(network, x, y, size["plain_epochs"])
         # Every network is held out once, from perturbations of the others.
         for out in networks:
             held_in = [name for name in networks if name != out]
@@ -162,7 +162,7 @@ def fashion(size, seeds):
     for out in networks:
         runs = [r["rates"] for r in results if r["held_out"] == out]
         for name in runs[0]:
-            cell = defend.spread([rates[name] for rates in runs])
+            cell = harden_fashion_mnist.spread([rates[name] for rates in runs])
             print(f"| {out} | {name} | {cell} |")
     return results
 

@@ -4,11 +4,13 @@
 
 The bundled classifier, photos and perturbation (L-infinity, epsilon 10 of
 255). hero.png: four photos without and with it, every one fooled, of four
-different photographs. epsilon.png: one photo with it at five strengths. Each
-has a dark twin. Letters have 9 points at the 800 pixels of the site.
+different photographs. epsilon.png: one photo with it at five strengths.
+results.png: the first table of `fooling.py` in README.md beside this file.
+Each has a dark twin. Letters have 9 points at the 800 pixels of the site.
 """
 
 import pathlib
+import re
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,7 +19,8 @@ from keras_uap import samples
 from keras_uap.perturbations.pixels import apply_perturbation
 from keras_uap.visualization import style
 
-FOLDER = pathlib.Path(__file__).parents[1] / "docs" / "_static"
+HERE = pathlib.Path(__file__).parent
+FOLDER = HERE.parent / "docs" / "_static"
 EPSILONS = (2, 4, 8, 10, 16)
 # Text, clean and fooled, on a light and on a dark page.
 SHADES = {
@@ -105,12 +108,49 @@ def strip(classifier, v):
         save(figure, "epsilon", shade)
 
 
+def results():
+    """Bars of the table's rates, lines of their ranges, the noise in grey."""
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    table = text.partition("## fooling.py")[2].partition("| update |")[2]
+    rows = []
+    for line in table.partition("\n\n")[0].splitlines()[2:]:
+        name, _, passes, rate, ends = line.strip("| ").split(" | ")
+        name = re.sub(r"`|loss=|, \d epochs?", "", name).replace('"', "")
+        low, high = map(float, re.findall(r"[\d.]+(?=%)", ends)[:2])
+        if passes not in ("0", "256", "512"):
+            name = f"{name}, {passes} passes"
+        rows.append((name, float(rate.rstrip("%")), low, high))
+    (_, noise, *_), *rows = rows
+    rows = sorted(rows[:7], key=lambda row: row[1])
+    names, rates, lows, highs = zip(*rows)
+    for shade, (text, _, fooled) in SHADES.items():
+        figure = Figure((8.0, 3.2), layout="constrained")
+        axes = figure.subplots()
+        axes.barh(names, rates, color=fooled, height=0.6)
+        axes.hlines(names, lows, highs, color=text, linewidth=2)
+        axes.axvline(noise, color=style.NEUTRAL, linestyle="--")
+        for y, (rate, high) in enumerate(zip(rates, highs)):
+            axes.text(high + 1, y, f"{rate:g}%", va="center", color=text)
+        axes.set_xlim(0, 108)
+        axes.set_xticks([0, 25, 50, 75, 100], labels=[])
+        axes.tick_params(colors=text, labelsize=9, length=0)
+        axes.set_xlabel(
+            f"held-out images fooled; dashed: random noise, {noise:g}%",
+            fontsize=9,
+            color=text,
+        )
+        axes.spines[:].set_visible(False)
+        axes.patch.set_alpha(0)
+        save(figure, "results", shade)
+
+
 def main():
     FOLDER.mkdir(exist_ok=True)
     classifier = samples.load_classifier()
     v, card = samples.load_perturbation("linf")
     hero(classifier, v, card)
     strip(classifier, v)
+    results()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What the defences achieve on Fashion-MNIST, and what they cost.
+"""What ways of hardening achieve on Fashion-MNIST, and what they cost.
 
-    python benchmarks/defend.py --json defend.json
+    python benchmarks/harden_fashion_mnist.py --json hardened.json
 
 For every seed: a small CNN is trained on Fashion-MNIST (from TFDS) until it is
 right on 90 % of the test images. Then copies of it are trained on, in ways
@@ -8,7 +8,7 @@ that `--only` chooses of:
 
 - control: on the clean images, as before;
 - paper, round one: 5 epochs, a layer that perturbs half of the images with one
-  of 10 perturbations found against the undefended model;
+  of 10 perturbations found against the original model;
 - paper, round two: 5 more epochs with 10 perturbations found against the model
   of round one;
 - simultaneous: 5 epochs, the layer trains its own perturbation;
@@ -21,7 +21,7 @@ that `--only` chooses of:
 Every model is then attacked anew by the runs of `keras_uap.audit`, with
 l-infinity norm 25.5 of 255: fitted to 2,000 training images, the strongest
 chosen on 500 others, and reported is the share of the 10,000 test images whose
-prediction it changes. For trained models the perturbation of the undefended one
+prediction it changes. For trained models the perturbation of the original one
 is among the attacks, as it is ("transferred") and as a start. All attacks go
 through the whole model in inference mode, where the layer is the identity.
 
@@ -195,7 +195,7 @@ def one_seed(seed, data, size, options):
         print(seed, name, figures[name], round(spent), "s", flush=True)
         return v
 
-    before = note("undefended", plain, 0.0)
+    before = note("not hardened", plain, 0.0)
 
     for way in options.only:
         keras.utils.set_random_seed(seed)
