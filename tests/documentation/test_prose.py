@@ -8,69 +8,20 @@ import pathlib
 import re
 
 import pytest
+from prose import numbers, prose, sentences, wrong_words
 
 ROOT = pathlib.Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 
-# What not to write, and what to write in its place.
-WORDS = {
-    r"pictures?|crops": "image",
-    r"(?<!augmented )views?": "augmented view",
-    r"draws?|showings?": "augmented view, or image",
-    r"networks?": "classifier",
-    r"answers?|what it says": "prediction",
-    r"of before|of the moment|anew|by now|an earlier run": "original, current",
-    r"tells?|told|in words|smells?": "reports, warns, prints",
-    r"varied": "augmented",
-    r"random signs": "random noise",
-    r"defends?|defences?|defended|undefended": "harden",
-    r"figures": "results",
-    r"(?<!model )(?<!model-)passes": "model passes, epochs",
-    r"xi|kappa|eps": "epsilon, confidence",
-    r"(?-i:l-infinity|linf)": "L-infinity",
-    r"data sets?": "dataset",
-    r"mend|leave away|in earnest|trials?": "fix, omit, for real use",
-}
-
 # What a page may say all the same, and why. At most twenty.
 EXCEPTIONS = {
     ("paper.md", "xi"): "The paper's name, in a table of names.",
-    ("results.md", "passes"): "A row that begins with model passes.",
 }
 
 
 def read(page):
     return page.read_text(encoding="utf-8")
-
-
-def prose(text):
-    """A page without its code, pictures, addresses, comments and marks."""
-    text = re.sub(r"^(```+|:::+).*?^\1$", "", text, flags=re.M | re.S)
-    text = re.sub(r"<!--.*?-->|<[^>]+>|^\(.*\)=$", "", text, flags=re.M | re.S)
-    text = re.sub(r"!\[.*?\]\(.*?\)", "", text, flags=re.S)
-    text = re.sub(r"\]\([^)]*\)", "]", text)
-    text = re.sub(r"\{[\w:]+\}", "", text)
-    return re.sub(r"`[^`]*`", "CODE", text)
-
-
-def sentences(text):
-    """The sentences of the paragraphs and lists, without tables."""
-    lines = [
-        # A heading or a row of a table ends a paragraph, a list begins one.
-        "" if re.match(r"[#|]", line) else re.sub(r"^ *(-|\d\.) ", "\n", line)
-        for line in prose(text).splitlines()
-    ]
-    for block in re.split(r"\n\s*\n", "\n".join(lines)):
-        for sentence in re.split(r"(?<=[.!?:;])[*_]*\s+", block.strip()):
-            if sentence:
-                yield " ".join(sentence.split())
-
-
-def numbers(sentence):
-    """The numbers of a sentence; years and the level of an interval are not."""
-    sentence = re.sub(r"\b(19|20)\d\d\b|95% interval", "", sentence)
-    return re.findall(r"(?<![\w.-])\d[\d,.]*\d|(?<![\w.-])\d", sentence)
 
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -101,14 +52,11 @@ def test_numbers_are_in_tables(page):
 
 @each_page
 def test_one_word_for_one_thing(page):
-    text = " ".join(prose(read(page)).split())
-    found = []
-    for words, better in WORDS.items():
-        for match in re.finditer(rf"\b(?:{words})\b", text, re.I):
-            if (page.name, match[0].lower()) not in EXCEPTIONS:
-                place = text[max(0, match.start() - 30) : match.end() + 20]
-                found.append(f"{place!r}: write {better}")
-    assert found == []
+    assert [
+        found
+        for word, found in wrong_words(read(page))
+        if (page.name, word) not in EXCEPTIONS
+    ] == []
 
 
 def test_exceptions_are_few_and_used():
