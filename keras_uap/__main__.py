@@ -33,7 +33,7 @@ def main(arguments=None):
         print(f"keras-uap: error: {message}", file=sys.stderr)
         return 2
     except (console.Interrupted, KeyboardInterrupt) as error:
-        text = str(error) or "interrupted, nothing written."
+        text = str(error) or "interrupted."
         print(f"\nkeras-uap: {text}", file=sys.stderr)
         return 130
     finally:

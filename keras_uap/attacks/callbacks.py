@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_uap.classifiers.adapter import ClassifierAdapter
+from keras_uap.classifiers.around import AroundClassifier
 from keras_uap.data.pictures import as_array
 from keras_uap.perturbations.lp_ball import lp_norm
 from keras_uap.perturbations.perturbation_layer import PerturbationLayer
@@ -49,6 +50,13 @@ class StopAtFoolingRate(keras.callbacks.Callback):
         self.rate = rate
         self.images = images
         self.monitor = monitor
+
+    def on_train_begin(self, logs=None):
+        if not hasattr(self.model, "keep"):
+            raise ValueError(
+                "StopAtFoolingRate works in the fit of a "
+                f"UniversalPerturbation. Received: model {self.model.name!r}."
+            )
 
     def on_epoch_end(self, epoch, logs):
         source = self.model._fit_source
@@ -121,7 +129,8 @@ class BackupAndRestore(keras.callbacks.Callback):
             epoch = max(backups)
             optimizer = self.model.optimizer
             if not optimizer.built:
-                optimizer.build(self.model.trainable_variables)
+                with self.model.distribute_strategy.scope():
+                    optimizer.build(self.model.trainable_variables)
             self.model.load_weights(backups[epoch])
             start_at(self.model, epoch)
 
@@ -168,8 +177,8 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
 
     It stands beside `keras.callbacks.TensorBoard`, which draws the metrics, and
     writes to a folder of its own below the same `log_dir`. It works in the fit
-    of a `UniversalPerturbation`, and in that of a model with a
-    `PerturbationLayer` that has an `epsilon` or a `rate`.
+    of a `UniversalPerturbation`, of an `AdversarialDistiller`, and of a model
+    with a `PerturbationLayer` that has an `epsilon` or a `rate`.
 
     Example:
 
@@ -239,7 +248,7 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
 
     def _find_holder(self):
         """What has the perturbation: the model or a layer in it."""
-        if hasattr(self.model, "perturb"):
+        if isinstance(self.model, AroundClassifier):
             return self.model
         layers = [
             layer
@@ -248,9 +257,10 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
         ]
         if len(layers) != 1:
             raise ValueError(
-                "PerturbationTensorBoard needs a UniversalPerturbation, or a "
-                "model with one PerturbationLayer that has an epsilon or a "
-                f"rate. Received: model {self.model.name!r} with {len(layers)}."
+                "PerturbationTensorBoard needs a UniversalPerturbation, an "
+                "AdversarialDistiller, or a model with one PerturbationLayer "
+                "that has an epsilon or a rate. Received: model "
+                f"{self.model.name!r} with {len(layers)}."
             )
         return layers[0]
 
@@ -285,9 +295,10 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
         if self._adapter is None:
             # The model sees them as they are: at inference the layer in it
             # is the identity. Traced once, it follows the weights.
+            classifier = getattr(self._holder, "classifier", self.model)
             self._adapter = getattr(
                 self._holder, "adapter", None
-            ) or ClassifierAdapter(self.model, v.shape, images=self._images)
+            ) or ClassifierAdapter(classifier, v.shape, images=self._images)
         value_range, names = self._holder.value_range, self.class_names
         figure = draw_perturbation(
             self._adapter, v, self._images, value_range, names, None

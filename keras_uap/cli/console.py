@@ -1,10 +1,12 @@
 """What the commands print and write, and the errors that end them."""
 
+import contextlib
 import importlib
 import logging
 import os
 import sys
 import tempfile
+import textwrap
 
 
 class UsageError(ValueError):
@@ -15,6 +17,15 @@ class Interrupted(Exception):
     """Ctrl-C, after something was written."""
 
 
+@contextlib.contextmanager
+def kept(text):
+    """Makes Ctrl-C end with what was written before it."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"interrupted: {text}") from error
+
+
 def say(step, text):
     """Prints which step of a command begins."""
     print(f"[{step}] {text}", flush=True)
@@ -22,7 +33,7 @@ def say(step, text):
 
 def note(text):
     """Prints what a step of a command found."""
-    print(f"  {text}", flush=True)
+    print(textwrap.indent(textwrap.fill(text, 78), "  "), flush=True)
 
 
 def make_folder(folder):

@@ -120,11 +120,18 @@ def finish(options, uap, interrupted, held_out, name, class_names=None):
     with atomic_path(folder / "uap.keras") as path:
         uap.save(path)
     save_perturbation(folder / "uap.npz", uap.perturbation, card)
+    files = f"{folder / 'uap.keras'} and {folder / 'uap.npz'}"
     if interrupted:
         raise console.Interrupted(
-            "interrupted: keeping the best perturbation so far, in "
-            f"{folder / 'uap.keras'} and {folder / 'uap.npz'}"
+            f"interrupted: keeping the best perturbation so far, in {files}"
         )
+    with console.kept(f"the perturbation is in {files}"):
+        return _measure(options, uap, held_out, card, class_names)
+
+
+def _measure(options, uap, held_out, card, class_names):
+    """Measures the perturbation on held-out images and writes the report."""
+    folder = options.output
     console.say("3/4", f"measuring on {len(held_out.images)} held-out images")
     report = evaluate.report_of(
         uap.classifier, uap.perturbation, card, held_out, options

@@ -22,19 +22,20 @@ def run(options):
     # The same command resumes a run that was cut off.
     backup = options.output / "harden_backup"
     console.say("2/3", "measuring, training, measuring again")
-    result = harden.harden_pictures(
-        classifier,
-        parts,
-        ball,
-        loading.PIXELS,
-        robustness=options.robustness,
-        epochs=options.epochs,
-        learning_rate=options.learning_rate,
-        budget=options.budget,
-        seed=options.seed,
-        verbose=1,
-        backup_dir=backup,
-    )
+    with console.kept(f"the same command goes on from {backup}"):
+        result = harden.harden_pictures(
+            classifier,
+            parts,
+            ball,
+            loading.PIXELS,
+            robustness=options.robustness,
+            epochs=options.epochs,
+            learning_rate=options.learning_rate,
+            budget=options.budget,
+            seed=options.seed,
+            verbose=1,
+            backup_dir=backup,
+        )
     folder = options.output
     console.say("3/3", f"writing to {folder.resolve()}")
     with atomic_path(folder / "hardened.keras") as path:

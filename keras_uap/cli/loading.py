@@ -97,13 +97,8 @@ def load_images(options, name, shape):
         verbose=Progress("images loaded"),
         groups=options.groups,
     )
-    counted = images_of(len(images.images), images.groups)
-    note(f"{name.replace('_', '-')}: {counted}")
-    if images.left_out:
-        note(
-            f"{len(images.left_out)} file(s) left out that cannot be read, "
-            f"{len(images.images)} images loaded"
-        )
+    for text in images.notes:
+        note(f"{name.replace('_', '-')}: {text}")
     return images
 
 
@@ -134,10 +129,12 @@ def load_parts(options, classifier):
     try:
         parts = images.split(shares, options.seed)
     except ValueError as error:
+        counted = images_of(len(images.images), images.num_groups)
+        or_pass = " or pass --held-out"
         raise UsageError(
-            f"--images holds {len(images.images)} image(s), too few to hold "
-            "some out: each part needs another photograph. Add images, or pass "
-            "--held-out."
+            f"--images holds {counted}: too few for {len(shares)} parts, each "
+            "of other photographs. Add images"
+            f"{or_pass * (getattr(options, 'held_out', '') is None)}."
         ) from error
     return [*map(images.take, parts), *held_out]
 
@@ -145,7 +142,13 @@ def load_parts(options, classifier):
 def load_perturbation(path, shape=None):
     """Loads a perturbation, in grey levels of 0 to 255, and its card."""
     perturbation, card = interchange.load_perturbation(path)
-    low, high = card["value_range"] or PIXELS
+    if card["value_range"] is None:
+        raise UsageError(
+            f"--perturbation {path} names no value_range: its units are not "
+            "known. Save it with one, or measure it in Python with "
+            "keras_uap.analysis.fooling_report."
+        )
+    low, high = card["value_range"]
     if shape is not None and perturbation.shape != shape:
         raise UsageError(
             f"--perturbation {path} has shape {perturbation.shape}, the "

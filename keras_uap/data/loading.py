@@ -19,6 +19,7 @@ from keras_uap.data.decoding import read_image, to_color_mode
 from keras_uap.data.folders import find_images
 from keras_uap.data.pictures import Pictures, without_tuner
 from keras_uap.data.splitting import photographs
+from keras_uap.utils.formatting import images_of
 from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import check_counts, check_flag, explained
 
@@ -119,8 +120,10 @@ def images(
     if _is_folder(source):
         paths, numbers, names = find_images(source, labels)
         if limit is not None and limit < len(paths):
-            # The first files may all be of one class.
-            some = np.arange(limit) * len(paths) // limit
+            # One file of each stretch: the first may all be of one class, and
+            # so may every second one.
+            ends = np.arange(limit + 1) * len(paths) // limit
+            some = np.random.default_rng(0).integers(ends[:-1], ends[1:])
             paths, numbers = paths[some], numbers[some]
         if strict:
             for path in paths:
@@ -188,14 +191,14 @@ def load(
         is its own; `folders` `(n,)`, the folder in the source that
         each is in, where there are several; and `paths` `(n,)` of the files.
         What is not known is `None`. `left_out` are the files that cannot be
-        read.
+        read, and `notes` say what was taken.
 
     Raises:
         ImportError, ValueError: as `images`, if none of the files can be
             read, or for `groups` that are no regular expression, put all
             files in one photograph or go with a TFDS dataset.
     """
-    photograph = None
+    photograph, every = None, None
     if _is_folder(source):
         # All names decide, as a few of them may show a gap that is none.
         every = find_images(source, labels)[0].tolist()
@@ -245,7 +248,16 @@ def load(
             "255. 16-bit files are divided by 256: scale data of fewer bits.",
             stacklevel=2,
         )
-    return Pictures(loaded, left_out=tuple(sorted(data.left_out)), **known)
+    left_out = tuple(sorted(data.left_out))
+    pictures = Pictures(loaded, left_out=left_out, **known)
+    note = images_of(len(loaded), pictures.num_groups)
+    if every is None and len(loaded) == limit:
+        note += ", the first of the dataset"
+    elif every is not None and limit is not None and limit < len(every):
+        note += f", from all over a folder of {len(every):,} files"
+    if left_out:
+        note += f"; {len(left_out)} file(s) left out that cannot be read"
+    return pictures._replace(notes=(f"{note}.",))
 
 
 def _is_folder(source):

@@ -17,8 +17,8 @@ from keras_uap.utils.validation import as_groups, as_images
 
 _Columns = collections.namedtuple(
     "Pictures",
-    "images class_names labels groups folders paths left_out",
-    defaults=[None] * 5 + [()],
+    "images class_names labels groups folders paths left_out notes",
+    defaults=[None] * 5 + [(), ()],
 )
 
 
@@ -35,9 +35,17 @@ class Pictures(_Columns):
         folders: Array `(n,)`, the folder that each image lies in.
         paths: Array `(n,)` of the files, for images of a folder.
         left_out: Tuple of the files that could not be read.
+        notes: Tuple of sentences, what was taken from the source.
     """
 
     __slots__ = ()
+
+    @property
+    def num_groups(self):
+        """The number of photographs that the images were cut from."""
+        if self.groups is None:
+            return len(self.images)
+        return len(np.unique(self.groups))
 
     def split(self, shares=SHARES, seed=0):
         """Splits by photograph, with its share of each class in every part.

@@ -138,8 +138,8 @@ def photographs(paths, groups=None):
         re.compile("" if groups is None else groups)
     except (re.error, TypeError) as error:
         raise ValueError(
-            "groups must be None, 'none', 'name', 'folder' or a regular "
-            f"expression. Received: groups={groups!r}: {error}."
+            "groups of a folder must be None, 'none', 'name', 'folder' or a "
+            f"regular expression. Received: groups={groups!r}: {error}."
         ) from error
     paths = [pathlib.Path(path) for path in paths]
     if groups == "none":

@@ -47,7 +47,12 @@ from keras_uap.utils.saving import (
     delete_unfinished,
     random_state_kept,
 )
-from keras_uap.utils.validation import as_numbers, check_counts, check_number
+from keras_uap.utils.validation import (
+    as_numbers,
+    check_counts,
+    check_number,
+    explained,
+)
 
 __all__ = ["Hardening", "harden"]
 
@@ -94,7 +99,8 @@ def harden(
         labels: Array `(n,)` of class indices, with `images` an array. `None`
             takes the classifier's own predictions, the better choice if it
             was trained on more images than these.
-        groups: Array `(n,)`, the photograph that each image was cut from.
+        groups: Array `(n,)`, the photograph that each image was cut from; for
+            a folder, a rule as for `datasets.load`.
         epsilon: Float above 0, the radius of the ball, in pixel units.
         norm: `"linf"` or `"l2"`.
         value_range: Pair of floats, the pixel range that the classifier takes,
@@ -188,7 +194,6 @@ def harden_pictures(
     check_counts(epochs=epochs)
     audit.check_parts(parts, ball)
     check_trainable(classifier)
-    started = time.time()
     write = print if verbose else progress.silent
     fit, select, held_out = parts
     shape = fit.images.shape[1:]
@@ -221,11 +226,9 @@ def harden_pictures(
     if before is None:
         write("An audit of the classifier as it is.", flush=True)
         before = audited(backup_dir=backup and backup.before)
-    begun = time.time()
     start_from(distiller, before.perturbation)
     try:
-        history = _train(distiller, fit, settings, backup, write)
-        training_seconds = time.time() - begun
+        history, seconds = _train(distiller, fit, settings, backup, write)
         write("The same audit of the hardened classifier.", flush=True)
         after = audited(
             known=before.perturbation, backup_dir=backup and backup.after
@@ -239,11 +242,11 @@ def harden_pictures(
         held_out,
         history=history,
         settings=settings,
-        # A forward of the teacher, and a forward and a backward of the clean
-        # and of the perturbed image.
-        training_passes=5 * epochs * len(fit.images),
-        training_seconds=training_seconds,
-        seconds=time.time() - started,
+        # A forward and a backward of the clean and of the perturbed image, and
+        # a forward of the teacher where there are no labels.
+        training_passes=(4 + (fit.labels is None)) * epochs * len(fit.images),
+        training_seconds=seconds,
+        seconds=before.seconds + seconds + after.seconds,
     )
 
 
@@ -279,7 +282,11 @@ def _identity(distiller, fit):
 
 
 def _train(distiller, fit, settings, backup, write):
-    """Trains the classifier of a distiller; returns the history."""
+    """Trains the classifier of a distiller.
+
+    Returns:
+        The history and the seconds, those before an interruption included.
+    """
     count, epochs = len(fit.images), settings["epochs"]
     steps = epochs * -(-count // BATCH)
     plan = f"Training, {epochs} epochs of {count} images, {steps:,} batches."
@@ -288,20 +295,22 @@ def _train(distiller, fit, settings, backup, write):
     distiller.compile(falling_adam(settings["learning_rate"], steps))
     callbacks = [_Progress(write, steps), *([backup] if backup else [])]
     callbacks.append(keras.callbacks.TerminateOnNaN())
+    begun = time.time()
     # The data set shuffles.
     history = distiller.fit(
         data, epochs=epochs, shuffle=False, verbose=0, callbacks=callbacks
     ).history
-    weights = distiller.classifier.get_weights()
-    # A training that was complete before runs no epoch, and has no loss.
-    finite = [*weights, history.get("loss", [])]
+    seconds = time.time() - begun
+    if backup:
+        history, seconds = backup.history()
+    finite = [*distiller.classifier.get_weights(), history["loss"]]
     if not all(np.isfinite(each).all() for each in finite):
         raise ValueError(
             "The training diverged: its loss or weights are not finite, and "
             "the classifier has its former weights again. Received: "
             f"learning_rate={settings['learning_rate']:g}. Pass a lower one."
         )
-    return history
+    return history, seconds
 
 
 def epochs_for(count):
@@ -357,27 +366,57 @@ class _Backup(BackupAndRestore):
 
     def claim(self, settings):
         """Writes the settings; raises ValueError if the folder has others."""
-        made = {"folder_made": not self.backup_dir.exists()}
+        facts = {"folder_made": not self.backup_dir.exists(), "history": []}
+        backups = sorted(self._backups().values())
         if self._settings.exists():
-            found = json.loads(self._settings.read_text(encoding="utf-8"))
-            made = {"folder_made": found.pop("folder_made", True)}
+            with explained(f"{self._settings} is no file of a hardening"):
+                found = self._read()
+                facts = {name: found.pop(name) for name in facts}
             # As JSON gives them: lists for tuples.
             if found != json.loads(json.dumps(settings)):
                 raise ValueError(
                     f"{self.backup_dir} holds a training with other settings. "
                     f"Received: {settings}. Expected: {found}. Or delete it."
                 )
-        text = json.dumps(settings | made, indent=1)
+        elif backups:
+            raise ValueError(
+                f"{self.backup_dir} holds {backups[0].name}, which is not of "
+                "this training. Pass a folder for this training alone."
+            )
         self.backup_dir.mkdir(parents=True, exist_ok=True)
+        self._write(settings | facts)
+
+    def _read(self):
+        return json.loads(self._settings.read_text(encoding="utf-8"))
+
+    def _write(self, facts):
         with atomic_path(self._settings) as path:
-            path.write_text(text, encoding="utf-8")
+            path.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        self._begun = time.time()
+
+    def on_epoch_end(self, epoch, logs=None):
+        begun, self._begun = self._begun, time.time()
+        logs = {name: float(value) for name, value in logs.items()}
+        logs["seconds"] = self._begun - begun
+        facts = self._read()
+        # A kill before the weights are written repeats the epoch.
+        facts["history"] = [*facts["history"][:epoch], logs]
+        self._write(facts)
+        super().on_epoch_end(epoch, logs)
+
+    def history(self):
+        """The logs and the seconds of all epochs, also before a restart."""
+        epochs = self._read()["history"]
+        history = {name: [each[name] for each in epochs] for name in epochs[0]}
+        return history, sum(history.pop("seconds"))
 
     def delete(self):
         """Deletes what was written, and the folder if it was made for that."""
         super().delete()
-        made = self._settings.exists() and json.loads(
-            self._settings.read_text(encoding="utf-8")
-        ).get("folder_made", True)
+        made = self._settings.exists() and self._read()["folder_made"]
         self._settings.unlink(missing_ok=True)
         for folder in (self.before, self.after):
             for path in folder.glob("run_*.npz"):
@@ -409,7 +448,7 @@ class _Progress(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         # The optimizer also counts the batches before a resumed training.
-        done = int(self.model.optimizer.iterations)
+        done = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
         self._progress.update(done, f"batch {done:,} of {self._steps:,}")
 
     def on_epoch_end(self, epoch, logs=None):

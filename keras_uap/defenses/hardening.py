@@ -49,7 +49,8 @@ class Hardening(Result):
         history: Dictionary of lists, of the training's epochs.
         settings: Dictionary, the settings of the training.
         training_passes: Integer, forwards and backwards of one image.
-        training_seconds, seconds: Floats, of the training and of all.
+        training_seconds, seconds: Floats, of the training and of all; what
+            was done before an interruption counts.
         warnings: Tuple of sentences.
     """
 
@@ -148,6 +149,7 @@ class Hardening(Result):
             "the clean prediction of the original classifier. The strongest "
             f"attack after hardening: {self.after.strongest.name}. "
             f"{self.others()}",
+            *self.after.notes,
             *(f"Warning: {text}" for text in self.warnings),
         ]
 

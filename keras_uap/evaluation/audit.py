@@ -47,7 +47,8 @@ from keras_uap.utils.validation import check_whole
 
 __all__ = ["Audit", "AuditInterrupted", "Run", "audit"]
 
-# The most images of a folder or a TFDS data set, which are kept in memory.
+# The most images of a folder or a TFDS data set, which are kept in memory. A
+# note says where there were more.
 MOST = 2000
 
 # At this share of images without a gradient, a warning is due.
@@ -99,9 +100,11 @@ def audit(
             `keras.utils.PyDataset` of batches of images or of
             `(images, labels)`; what `datasets.load` gives; or a string or
             path, a folder of images or the name of a TFDS data set. A folder
-            in it is a class, and each class has its share of every part.
+            in it is a class, and each class has its share of every part. At
+            most 2,000 images are taken, from all over a folder.
         groups: Array `(n,)`, the photograph that each image was cut from. For
-            a folder it is read from names such as `<photograph>_<crop>`.
+            a folder, a rule as for `datasets.load`: `"none"`, `"name"`,
+            `"folder"` or a regular expression; `None` reads the names.
         epsilon: Float above 0, the radius of the ball, in pixel units.
         norm: `"linf"` or `"l2"`.
         value_range: Pair of floats, the pixel range that the classifier takes,
@@ -196,7 +199,8 @@ def audit_pictures(
     )
     attacker = Attacker(adapter, fit, ball, value_range, known, write)
     attacks, notes = attacks_for(adapter, budget, known is not None, more_work)
-    notes += attacker.notes
+    taken = dict.fromkeys(note for part in parts for note in part.notes)
+    notes = [*taken, *notes, *attacker.notes]
     if write is not silent:
         _write_plan(write, evaluation, num_fit, attacks, notes, ball)
     finished, interrupt = 0, None
@@ -205,12 +209,13 @@ def audit_pictures(
         for finished, line in enumerate(lines, start=1):
             write(f"  {finished} of {len(attacks)}: {line}", flush=True)
     except KeyboardInterrupt as error:
-        if not finished:
+        # A backup holds what was found: the same call goes on from there.
+        if not finished or backup_dir is not None:
             raise
         interrupt = error
         stopped = f"interrupted after {finished} of {len(attacks)} runs"
         write(f"\n  {stopped}; measuring what they found", flush=True)
-    seconds = time.time() - started
+    seconds = time.time() - started + evaluation.seconds_before
     found = _result(evaluation, num_fit, ball, budget, seed, notes, seconds)
     if interrupt is None:
         return found
@@ -226,6 +231,7 @@ def _run(attacks, attacker, evaluation, seed, backup_dir):
         backup = backup_dir and backup_dir / f"run_{i}.npz"
         if backup and backup.exists():
             findings, left = attack_suite.load(backup), "; kept from before"
+            evaluation.seconds_before += findings[-1].seconds
         else:
             findings = attacker.run(attack, seed)
             if backup:
@@ -252,6 +258,7 @@ class _Evaluation:
             of the selection set, then those of the held-out set.
         runs: List of `Run`, the row of each finding.
         forwards: Integer, the forward passes so far.
+        seconds_before: Float, of findings kept from an interrupted audit.
     """
 
     def __init__(
@@ -269,6 +276,7 @@ class _Evaluation:
         self._groups = np.concatenate([_photographs(select), others])
         self.forwards = self.num_select + len(held_out.images)
         self.findings, self.fooled, self.runs = [], [], []
+        self.seconds_before = 0.0
 
     def measure(self, v):
         """Boolean array, which images a perturbation fools."""
@@ -336,10 +344,6 @@ def as_pictures(classifier, images, groups, value_range):
     """Returns what the caller named as `datasets.Pictures`."""
     shape = stated_shape(classifier)
     if isinstance(images, (str, os.PathLike)):
-        if groups is not None:
-            raise ValueError(
-                f"groups go with an array of images. Received: {images!r}."
-            )
         if shape is None or len(shape) != 3 or shape[-1] not in (1, 3):
             raise ValueError(
                 "A folder needs a classifier that states its image shape, "
@@ -348,7 +352,11 @@ def as_pictures(classifier, images, groups, value_range):
             )
         color_mode = "grayscale" if shape[-1] == 1 else "rgb"
         pictures = loading.load(
-            images, shape[:2], limit=MOST, color_mode=color_mode
+            images,
+            shape[:2],
+            limit=MOST,
+            color_mode=color_mode,
+            groups=groups,
         )
         if value_range not in (None, (0.0, 255.0)):
             low, high = value_range
@@ -475,8 +483,9 @@ def _write_plan(write, evaluation, num_fit, attacks, notes, ball):
     # The clean predictions traced the classifier; this measures its speed.
     images = evaluation.held_out.images
     begun = time.time()
-    evaluation.measure(ball.noise(images.shape[1:], np.random.default_rng(0)))
-    forward = (time.time() - begun) / (evaluation.num_select + len(images))
+    noise = ball.noise(images.shape[1:], np.random.default_rng(0))
+    evaluation.held_out.fooled(noise)
+    forward = (time.time() - begun) / len(images)
     passes = [attack.passes for attack in attacks]
     # Half of the passes are backwards, which take about twice as long.
     needed = sum(passes) * 1.5 * forward

@@ -22,6 +22,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_uap.perturbations.pixels import apply_perturbation
+from keras_uap.utils.formatting import images_of
 from keras_uap.utils.progress import in_words
 from keras_uap.utils.saving import atomic_path
 from keras_uap.version import __version__
@@ -80,7 +81,7 @@ def _page_of_audit(audit, class_names):
     }
     images = (
         f"{audit.num_fit} to fit on, {audit.num_select} to select the "
-        f"strongest attack on, {_count(report)} held out; no photograph is in "
+        f"strongest attack on; held out: {_count(report)}; no photograph is in "
         "two parts"
     )
     search = (
@@ -105,7 +106,7 @@ def write_report(path, report, class_names=None, card=None, warnings=()):
         "stop_reason": "The fit ended",
     }
     page["facts"] += [
-        ("Images", f"{_count(report)} measured on"),
+        ("Images", f"measured on {_count(report)}"),
         *((terms[k], str(card[k])) for k in terms if card.get(k) is not None),
     ]
     page |= {"values": report.to_dict(), "warnings": warnings}
@@ -152,9 +153,7 @@ def _page_of(report, class_names, classifier, epsilon):
 
 
 def _count(report):
-    if report.num_groups == report.num_images:
-        return f"{report.num_images:,} images"
-    return f"{report.num_images:,} images of {report.num_groups:,} photographs"
+    return images_of(report.num_images, report.num_groups)
 
 
 def _size(report, epsilon):

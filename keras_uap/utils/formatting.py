@@ -106,15 +106,8 @@ def first_line(error):
     return (str(error).strip().splitlines() or [""])[0]
 
 
-def images_of(count, groups):
-    """A number of images, and how many photographs they were cut from.
-
-    Args:
-        count: Integer.
-        groups: Array with the photograph of each image, or `None` where each
-            image is its own photograph.
-    """
-    photographs = count if groups is None else len(set(groups))
+def images_of(count, photographs):
+    """A number of images, and of the photographs that they were cut from."""
     if photographs == count:
-        return f"{count} images, each its own photograph"
-    return f"{count} images of {photographs} photographs"
+        return f"{count:,} images, each its own photograph"
+    return f"{count:,} images of {photographs:,} photographs"

@@ -6,6 +6,7 @@ that a resumed run continues as an uninterrupted one would.
 """
 
 import contextlib
+import errno
 import os
 import pathlib
 import random
@@ -30,12 +31,21 @@ def atomic_path(path):
     path = pathlib.Path(path)
     suffix = "".join(path.suffixes[-2:])  # Such as .weights.h5.
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}{suffix}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            errno.ENOENT, "There is no such folder", str(path.parent)
+        )
     try:
         yield temporary
         # On the disk before it replaces the old one.
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        # Nobody knows the temporary file.
+        reason = error.strerror or str(error)
+        reason = reason.replace(str(temporary), str(path))
+        raise OSError(error.errno, reason, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

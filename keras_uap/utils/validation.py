@@ -149,11 +149,21 @@ def as_groups(groups, images):
     """
     if groups is None:
         return None
+    if isinstance(groups, str):
+        raise ValueError(
+            "A rule for groups reads the names of files, so it goes with a "
+            f"folder. Received: groups={groups!r} and an array of images."
+        )
     groups = np.asarray(groups)
     if groups.shape != (len(images),):
         raise ValueError(
             f"There must be one group per image. Received: {len(images)} "
             f"images and groups of shape {groups.shape}."
+        )
+    if any(group is None or group != group for group in groups.tolist()):
+        raise ValueError(
+            "groups must name the photograph of every image. Received: None "
+            "or NaN among them."
         )
     if len(np.unique(groups)) < 2:
         raise ValueError(

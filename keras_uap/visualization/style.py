@@ -7,6 +7,8 @@ import textwrap
 
 import numpy as np
 
+from keras_uap.utils.formatting import images_of
+
 # Colour-blind safe (Okabe and Ito, 2008): blue for clean, vermilion for fooled.
 CLEAN, FOOLED, NEUTRAL = "#0072B2", "#D55E00", "#666666"
 SERIES = (FOOLED, CLEAN, "#009E73", "#CC79A7", NEUTRAL, "#E69F00")
@@ -54,9 +56,7 @@ def axes(width, height):
 
 def sample(result):
     """What was measured on: "n = 54 images of 12 photographs"."""
-    if result.num_groups == result.num_images:
-        return f"n = {result.num_images} images"
-    return f"n = {result.num_images} images of {result.num_groups} photographs"
+    return f"n = {images_of(result.num_images, result.num_groups)}"
 
 
 def unit(value_range):

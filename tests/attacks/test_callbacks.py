@@ -621,3 +621,11 @@ def test_a_fit_that_does_not_begin_leaves_v(moment):
         fit(uap, callback)
     np.testing.assert_array_equal(uap.perturbation, by_hand)
     assert uap.stop_reason == "ended by Crash"
+
+
+def test_a_stop_at_a_rate_needs_a_perturbation():
+    classifier = make_classifier()
+    classifier.compile("sgd", LOSS)
+    stop = keras_uap.StopAtFoolingRate(0.5)
+    with pytest.raises(ValueError, match="works in the fit of a Universal"):
+        classifier.fit(IMAGES, LABELS, verbose=0, callbacks=[stop])

@@ -13,8 +13,9 @@ from PIL import Image
 import keras_uap
 from keras_uap import __main__ as command_line
 from keras_uap import analysis, interchange, samples
-from keras_uap.cli import console, demo, fit, loading
+from keras_uap.cli import console, demo, evaluate, fit, loading
 from keras_uap.evaluation import attack_suite
+from keras_uap.evaluation import audit as auditing
 
 SIZE = (8, 8, 3)
 
@@ -78,6 +79,8 @@ def workplace(tmp_path_factory):
     interchange.save_perturbation(folder / "v.npz", v, card)
     l2 = {"epsilon": 900, "norm": "l2", "value_range": (0, 255)}
     interchange.save_perturbation(folder / "l2.npz", v, l2)
+    no_range = {"epsilon": 20, "norm": "linf", "value_range": None}
+    interchange.save_perturbation(folder / "no_range.npz", v, no_range)
     unit = {"epsilon": 20 / 255, "norm": "linf", "value_range": (0, 1)}
     interchange.save_perturbation(folder / "unit.npz", v / 255, unit)
     interchange.save_perturbation(
@@ -164,7 +167,8 @@ WRONG_FIT = [
     ({"--model-output": "x"}, "--model-output sets output"),
     ({"--seed": 2**31}, "--seed: must be a whole number"),
     ({"--images": "empty"}, "No images in empty"),
-    ({"--images": "one"}, "--images holds 1 image"),
+    ({"--images": "one"}, "Add images or pass --held-out."),
+    ({"--images": "one", "--held-out": "photos"}, "photographs. Add images."),
     ({"--held-out": "empty"}, "No images in empty"),
     ({"--epochs": 0}, "--epochs: must be a whole number"),
     ({"--limit": 0}, "--limit: must be a whole number"),
@@ -189,6 +193,7 @@ WRONG_EVALUATE = [
     ({"--perturbation": "none.npz"}, "--perturbation none.npz: there is no"),
     ({"--perturbation": "text.npz"}, "text.npz is not a perturbation"),
     ({"--perturbation": "larger.npz"}, "has shape (9, 9, 3)"),
+    ({"--perturbation": "no_range.npz"}, "names no value_range"),
     ({"--model": "larger.keras"}, "has shape (8, 8, 3)"),
     ({"--model": "none.keras"}, "--model none.keras"),
     ({"--images": "empty"}, "No images in empty"),
@@ -201,12 +206,14 @@ WRONG_TRANSFER = [
     ({"--perturbation": ["v.npz", "none.npz"]}, "none.npz: there is no"),
     ({"--perturbation": ["v.npz", "v.npz"]}, "named twice"),
     ({"--perturbation": ["v.npz", "l2.npz"]}, "of one norm"),
+    ({"--perturbation": ["v.npz", "no_range.npz"]}, "names no value_range"),
     ({"--model": "grey.keras"}, "3 channel(s), the models take 1"),
     ({"--value-range": [0, 1, "--value-range", 0, 1]}, "2 for 1 model(s)"),
     ({"--images": "empty"}, "No images in empty"),
 ]
 WRONG_AUDIT = [
-    ({"--images": "one"}, "--images holds 1 image"),
+    # `audit` has no --held-out.
+    ({"--images": "one"}, "of other photographs. Add images."),
     ({"--budget": "huge"}, "--budget"),
 ]
 WRONG_HARDEN = [
@@ -685,8 +692,41 @@ def test_interrupted_before_the_fit(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(loading, "load_model", interrupt)
     status, _, err = run(*words("fit", FIT, {"--output": tmp_path}))
+    assert (status, err) == (130, "\nkeras-uap: interrupted.\n")
+
+
+def test_interrupted_while_measuring_the_perturbation(
+    run, tmp_path, monkeypatch
+):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "report_of", interrupt)
+    status, _, err = run(*words("fit", FIT, {"--output": tmp_path}))
     assert status == 130
-    assert "nothing written" in err
+    assert f"the perturbation is in {tmp_path / 'uap.keras'}" in err
+    assert (tmp_path / "uap.npz").exists()
+
+
+def test_interrupted_harden_says_what_goes_on(
+    run, tmp_path, monkeypatch, short_audits
+):
+    """In the second attack; nothing is measured that is thrown away."""
+    attack, calls = attack_suite.Attacker.run, []
+
+    def interrupt(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return attack(*arguments)
+
+    monkeypatch.setattr(attack_suite.Attacker, "run", interrupt)
+    monkeypatch.setattr(auditing, "_result", None)
+    backup = tmp_path / "harden_backup"
+    status, _, err = run(*words("harden", FIT, {"--output": tmp_path}))
+    assert status == 130
+    assert f"interrupted: the same command goes on from {backup}" in err
+    assert (backup / "before" / "run_0.npz").exists()
 
 
 @pytest.mark.slow
@@ -713,8 +753,7 @@ def test_bad_pictures_are_named_and_left_out(run):
     )
     assert status == 0
     assert "warning: Left out: damaged/b.png cannot be read" in err
-    assert "1 file(s) left out" in out
-    assert "1 images loaded" in out
+    assert "images: 1 images, each its own photograph; 1 file(s) left" in out
 
 
 @pytest.mark.filterwarnings("always:Left out")

@@ -41,8 +41,8 @@ def test_folder(folder):
 
 
 def test_limit_takes_from_all_over_a_folder(folder):
-    two = reds(datasets.images(folder, (8, 8), limit=2, batch_size=9))
-    np.testing.assert_allclose(two, [0, 100], atol=3)
+    one, two = reds(datasets.images(folder, (8, 8), limit=2, batch_size=9))
+    assert one < 75 < two
     assert len(reds(datasets.images(folder, (8, 8), limit=9))) == 5
 
 
@@ -253,6 +253,10 @@ def test_labels_of_a_folder(classes):
     assert y.dtype == np.int64
     np.testing.assert_array_equal(y, np.repeat([0, 1, 2], 4))
     np.testing.assert_array_equal(x[:, 0, 0, 0] // 40, np.repeat([1, 2, 0], 4))
+    for limit, share in ((3, 1), (6, 2)):
+        some = datasets.images(classes, (8, 8), labels=True, limit=limit)
+        expected = np.repeat([0, 1, 2], share)
+        np.testing.assert_array_equal(next(iter(some))[1], expected)
     some = datasets.images(classes, (8, 8), labels=True, limit=3)
     np.testing.assert_array_equal(next(iter(some))[1], [0, 1, 2])
     with pytest.raises(ValueError, match="ant has no labels"):
@@ -525,11 +529,46 @@ def test_groups_are_decided_by_all_names_and_can_be_given(tmp_path):
         Image.new("RGB", (4, 4)).save(tmp_path / f"p{i // 3:02}_{i % 3}.png")
     few = datasets.load(tmp_path, (4, 4), limit=25)
     assert len(few.images) == 25
-    assert len(set(few.groups)) == 20
-    assert datasets.load(tmp_path, (4, 4), groups="none").groups is None
+    assert {path.split("/")[-1][:3] for path in few.paths} == {
+        group.split("/")[-1] for group in few.groups
+    }
+    assert few.notes == (
+        f"25 images of {len(set(few.groups))} photographs, from all over a "
+        "folder of 60 files.",
+    )
+    every = datasets.load(tmp_path, (4, 4), limit=60)
+    assert every.notes == ("60 images of 20 photographs.",)
+    every = datasets.load(tmp_path, (4, 4), groups="none")
+    assert every.notes == ("60 images, each its own photograph.",)
+    assert every.groups is None
     tens = datasets.load(tmp_path, (4, 4), groups=r"p(\d)\d_").groups
     assert set(tens) == {"0", "1"}
     with pytest.raises(ValueError, match="two photographs"):
         datasets.load(tmp_path, (4, 4), groups="folder")
     with pytest.raises(ValueError, match="no folder"):
         datasets.load("mnist", (4, 4), groups="name")
+
+
+def test_a_limit_takes_no_second_class_of_two(tmp_path):
+    """Names that alternate: every second file would be one class alone."""
+    for i in range(40):
+        for j, name in enumerate(("day", "night")):
+            image = Image.new("L", (2, 2), 100 * j)
+            image.save(tmp_path / f"{i:02}_{name}.png")
+    taken = datasets.load(tmp_path, (2, 2), limit=40)
+    nights = np.mean(taken.images[:, 0, 0, 0] > 50)
+    assert 0.25 < nights < 0.75
+    assert len(set(taken.paths)) == 40
+
+
+@pytest.mark.parametrize("sizes", [(34, 6, 2), (1, 2, 97), (20, 20, 20)])
+def test_a_limit_leaves_every_class_its_share(tmp_path, sizes):
+    for name, size in zip("abc", sizes):
+        (tmp_path / name).mkdir()
+        for i in range(size):
+            Image.new("L", (2, 2)).save(tmp_path / name / f"x{i}.png")
+    limit = sum(sizes) // 2
+    taken = datasets.load(tmp_path, (2, 2), labels=True, limit=limit)
+    counts = np.bincount(taken.labels, minlength=3)
+    assert counts.sum() == limit
+    np.testing.assert_allclose(counts, np.array(sizes) / 2, atol=1)

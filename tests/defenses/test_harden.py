@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import time
 import types
 
 import models
@@ -132,6 +133,47 @@ def test_judged_on_what_was_not_trained_on(monkeypatch):
     assert sum(counts) == len(IMAGES)
     photographs = [set(part.groups) for part in before]
     assert not photographs[0] & photographs[2]
+
+
+def test_with_labels_no_teacher_is_asked(hardened):
+    """A forward and a backward, clean and perturbed, of 48 images twice."""
+    assert hardened[1].training_passes == 4 * 2 * 48
+
+
+def test_a_resumed_training_tells_of_all_its_epochs(tmp_path):
+    """Cut off in its third epoch, and once more after the last one."""
+    logs = {"loss": 1.0, "clean_agreement": 0.5}
+    folder, settings = tmp_path / "backup", {"epochs": 3}
+    for start, end in ((0, 3), (2, 3)):
+        backup = hardening._Backup(folder)
+        backup.claim(settings)
+        backup.set_model(models.linear())
+        backup._begun = time.time() - 10
+        for epoch in range(start, end):
+            backup.on_epoch_end(epoch, logs | {"loss": 1.0 - epoch})
+    hardening._Backup(folder).claim(settings)
+    history, seconds = hardening._Backup(folder).history()
+    assert history == {
+        "loss": [1.0, 0.0, -1.0],
+        "clean_agreement": [0.5, 0.5, 0.5],
+    }
+    assert 20 <= seconds < 25
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("settings.json", "{}", "no file of a hardening"),
+        ("settings.json", "mine", "no file of a hardening"),
+        ("epoch_3.weights.h5", "mine", "holds epoch_3.weights.h5"),
+    ],
+)
+def test_a_folder_of_the_user_is_no_backup(name, text, says, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=says):
+        hardening._Backup(tmp_path).claim({"seed": 1})
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == text
 
 
 def test_table_and_dictionary(hardened):
@@ -285,6 +327,15 @@ def test_goes_on_where_it_was_cut_off(tmp_path, monkeypatch, capsys):
     assert "epoch" not in text.replace("3 epochs", "")
     classifier, result, text = run()
     assert text.count("kept from before") == runs + runs
+    # What was done before counts.
+    assert result.history.keys() == expected.history.keys()
+    assert {len(values) for values in result.history.values()} == {3}
+    assert result.training_passes == expected.training_passes
+    assert result.training_seconds > 0.2 * expected.training_seconds
+    assert result.before.seconds > 0.2 * expected.before.seconds
+    assert result.before.passes == expected.before.passes
+    total = result.before.seconds + result.after.seconds
+    assert result.seconds == total + result.training_seconds
     assert not folder.exists()
     start = models.linear().get_weights()
     assert any(np.any(a != b) for a, b in zip(classifier.get_weights(), start))
@@ -377,3 +428,5 @@ def test_numpy_numbers_are_settings():
         seed=np.int32(3),
     )
     assert json.loads(result.to_json())["settings"]["seed"] == 3
+    # Without labels, the teacher has a forward of each image.
+    assert result.training_passes == 5 * 48

@@ -17,6 +17,7 @@ from keras_uap.classifiers.adapter import ClassifierAdapter
 from keras_uap.data import augmentation
 from keras_uap.evaluation import attack_suite
 from keras_uap.evaluation import audit as auditing
+from keras_uap.utils.formatting import images_of
 
 RANGE = (0, 1)
 QUICK = [attack.name for attack in attack_suite.BUDGETS["quick"][1:]]
@@ -490,6 +491,70 @@ def test_folder(tmp_path, linear, monkeypatch):
     assert audit.card["value_range"] == RANGE
 
 
+@pytest.fixture(scope="module")
+def camera(tmp_path_factory):
+    """60 photographs of a telephone, named by day and time, of 2 classes."""
+    folder, rng = tmp_path_factory.mktemp("camera"), np.random.default_rng(0)
+    for i in range(60):
+        (folder / "ab"[i % 2]).mkdir(exist_ok=True)
+        pixels = rng.integers(0, 256, (8, 8, 3), "uint8")
+        name = f"IMG_202405{i // 6 + 1:02}_{100000 + 3607 * i}.png"
+        Image.fromarray(pixels).save(folder / "ab"[i % 2] / name)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("groups", "says"),
+    [
+        (None, ", each its own photograph"),
+        ("none", ", each its own photograph"),
+        (r"\d{8}", " of 10 photographs"),
+    ],
+)
+def test_groups_of_a_folder(groups, says, camera, monkeypatch, tmp_path):
+    models.shorten_audits(monkeypatch, 32, "dominant")
+    audit = run(models.linear(), camera, groups=groups)
+    audit.save_html(tmp_path / "audit.html")
+    page = (tmp_path / "audit.html").read_text(encoding="utf-8")
+    held_out = images_of(audit.num_images, audit.num_groups)
+    text = " ".join(str(audit).split())
+    assert audit.notes[0] == f"60 images{says}."
+    assert audit.notes[0] in text
+    assert audit.notes[0] in page
+    assert f"n = {held_out}, held out" in text
+    assert f"held out: {held_out}; no photograph" in page
+    assert f"n = {held_out}" in " ".join(str(audit.report).split())
+
+
+@pytest.mark.parametrize("call", ["audit", "harden"])
+def test_a_folder_that_is_cut_is_noted(call, camera, monkeypatch):
+    models.shorten_audits(monkeypatch, 32)
+    monkeypatch.setattr(auditing, "MOST", 40)
+    (camera / "ruined.png").write_bytes(b"")
+    quiet = {"value_range": RANGE, "budget": "quick", "verbose": 0}
+    more = {"epochs": 1} if call == "harden" else {}
+    with pytest.warns(UserWarning, match="ruined"):
+        found = getattr(keras_uap, call)(
+            models.linear(), camera, groups="none", **quiet, **more
+        )
+    (camera / "ruined.png").unlink()
+    audit = found.after if call == "harden" else found
+    taken = audit.num_fit + audit.num_select + audit.num_images
+    assert taken == 39
+    expected = (
+        "39 images, each its own photograph, from all over a folder of 61 "
+        "files; 1 file(s) left out that cannot be read."
+    )
+    assert audit.notes[0] == expected
+    assert expected in " ".join(str(found).split())
+
+
+def test_what_it_prints_costs_nothing(many, monkeypatch):
+    models.shorten_audits(monkeypatch, 64, "dominant")
+    passes = {run(models.linear(), many, verbose=v).passes for v in (0, 1)}
+    assert len(passes) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -505,7 +570,10 @@ def test_folder(tmp_path, linear, monkeypatch):
         ({"images": np.zeros((40, 9, 9, 3))}, "size that the classifier"),
         ({"images": np.full((40, 8, 8, 3), np.nan)}, "finite"),
         ({"images": "nowhere"}, "neither a folder"),
-        ({"images": "nowhere", "groups": [1]}, "groups go with an array"),
+        ({"images": "nowhere", "groups": [1]}, "which is no folder"),
+        ({"groups": "name"}, "it goes with a folder"),
+        ({"groups": [None, *range(119)]}, "photograph of every image"),
+        ({"groups": [np.nan, *range(119)]}, "photograph of every image"),
     ],
 )
 def test_bad_input_is_refused_before_any_work(

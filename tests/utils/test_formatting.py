@@ -159,3 +159,15 @@ def test_plot_of_a_perturbation():
     figure = uap.plot(models.images(3), ["a", "b", "c", "d"], title="mine")
     assert figure.get_suptitle() == "mine"
     assert len(figure.axes) == 8
+
+
+@pytest.mark.parametrize(
+    ("counts", "text"),
+    [
+        ((60, 60), "60 images, each its own photograph"),
+        ((60, 10), "60 images of 10 photographs"),
+        ((2100, 1050), "2,100 images of 1,050 photographs"),
+    ],
+)
+def test_images_and_photographs(counts, text):
+    assert formatting.images_of(*counts) == text
