@@ -194,9 +194,9 @@ def make_uap(options, classifier, target=None, update=None):
         classifier, ball.epsilon, ball.norm, value_range=PIXELS, target=target
     )
     optimizer, loss = updates.strongest(ball, target)
-    if update == "lion":
-        optimizer = "decaying_lion"
-    elif update is not None:
-        optimizer, loss = update, "crossentropy"
+    if update is not None:
+        optimizer = update
+        if update != "decaying_lion":
+            loss = "crossentropy"
     uap.compile(optimizer, loss=loss)
     return uap

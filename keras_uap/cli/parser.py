@@ -109,27 +109,30 @@ def _model(several=False):
             "--value-range",
             nargs="+",
             action="append",
-            metavar="WORD",
-            help="what the classifier takes: LOW HIGH (default: 0 255), or "
+            metavar="RANGE",
+            help="pixel range of the classifier: LOW HIGH (default: 0 255), or "
             "caffe, tf or torch, as in keras.applications"
             + ("; once for all, or once for each model" if several else ""),
         ),
         _option(
             "--channel-order",
             choices=("rgb", "bgr"),
-            help="(default: that of --value-range)",
+            help="channel order of the classifier (default: rgb, or bgr with "
+            "--value-range caffe)",
         ),
         _option(
             "--size",
             type=whole,
             nargs=2,
             metavar=("HEIGHT", "WIDTH"),
-            help="of the images, where the classifier does not state it",
+            help="image height and width, if the classifier does not state "
+            "them",
         ),
         _option(
             "--model-output",
             metavar="NAME",
-            help="the class scores, where the classifier has several outputs",
+            help="name of the output with the class scores, if there are "
+            "several",
         ),
     )
 
@@ -146,14 +149,14 @@ def _perturbation(several=False):
 
 
 def _batch_size(default, fits=False):
-    text = "images of one update of the perturbation, and " if fits else ""
+    text = "images in each update, and " if fits else ""
     return _option(
         "--batch-size",
         type=whole,
         default=default,
         metavar="N",
-        help=f"{text}images that the model gets at once: fewer take less "
-        f"memory (default: {default})",
+        help=f"{text}images classified at once; fewer need less memory "
+        f"(default: {default})",
     )
 
 
@@ -184,7 +187,8 @@ _IMAGES = _group(
         type=whole,
         default=1000,
         metavar="N",
-        help="maximum number of images, from all over a folder (default: 1000)",
+        help="maximum number of images, evenly from all of a folder (default: "
+        "1000)",
     ),
     _option(
         "--groups",
@@ -199,8 +203,8 @@ _HELD_OUT = _group(
     _option(
         "--held-out",
         metavar="IMAGES",
-        help="images to measure on (default: a quarter of --images, from other "
-        "photographs than the rest)",
+        help="images to measure on (default: a quarter of --images, of other "
+        "photographs)",
     ),
     _option(
         "--held-out-split",
@@ -213,48 +217,47 @@ _SEED = _option(
     type=seed,
     default=0,
     metavar="N",
-    help="seed of all that is random; the same seed gives the same result "
-    "(default: 0)",
+    help="random seed (default: 0)",
 )
 _BALL = _group(
     _option(
         "--epsilon",
         type=positive,
         metavar="E",
-        help="radius of the ball, in grey levels of 0 to 255 (default: 10 for "
-        "linf, 2000 for l2)",
+        help="largest norm of the perturbation, in grey levels of 0 to 255 "
+        "(default: 10 for linf, 2000 for l2)",
     ),
     _option(
         "--norm",
         choices=("linf", "l2"),
         default="linf",
-        help="linf bounds the change of every pixel, l2 that of the whole "
-        "image (default: linf)",
+        help="linf limits the change of each value, l2 that of the whole image "
+        "(default: linf)",
     ),
     _SEED,
 )
 _NAMES = _option(
     "--class-names",
     metavar="FILE",
-    help="text file with the names of the classes, one a line",
+    help="text file with one class name on each line",
 )
 _OUTPUT = _option(
     "--output",
     type=pathlib.Path,
     default=pathlib.Path("."),
     metavar="FOLDER",
-    help="where files are written (default: here)",
+    help="folder for the files (default: the current one)",
 )
 _JSON = _option(
     "--json",
     action="store_true",
-    help="print JSON to stdout instead of a table, the rest to stderr",
+    help="print JSON to stdout, and everything else to stderr",
 )
 _LABELS = _option(
     "--labels",
     action="store_true",
-    help="the classes of the images are those of the model (a folder for each, "
-    "in sorted order): report accuracy or error rates too",
+    help="the folders of the images, in sorted order, are the classes of the "
+    "model: report accuracy or error rates too",
 )
 _DATA = _group(_model(), _IMAGES)
 _EVALUATE = [_DATA, _perturbation(), _LABELS, _SEED, _NAMES, _batch_size(32)]
@@ -263,10 +266,10 @@ _FIT = _group(
     _option(
         "--update",
         metavar="NAME",
-        help="what a batch does to the perturbation: 'lion' makes sign steps "
-        "with linear decay; 'deepfool' takes DeepFool's increments; or any "
-        "other Keras optimizer (default: lion, and deepfool for l2 without a "
-        "target)",
+        help="how each batch updates the perturbation: decaying_lion takes "
+        "sign steps with linear decay, deepfool takes DeepFool's increments; "
+        "or any Keras optimizer, with the cross-entropy (default: "
+        "decaying_lion, or deepfool for l2 without a target)",
     ),
     _option(
         "--epochs",
@@ -284,9 +287,8 @@ _FIT = _group(
     _option(
         "--augment",
         action="store_true",
-        help="show a new view of each image in each epoch: a random crop, "
-        "other light, sometimes mirrored. Fewer than 500 images are always "
-        "augmented",
+        help="augment the images in each epoch: random crops, light and "
+        "mirroring. Fewer than 500 images are always augmented",
     ),
 )
 _HARDEN = _group(
@@ -295,22 +297,22 @@ _HARDEN = _group(
         type=share,
         default=0.5,
         metavar="R",
-        help="weight of robustness against clean predictions, 0 to 1 (default: "
-        "0.5)",
+        help="trade-off from 0 (keep all clean predictions) to 1 (most "
+        "robust; default: 0.5)",
     ),
     _option(
         "--epochs",
         type=whole,
         metavar="N",
-        help="epochs of the fine-tuning (default: as many as show 8,000 "
-        "images)",
+        help="epochs of the training (default: as many as show 8,000 images)",
     ),
     _option(
         "--learning-rate",
         type=positive,
         default=2e-4,
         metavar="RATE",
-        help="of Adam, with linear decay to 0 (default: 0.0002)",
+        help="initial learning rate of Adam, with a cosine decay to 0 "
+        "(default: 0.0002)",
     ),
     _budget("quick"),
 )
@@ -324,8 +326,8 @@ COMMANDS = {
         [_BALL, _batch_size(16, fits=True), _OUTPUT],
     ),
     "audit": (
-        "Find out how fragile your classifier is: the strongest of many "
-        "attacks.",
+        "Measure how fragile your classifier is: the strongest of several "
+        "attacks counts.",
         "--model classifier.keras --images photos/ \\\n      --output audit",
         [_DATA, _BALL, _budget("standard"), _NAMES, _batch_size(32), _OUTPUT],
     ),
@@ -351,9 +353,8 @@ COMMANDS = {
         ],
     ),
     "harden": (
-        "Fine-tune a classifier so that perturbations fool it less.",
-        "--model classifier.keras --images photos/ \\\n"
-        "      --epochs 10 --output hardened",
+        "Train a classifier so that perturbations fool it less.",
+        "--model classifier.keras --images photos/ \\\n      --output hardened",
         [_DATA, _LABELS, _HELD_OUT, _BALL, _HARDEN, _NAMES, _OUTPUT],
     ),
     "report": (

@@ -296,7 +296,7 @@ def test_few_pictures_make_few_long_epochs(run, tmp_path, monkeypatch):
     ("norm", "update", "optimizer"),
     [
         ("l2", None, keras.optimizers.SGD),  # DeepFool's.
-        ("l2", "lion", keras.optimizers.Lion),
+        ("l2", "decaying_lion", keras.optimizers.Lion),
         ("linf", None, keras.optimizers.Lion),
         ("linf", "deepfool", keras.optimizers.SGD),
         ("l2", "adam", keras.optimizers.Adam),
@@ -306,6 +306,18 @@ def test_the_update_that_is_named_is_taken(norm, update, optimizer, linear):
     options = argparse.Namespace(epsilon=1.0, norm=norm)
     uap = loading.make_uap(options, linear(), update=update)
     assert type(uap.optimizer) is optimizer
+
+
+def test_a_name_is_the_same_update_as_in_python(linear):
+    options = argparse.Namespace(epsilon=1.0, norm="linf")
+    for name in ("lion", "decaying_lion"):
+        uap = loading.make_uap(options, linear(), update=name)
+        same = loading.make_uap(options, linear())
+        same.compile(name, loss=uap._compile_arguments["loss"])
+        one, other = (each.optimizer.get_config() for each in (uap, same))
+        assert one["learning_rate"] == other["learning_rate"]
+    constant = loading.make_uap(options, linear(), update="lion")
+    assert constant._compile_arguments["loss"] == "crossentropy"
 
 
 @pytest.mark.parametrize(
