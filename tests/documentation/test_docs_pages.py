@@ -137,7 +137,8 @@ def broken_words(browser):
     """The words of tables that are broken over two lines, and rates too."""
     return browser.script(
         "const broken = [];"
-        "for (const cell of document.querySelectorAll('td, th')) {"
+        "for (const cell of document.querySelectorAll("
+        "'table.docutils :is(td, th)')) {"
         "  const walk = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);"
         "  while (walk.nextNode()) {"
         "    for (const word of walk.currentNode.data.matchAll("
