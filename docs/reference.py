@@ -25,7 +25,19 @@ MODULES = (
 )
 
 # What the classes of the package call on each other.
-_HOOKS = {"rows"}
+_HOOKS = {
+    "changes",
+    "check_labels",
+    "delete",
+    "free_values",
+    "keep",
+    "minimal_perturbations",
+    "others",
+    "pixel_step",
+    "refuse_outside",
+    "rows",
+    "steepest",
+}
 
 # The contents: names by task, `module.*` for all others of a module.
 TASKS = {

@@ -1,4 +1,4 @@
-"""Images from a folder, a TFDS data set or memory, ready for a fit.
+"""Images from a folder, a TFDS dataset or memory, ready for a fit.
 
 The public face of `keras_uap.data`.
 """

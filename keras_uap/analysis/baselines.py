@@ -93,7 +93,7 @@ def baseline_rates(
             quarter, a half, the whole and the double of the perturbation's.
         groups: Array `(m,)`, the photograph of each held-out image.
         norm: `"l2"` or `"linf"`. Directions are scaled to it, except that
-            random noise for linf is random signs.
+            random noise for `"linf"` has only signs.
         increments: Array `(n, H, W, C)`, the adversarial perturbations of
             `images` if there are any; otherwise `deepfool` finds them.
         value_range: Pair of floats, the pixel range, or `None`.

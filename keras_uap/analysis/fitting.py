@@ -40,7 +40,7 @@ def fit_perturbation(
         value_range: Pair of floats, the pixel range, or `None`.
         target: Integer, the class to send images to, or `None`.
         seed: Integer; the order of the images follows from it.
-        draws: Integer, how many images are shown, rounded up to whole passes.
+        draws: Integer, how many images are shown, rounded up to whole epochs.
         batch_size: Integer.
         optimizer: What `UniversalPerturbation.compile` takes; `None` for sign
             steps that become smaller (`"decaying_lion"`), or for `"deepfool"`

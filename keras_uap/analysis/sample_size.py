@@ -225,7 +225,7 @@ def image_kinds(
     Args:
         classifier: Keras model that maps images to class scores.
         kinds: Dictionary from names to arrays `(n, H, W, C)`: photographs,
-            crops of a single one, noise, drawings.
+            images of a single one, noise, drawings.
         held_out: Images `(m, H, W, C)` of photographs.
         num_seeds: Integer, perturbations for each kind.
         groups: Array `(m,)`, the photograph of each held-out image.

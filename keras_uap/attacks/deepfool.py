@@ -165,7 +165,7 @@ class DeepFool:
     Args:
         num_candidates: Integer of at least 2, the number of highest classes
             among which the nearest boundary is sought. Costs
-            `num_candidates - 1` backward passes a step.
+            `num_candidates - 1` backwards a step.
         overshoot: Float of at least 0, the share added to each increment.
         max_steps: Integer of at least 1, the most steps for one image. `None`
             means 1 for the dominant boundary, 50 for the nearest.

@@ -176,9 +176,9 @@ def load(
         source, size, split, limit, labels, color_mode: As for `images`.
         verbose: `"auto"`, 0 or 1, whether to show progress.
         groups: Which files of a folder were cut from one photograph. `None`
-            takes files for crops only where all names of a folder say so:
+            joins files only where all names of a folder say so:
             `garden_crop3.jpg`, or `garden_3.jpg` with numbers that count up
-            from 0 or 1 without a gap under as many names as crops, or more.
+            from 0 or 1 without a gap, under as many names as files, or more.
             `"none"`: each is its own photograph. `"name"`: what comes before
             the last underscore is the photograph. `"folder"`: the folder is.
             Any other string is a regular expression for the path, whose first

@@ -94,7 +94,7 @@ def harden(
         classifier: Keras model that maps images to class scores: logits,
             softmax or a sigmoid. Its trainable weights are trained; the
             statistics of batch normalization stay.
-        images: As for `keras_uap.audit`: an array `(n, H, W, C)`, a data set
+        images: As for `keras_uap.audit`: an array `(n, H, W, C)`, a dataset
             or a folder. Six tenths are trained on; the audits use the rest.
         labels: Array `(n,)` of class indices, with `images` an array. `None`
             takes the classifier's own predictions, the better choice if it

@@ -78,8 +78,8 @@ class UniversalAdversarialTraining(keras.callbacks.Callback):
             finds perturbations. `None` takes `decaying_lion`, the strongest
             measured.
         loss: What `UniversalPerturbation.compile` takes.
-        epochs: Integer, the passes over `images` for each perturbation.
-        batch_size: Integer, the batch size of those passes.
+        epochs: Integer, the epochs over `images` for each perturbation.
+        batch_size: Integer, the batch size of those epochs.
         from_logits: Boolean, whether the model returns logits. `None` finds
             out.
         seed: Integer. The perturbations of a pool differ by the order of the

@@ -99,7 +99,7 @@ def audit(
         images: Array `(n, H, W, C)`; a `tf.data.Dataset` or
             `keras.utils.PyDataset` of batches of images or of
             `(images, labels)`; what `datasets.load` gives; or a string or
-            path, a folder of images or the name of a TFDS data set. A folder
+            path, a folder of images or the name of a TFDS dataset. A folder
             in it is a class, and each class has its share of every part. At
             most 2,000 images are taken, from all over a folder.
         groups: Array `(n,)`, the photograph that each image was cut from. For

@@ -44,7 +44,7 @@ class FoolingReport(Result):
         fooling_rate, fooling_interval: Share of images whose label differs
             from the clean prediction, and its 95% interval.
         random_rate, random_interval: The same for random noise of the same
-            norm (random signs for linf, Gaussian noise for l2).
+            norm (signs for `"linf"`, Gaussian noise for `"l2"`).
         rounded_rate: The fooling rate after rounding to whole grey levels, or
             `None` for signals and without a value range.
         unclipped_rate: The fooling rate without clipping to the pixel range.
@@ -53,7 +53,7 @@ class FoolingReport(Result):
         fooled_confidence: Mean probability of the wrong label on images that
             are fooled.
         share_changed, share_at_bound: Shares of the perturbation's values that
-            are not zero, and that lie at the bound of an linf ball.
+            are not zero, and that lie at the bound of an L-infinity ball.
         clean_labels, perturbed_labels: Integer arrays `(n,)`, predictions.
         clean_confidences, perturbed_confidences: Arrays `(n,)`, the
             probability of the top label of each image before and after.
@@ -165,7 +165,7 @@ class FoolingReport(Result):
     def save_html(self, path, class_names=None, card=None):
         """Writes the report as one page of HTML that can be handed on.
 
-        The page needs no other file and no network: images, style and
+        The page needs no other file and opens offline: images, style and
         script are inside. A slider shows examples at 0 to 2 times the
         perturbation.
 

@@ -174,7 +174,7 @@ class LpBall(keras.constraints.Constraint):
 
         Args:
             shape: Tuple of integers.
-            rng: `numpy.random.Generator`. Random signs for L-infinity,
+            rng: `numpy.random.Generator`. Signs for L-infinity,
                 Gaussian noise for l2.
         """
         noise = rng.standard_normal(shape)

@@ -9,6 +9,7 @@ import sys
 
 import keras
 import pytest
+from prose import wrong_words
 
 import keras_uap
 from keras_uap.analysis import FoolingReport, TransferMatrix
@@ -160,3 +161,13 @@ def test_files_of_the_commands_are_those_of_the_code():
     written = set(re.findall(rf'folder / "(\w+\.(?:{ends}))"', code))
     written |= set(re.findall(rf'output / "(\w+\.(?:{ends}))"', code))
     assert named == written
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [pytest.param(*each, id=each[0]) for each in documented()],
+)
+def test_one_word_for_one_thing(path, value):
+    # Without the names of arguments.
+    text = re.sub(r"^ *[\w*, ]+:", "", inspect.getdoc(value), flags=re.M)
+    assert [found for _, found in wrong_words(text)] == []
