@@ -125,7 +125,7 @@ class Rates:
             raise ValueError(
                 f"{name} must be finite, and so must the classifier's scores. "
                 "Received: NaN or infinity in an image or in its scores. "
-                "Remove such images, or mend the classifier."
+                "Remove such images, or fix the classifier."
             )
 
 

@@ -86,7 +86,7 @@ class Ensemble(keras.Model):
             return logits_function(classifier, from_logits)
         except UndecidedError as error:
             raise ValueError(
-                f"Cannot tell whether classifiers[{i}], {classifier.name!r}, "
+                f"It is unknown whether classifiers[{i}], {classifier.name!r}, "
                 "returns logits. Pass from_logits=[...], a value for each."
             ) from error
 

@@ -200,7 +200,7 @@ def check_predictions(logits):
         raise ValueError(
             "The classifier must return finite scores. Received: NaN or "
             f"infinity for {len(missing)} of {len(logits)} images, first for "
-            f"image {missing[0]}. Leave them out, or mend the classifier."
+            f"image {missing[0]}. Leave them out, or fix the classifier."
         )
 
 

@@ -10,7 +10,7 @@ import textwrap
 
 
 class UsageError(ValueError):
-    """A mistake in the arguments that the user can mend."""
+    """A mistake in the arguments that the user can fix."""
 
 
 class Interrupted(Exception):

@@ -59,8 +59,8 @@ def _augment(options, train, batches):
         repeats = -(-epochs // _LINES)
         epochs = -(-epochs // repeats)
     console.note(
-        f"augmented: {epochs * repeats} views of each image, with random "
-        "crops, light and mirror images"
+        f"{epochs * repeats} augmented views of each image: random crops, "
+        "light and mirroring"
     )
     return x.repeat(repeats), epochs, repeats * batches
 

@@ -275,8 +275,9 @@ _FIT = _group(
         "--epochs",
         type=whole,
         metavar="N",
-        help="number of epochs; each costs about three forward passes an image "
-        "(default: 5; with augmentation, at least as many as make 2,000 views)",
+        help="number of epochs; each costs two or three model passes an image "
+        "(default: 5, or with augmentation at least as many as make 2,000 "
+        "augmented views)",
     ),
     _option(
         "--target",

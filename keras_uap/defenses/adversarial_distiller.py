@@ -275,7 +275,7 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         if not self.built:
             raise ValueError(
                 "The size of the images is not known. Build the model first: "
-                "defence.build((None, height, width, channels))."
+                "distiller.build((None, height, width, channels))."
             )
         super()._build_optimizer()
 

@@ -163,7 +163,7 @@ def test_help_says_what_the_code_does(capsys):
         command_line.main(["fit", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert f"Fewer than {datasets.FEW} images are always augmented" in text
-    assert f"at least as many as make {fit.VIEWS:,} views" in text
+    assert f"at least as many as make {fit.VIEWS:,} augmented views" in text
     with pytest.raises(SystemExit):
         command_line.main(["audit", "--help"])
     text = capsys.readouterr().out

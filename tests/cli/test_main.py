@@ -288,7 +288,7 @@ def test_few_pictures_make_few_long_epochs(run, tmp_path, monkeypatch):
     status, out, err = run(*words("fit", few, {}))
     assert (status, err) == (0, "")
     # One picture is fitted on: 200 views of it.
-    assert "augmented: 200 views of each image" in out
+    assert "200 augmented views of each image" in out
     assert "epoch 25 of 25: " in out
 
 
