@@ -30,7 +30,6 @@ started from the perturbation of before nor are that one or one without data.
 """
 
 import argparse
-import dataclasses
 import functools
 import json
 import pathlib
@@ -53,8 +52,8 @@ from keras_uap.utils.formatting import interval, percent
 
 ATTACKS = {
     attack.name: attack
-    for attack in attack_suite.BUDGETS["standard"]
-    if attack.start in (None, "coarse") and attack.seed == 0
+    for attack in attack_suite.ATTACKS
+    if attack.start in (None, "coarse")
 }
 PAPERS = "as in the paper"
 # What differs from the defaults of `keras_uap.harden`.
@@ -295,8 +294,7 @@ def attack(classifier, name, fit, passes, seed):
         None,
         progress.silent,
     )
-    row = dataclasses.replace(ATTACKS[name], passes=passes)
-    (found,) = attacker.run(row, seed)
+    (found,) = attacker.run(ATTACKS[name], passes, seed)
     return found.v
 
 

@@ -5,55 +5,40 @@ perturbation of a few hundredths changes labels and float32 is exact enough to
 compare with NumPy in float64.
 """
 
-import dataclasses
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import keras_uap
-from keras_uap.evaluation import attack_suite
+from keras_uap.evaluation import attack_suite, race
 
 SHAPE = (8, 8, 3)
 CLASSES = 4
 
 
-# The attacks of an audit by name, as they are before a test shortens them.
-ATTACKS = {
-    attack.name: attack
-    for budget in ("standard", "quick")
-    for attack in attack_suite.BUDGETS[budget]
-    if attack.seed == 0
-}
-MORE_WORK = attack_suite.MORE_WORK
+# The attacks of an audit by name, as they are before a test leaves some out.
+ATTACKS = {attack.name: attack for attack in attack_suite.ATTACKS}
 
 
-def short_budget(passes, names=("dominant", "data-free start")):
-    """A few attacks of an audit with few passes: each takes time to trace."""
-    return tuple(
-        dataclasses.replace(ATTACKS[name], passes=passes)
-        for name in ("transferred start", *names)
-    )
-
-
-def shorten_audits(monkeypatch, passes, *names, longer=1):
-    """Replaces the attacks of every audit by a few short ones.
+def shorten_audits(monkeypatch, passes, *names, most=0, rungs=()):
+    """Replaces the race of every audit by a few short attacks.
 
     Args:
         monkeypatch: `pytest.MonkeyPatch`.
-        passes: Integer, the model passes of an attack.
-        *names: Strings, the attacks; by default those of `short_budget`.
-        longer: Integer, how many times the passes the longer attacks take.
+        passes: Integer, the model passes of an attack in the first rung.
+        *names: Strings, the attacks; by default two.
+        most: Integer, the model passes of all attacks. With 0 the race ends
+            after its rungs.
+        rungs: Tuple of pairs, the rungs after the first.
     """
-    short = short_budget(passes, names) if names else short_budget(passes)
-    for budget in attack_suite.BUDGETS:
-        monkeypatch.setitem(attack_suite.BUDGETS, budget, short)
-    more = [
-        dataclasses.replace(attack, passes=passes * longer * (i + 1))
-        for i, attack in enumerate(MORE_WORK)
-    ]
-    monkeypatch.setattr(attack_suite, "MORE_WORK", tuple(more))
+    names = "transferred start", *(names or ("dominant", "data-free start"))
+    attacks = tuple(ATTACKS[name] for name in names)
+    monkeypatch.setattr(attack_suite, "ATTACKS", attacks)
+    short = race.Budget(((len(attacks), passes), *rungs), most)
+    for budget in race.BUDGETS:
+        monkeypatch.setitem(race.BUDGETS, budget, short)
+    monkeypatch.setattr(race, "_HARDENED", short)
 
 
 def images(count=40, seed=1):

@@ -59,6 +59,8 @@ def audit(report):
         num_select=20,
         num_images=report.num_images,
         num_groups=report.num_groups,
+        effort=((300, 0.4),),
+        passes_to_half=None,
         passes=1234,
         seconds=300.0,
         warnings=("Beware of <b>bold</b> claims.",),

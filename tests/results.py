@@ -351,7 +351,8 @@ def report(rate, classes=30, target=None):
 def audit(rate, runs=11):
     runs = tuple(
         audit_result.Run(
-            "features+dominant", i, 6000, 9.0, 0.0, rate, rate, (0.9 * rate, 1)
+            *(f"features+dominant {i % 7}", 0, 2000 * (i // 7 + 1)),
+            *(9.0, 0.0, rate, rate, (0.9 * rate, 1)),
         )
         for i in range(runs)
     )
@@ -365,7 +366,8 @@ def audit(rate, runs=11):
         runs,
         report(rate),
         "standard",
-        *(100, 30, 200, 60, 1000, 10.0, (), (), {"epsilon": 10.0}),
+        *(100, 30, 200, 60, ((2000, rate),), 1200, 1000, 10.0),
+        *((), (), {"epsilon": 10.0}),
     )
 
 

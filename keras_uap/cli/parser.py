@@ -165,9 +165,9 @@ def _budget(default):
         "--budget",
         choices=("quick", "standard"),
         default=default,
-        help="of an audit, quick: 5 attacks of 2,000 model passes; standard: "
-        "11 of 6,000 and 2 of 18,000, half an hour for a small model on two "
-        f"cores (default: {default})",
+        help="of an audit, quick: at most 11,000 model passes; standard: at "
+        "most 55,000, about ten minutes for a small model on two cores "
+        f"(default: {default})",
     )
 
 

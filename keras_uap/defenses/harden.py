@@ -221,7 +221,7 @@ def harden_pictures(
     adapter = as_adapter(classifier, shape, from_logits, select.images[:4])
     arguments = adapter, parts, ball, value_range, budget, seed
     audited = functools.partial(
-        audit.audit_pictures, *arguments, verbose=verbose, more_work=True
+        audit.audit_pictures, *arguments, verbose=verbose, hardened=True
     )
     if before is None:
         write("An audit of the classifier as it is.", flush=True)
@@ -488,10 +488,9 @@ def compared(before, after, held_out, **training):
     def largest_rate(names):
         return max(run.fooling_rate for run in after.runs if run.name in names)
 
-    longer = {attack.name for attack in attack_suite.MORE_WORK}
     # The attacks that follow gradients of the hardened classifier alone.
-    attacks = attack_suite.BUDGETS[after.budget]
-    fresh = longer | {a.name for a in attacks if a.start != "transferred"}
+    attacks = attack_suite.ATTACKS
+    fresh = {each.name for each in attacks if each.start != "transferred"}
     result = Hardening(
         before=before,
         after=after,
@@ -504,7 +503,7 @@ def compared(before, after, held_out, **training):
         transferred_rate=largest_rate({attack_suite.TRANSFERRED}),
         data_free_rate=largest_rate({attack_suite.DATA_FREE}),
         fresh_rate=largest_rate(fresh),
-        longer_rate=largest_rate(longer),
+        longer_rate=max(after.runs, key=lambda run: run.passes).fooling_rate,
         accuracy_before=accuracy(original),
         accuracy=accuracy(clean),
         robust_accuracy=accuracy(attacked),

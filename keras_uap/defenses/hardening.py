@@ -42,7 +42,7 @@ class Hardening(Result):
         fresh_rate: The largest fooling rate of the attacks on images against
             the hardened classifier that do not start from the transferred
             perturbation.
-        longer_rate: The largest fooling rate of the attacks with most passes.
+        longer_rate: The fooling rate of the attack with most passes.
         accuracy_before, accuracy, robust_accuracy: Shares of the images that
             get the given label: clean, before and after, and under the
             strongest attack after. `None` without labels.
@@ -115,7 +115,7 @@ class Hardening(Result):
         """A sentence on other attacks of the hardened classifier."""
         return (
             "Attacks that start without the transferred perturbation fool up "
-            f"to {percent(self.fresh_rate)}, the longest up to "
+            f"to {percent(self.fresh_rate)}, the longest "
             f"{percent(self.longer_rate)}, an attack without images "
             f"{percent(self.data_free_rate)}."
         )

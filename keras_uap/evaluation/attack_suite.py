@@ -1,7 +1,6 @@
 """The attacks of an audit, one row each.
 
-An attack finds one perturbation with a fixed number of model passes. Attacks
-differ in the loss, in where they start, and in their seed:
+Attacks differ in the loss, in where they start, and in their seed:
 
 - `start=None`: from zero.
 - `"noise"`: a quarter of the passes on images without content, then on from
@@ -10,9 +9,12 @@ differ in the loss, in where they start, and in their seed:
   cross-entropy, then on along the gradients themselves.
 - `"transferred"`: from a perturbation of another classifier, which has a row
   of its own. This attack is left out where no perturbation is given.
+
+`race` decides how many model passes each of them gets.
 """
 
 import dataclasses
+import functools
 import json
 import time
 
@@ -43,14 +45,12 @@ class Attack:
 
     Attributes:
         name: String, what tables call it.
-        passes: Integer, the model passes.
         loss: String, what is minimised; `None` for DeepFool.
         start: `None`, `"noise"`, `"coarse"` or `"transferred"`.
         seed: Integer, added to the seed of the audit.
     """
 
     name: str
-    passes: int
     loss: str | None = "dominant"
     start: str | None = None
     seed: int = 0
@@ -71,62 +71,28 @@ class Attack:
         return getattr(loss, "needs_features", False)
 
 
-def _short(passes, seed=0):
-    """One short attack of each kind."""
-    return (
-        Attack("dominant", passes, seed=seed),
-        Attack("features+dominant", passes, "features+dominant", seed=seed),
-        Attack("cross-entropy", passes, "crossentropy", seed=seed),
-        Attack("DeepFool", passes, None, seed=seed),
-        Attack("data-free start", passes, start="noise", seed=seed),
-    )
-
-
-# More work reveals whether the short attacks had enough. A hardened classifier
-# hides from those: 2,000 and 6,000 passes fooled 33 and 36 % of one, 18,000
-# fooled 65 %.
-MORE_WORK = (
-    Attack("dominant, longer", 18_000),
-    # Twice the work, because with half of it this attack had not converged.
-    Attack("coarse to fine, longer", 36_000, start="coarse"),
+ATTACKS = (
+    Attack("transferred start", start="transferred"),
+    Attack("dominant"),
+    Attack("features+dominant", "features+dominant"),
+    Attack("DeepFool", None),
+    Attack("cross-entropy", "crossentropy"),
+    Attack("coarse to fine", start="coarse"),
+    Attack("data-free start", start="noise"),
 )
 
-BUDGETS = {
-    "quick": (
-        Attack("transferred start", 2000, start="transferred"),
-        Attack("dominant", 2000),
-        Attack("features+dominant", 2000, "features+dominant"),
-        Attack("DeepFool", 2000, None),
-        Attack("coarse to fine", 2000, start="coarse"),
-        Attack("data-free start", 2000, start="noise"),
-    ),
-    "standard": (
-        Attack("transferred start", 6000, start="transferred"),
-        *_short(6000),
-        *_short(6000, seed=1),
-        Attack("coarse to fine", 6000, start="coarse"),
-        MORE_WORK[0],
-        # With more work this loss leads, where features can be seen.
-        Attack("features+dominant, longer", 18_000, "features+dominant"),
-    ),
-}
 
-
-def attacks_for(adapter, budget, transferred, more_work):
+def attacks_for(adapter, transferred):
     """Returns the attacks that a classifier allows, and notes on the others.
 
     Args:
         adapter: `ClassifierAdapter`.
-        budget: String, one of `BUDGETS`.
         transferred: Boolean, whether a perturbation is given to start from.
-        more_work: Boolean, whether those of `MORE_WORK` are among them.
 
     Returns:
         A list of `Attack`, and a list of sentences.
     """
-    attacks, notes = list(BUDGETS[budget]), []
-    if more_work:
-        attacks += [each for each in MORE_WORK if each not in attacks]
+    attacks, notes = list(ATTACKS), []
     if not transferred:
         attacks = [each for each in attacks if each.start != "transferred"]
     if len(adapter.image_shape) != 3:  # Signals are not smoothed.
@@ -136,7 +102,7 @@ def attacks_for(adapter, budget, transferred, more_work):
     except ValueError as error:
         # Without the advice to pass layer=: an audit has nothing to tune.
         why = str(error).split(". ")[0]
-        notes = [f"The runs on features were left out. {why}."]
+        notes = [f"The attacks on features were left out. {why}."]
         attacks = [each for each in attacks if not each.needs_features]
     return attacks, notes
 
@@ -147,18 +113,20 @@ class Finding:
 
     Attributes:
         name, seed: Of its row.
-        passes: Integer, the model passes.
-        seconds: Float.
+        passes: Integer, the model passes that led to it.
+        spent: Integer, those of them that no other finding has spent.
+        seconds: Float, of these.
         no_gradient: Float, the share of the images shown that had no usable
             gradient.
         v: Array `(H, W, C)`.
-        data_free: Boolean, whether it was found without images. Its work is
-            also counted in the attack that starts from it.
+        data_free: Boolean, whether it was found without images. The attack
+            that starts from it counts as having spent its work.
     """
 
     name: str
     seed: int
     passes: int
+    spent: int
     seconds: float
     no_gradient: float
     v: np.ndarray
@@ -196,68 +164,79 @@ class Attacker:
                 "crops, light, mirror images."
             )
 
-    def run(self, attack, seed):
-        """Returns a list of `Finding`s; the last one is the attack's own.
+    def run(self, attack, passes, seed, previous=None):
+        """Starts an attack, or goes on with it.
 
         Args:
             attack: `Attack`.
+            passes: Integer, the model passes.
             seed: Integer, the seed of the audit.
+            previous: `Finding` of this attack to go on from, or `None`.
+
+        Returns:
+            A list of `Finding`s; the last one is the attack's own.
         """
         seed += attack.seed
-        passes, loss = attack.passes, attack.loss
+        fit = functools.partial(self._fit, attack.name, seed)
+        if previous is not None:
+            return [fit(passes, attack.loss, previous)]
         if attack.start is None:
-            return [self._fit(attack.name, seed, passes, loss)]
+            return [fit(passes, attack.loss)]
         if attack.start == "transferred":
-            v = self._transferred
-            start = {"initial_perturbation": v, "first_step": _TRANSFERRED_STEP}
-            found = self._fit(attack.name, seed, passes, loss, **start)
-            return [Finding(TRANSFERRED, seed, 0, 0.0, 0.0, v), found]
+            v, step = self._transferred, _TRANSFERRED_STEP
+            first = Finding(TRANSFERRED, seed, 0, 0, 0.0, 0.0, v)
+            return [first, fit(passes, attack.loss, first, first_step=step)]
         if attack.start == "noise":
-            first = self._fit_on_noise(seed, int(_NOISE_SHARE * passes), loss)
-            second_seed = seed
-        else:
-            few = int(_COARSE_SHARE * passes)
-            sigma = coarse(self._adapter.image_shape)
-            # Cross-entropy found more coarse patterns than the dominant label.
-            first = self._fit(
-                attack.name, seed, few, "crossentropy", smoothing=sigma
+            first = self._fit_on_noise(
+                seed, int(_NOISE_SHARE * passes), attack.loss
             )
-            second_seed = seed ^ 1  # Another order of the images.
-        left, v = passes - first.passes, first.v
-        second = self._fit(
-            attack.name, second_seed, left, loss, initial_perturbation=v
+        else:
+            # Cross-entropy found more coarse patterns than the dominant label.
+            sigma = coarse(self._adapter.image_shape)
+            few = int(_COARSE_SHARE * passes)
+            first = fit(few, "crossentropy", smoothing=sigma)
+        found = fit(passes - first.spent, attack.loss, first)
+        found = dataclasses.replace(
+            found,
+            spent=first.spent + found.spent,
+            seconds=first.seconds + found.seconds,
         )
-        both = dataclasses.replace(
-            second,
-            seed=seed,
-            passes=first.passes + second.passes,
-            seconds=first.seconds + second.seconds,
-        )
-        return [first, both] if first.data_free else [both]
+        if attack.start == "noise":
+            return [dataclasses.replace(first, spent=0), found]
+        return [found]
 
     def _fit_on_noise(self, seed, passes, loss):
         count = max(BATCH, min(512, passes // 3))
         shape, images = self._adapter.image_shape, self._pictures.images
         value_range = self._value_range or pixel_range(images)
         noise = noise_images(count, shape, seed=seed, value_range=value_range)
-        return self._fit(DATA_FREE, seed, passes, loss, Pictures(noise))
+        found = self._fit(DATA_FREE, seed, passes, loss, noise=noise)
+        return dataclasses.replace(found, data_free=True)
 
-    def _fit(self, name, seed, passes, loss, noise=None, **arguments):
-        started = time.time()
-        v, passes, no_gradient = fit_with_passes(
+    def _fit(
+        self, name, seed, passes, loss, previous=None, noise=None, **arguments
+    ):
+        """Returns a `Finding`, from zero or from the previous one."""
+        started, before = time.time(), 0
+        if previous is not None:
+            before = previous.passes
+            arguments["initial_perturbation"] = previous.v
+        v, spent, no_gradient = fit_with_passes(
             self._adapter,
-            self._pictures if noise is None else noise,
+            self._pictures if noise is None else Pictures(noise),
             self._ball,
             passes,
             loss,
             self._value_range,
-            seed=seed,
+            seed=seed + before,  # Another order of the images.
             augment=self._augment and noise is None,
             write=self._write,
             **arguments,
         )
-        seconds, data_free = time.time() - started, noise is not None
-        return Finding(name, seed, passes, seconds, no_gradient, v, data_free)
+        seconds = time.time() - started
+        return Finding(
+            name, seed, before + spent, spent, seconds, no_gradient, v
+        )
 
 
 def save(path, findings):

@@ -5,11 +5,12 @@ classifier. Like AutoAttack, an audit runs a fixed set of attacks that nobody
 has to tune:
 
 1. The images fall into three parts by photograph: fit, select, held out.
-2. Each run finds one perturbation on the part to fit, with a fixed number of
-   model passes. Runs differ in what they minimise, where they start, and in
-   their seed.
-3. The one that fools most of the part to select is the strongest. Its rate is
-   that on the held-out part: of one perturbation, never a union over runs.
+2. Attacks find perturbations on the part to fit. They differ in what they
+   minimise, where they start, and in their seed. They race: short attacks of
+   every kind compete, and those that fool most of the part to select go on
+   with more model passes (see `race`).
+3. The perturbation that fools most of the part to select is the strongest. Its
+   rate is that on the held-out part: of one perturbation, never a union.
 
 An attack needs gradients, and a defense can mask them without being any safer.
 Four symptoms are reported as warnings: a perturbation found without images
@@ -21,7 +22,6 @@ Reference:
     - [Athalye et al., 2018](https://arxiv.org/abs/1802.00420), masked gradients
 """
 
-import collections
 import dataclasses
 import os
 import textwrap
@@ -37,6 +37,7 @@ from keras_uap.evaluation import attack_suite, intervals
 from keras_uap.evaluation.attack_suite import Attacker, attacks_for
 from keras_uap.evaluation.audit_result import Audit, Run
 from keras_uap.evaluation.measurement import label_pictures
+from keras_uap.evaluation.race import BUDGETS, for_hardening, race
 from keras_uap.evaluation.report import TOO_FEW, report_on
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.perturbations.pixels import as_value_range, warn_of_other_range
@@ -109,13 +110,13 @@ def audit(
         norm: `"linf"` or `"l2"`.
         value_range: Pair of floats, the pixel range that the classifier takes,
             or `None`. Images of a folder are scaled to it.
-        budget: `"quick"`, 5 runs of 2,000 model passes, or `"standard"`, 11
-            runs of 6,000 and two of 18,000.
+        budget: `"quick"`, at most 11,000 model passes, or `"standard"`, at most
+            55,000. Both end earlier where more work no longer pays.
         seed: Integer; parts, orders and starts follow from it.
         from_logits: Boolean, whether the classifier returns logits. `None`
             finds out.
-        verbose: `"auto"` or 1 for a line on each run with the time left, 0
-            for none.
+        verbose: `"auto"` or 1 for a line on each attack with the time left,
+            0 for none.
 
     Returns:
         An `Audit`.
@@ -125,11 +126,12 @@ def audit(
             of the above.
         ValueError: for arguments out of range, images that are too few, not
             finite or not of the classifier's size.
-        AuditInterrupted: a `KeyboardInterrupt` after the first run; its
+        AuditInterrupted: a `KeyboardInterrupt` after the first attack; its
             `audit` holds what was found until then.
 
     Reference:
         - [Croce and Hein, 2020](https://arxiv.org/abs/2003.01690)
+        - [Jamieson and Talwalkar, 2016](https://arxiv.org/abs/1502.07943)
     """
     ball = LpBall(epsilon, norm)
     value_range = as_value_range(value_range)
@@ -144,10 +146,10 @@ def audit(
 def check_arguments(classifier, budget, seed, verbose):
     """Raises TypeError or ValueError for what `audit` does not take."""
     check_whole("seed", seed, 0)
-    if budget not in attack_suite.BUDGETS:
+    if budget not in BUDGETS:
         raise ValueError(
             f"Unknown budget. Received: budget={budget!r}. Expected one of "
-            f"{sorted(attack_suite.BUDGETS)}."
+            f"{sorted(BUDGETS)}."
         )
     if verbose not in ("auto", 0, 1):
         raise ValueError(
@@ -166,7 +168,7 @@ def audit_pictures(
     from_logits=None,
     verbose=0,
     known=None,
-    more_work=False,
+    hardened=False,
     batch_size=32,
     backup_dir=None,
 ):
@@ -178,8 +180,8 @@ def audit_pictures(
         ball, value_range, budget, seed, from_logits, verbose: As for `audit`.
         known: Array `(H, W, C)`, a perturbation of another classifier. It is
             evaluated, and one attack starts from it. Or `None`.
-        more_work: Boolean, whether the attacks of 18,000 and 36,000 passes
-            that judge a hardening are run with every budget.
+        hardened: Boolean, whether the audit judges a hardening, which takes
+            more work: see `race.for_hardening`.
         batch_size: Integer, of the forward passes that measure.
         backup_dir: Path of a folder that keeps what each attack finds. What is
             there is not found again: it must be of the same audit.
@@ -198,54 +200,92 @@ def audit_pictures(
         adapter, select, held_out, value_range, batch_size, write
     )
     attacker = Attacker(adapter, fit, ball, value_range, known, write)
-    attacks, notes = attacks_for(adapter, budget, known is not None, more_work)
+    attacks, notes = attacks_for(adapter, known is not None)
     taken = dict.fromkeys(note for part in parts for note in part.notes)
     notes = [*taken, *notes, *attacker.notes]
+    work = BUDGETS[budget]
+    if hardened:
+        work = for_hardening(work)
     if write is not silent:
-        _write_plan(write, evaluation, num_fit, attacks, notes, ball)
-    finished, interrupt = 0, None
-    lines = _run(attacks, attacker, evaluation, seed, backup_dir)
+        _write_plan(write, evaluation, num_fit, attacks, notes, work)
+    contest = _Contest(attacker, evaluation, work.most, seed, backup_dir, write)
+    interrupt = None
     try:
-        for finished, line in enumerate(lines, start=1):
-            write(f"  {finished} of {len(attacks)}: {line}", flush=True)
+        race(attacks, work, contest.go_on)
     except KeyboardInterrupt as error:
         # A backup holds what was found: the same call goes on from there.
-        if not finished or backup_dir is not None:
+        if not evaluation.runs or backup_dir is not None:
             raise
         interrupt = error
-        stopped = f"interrupted after {finished} of {len(attacks)} runs"
-        write(f"\n  {stopped}; measuring what they found", flush=True)
+        count = len(evaluation.runs)
+        stopped = f"interrupted after {count} perturbation{'s' * (count > 1)}"
+        write(f"\n  {stopped}; measuring what they do", flush=True)
     seconds = time.time() - started + evaluation.seconds_before
     found = _result(evaluation, num_fit, ball, budget, seed, notes, seconds)
     if interrupt is None:
         return found
-    warning = f"{stopped.capitalize()}: the others may fool more."
+    warning = f"{stopped.capitalize()}: more work may fool more."
     found = dataclasses.replace(found, warnings=(warning, *found.warnings))
     raise AuditInterrupted(stopped, found) from interrupt
 
 
-def _run(attacks, attacker, evaluation, seed, backup_dir):
-    """Runs the attacks one by one; yields a line on each."""
-    begun, spent = time.time(), 0
-    for i, attack in enumerate(attacks):
-        backup = backup_dir and backup_dir / f"run_{i}.npz"
-        if backup and backup.exists():
-            findings, left = attack_suite.load(backup), "; kept from before"
-            evaluation.seconds_before += findings[-1].seconds
+class _Contest:
+    """Runs the attacks of a race, and measures what they find.
+
+    Args:
+        attacker: `Attacker`.
+        evaluation: `_Evaluation`.
+        most: Integer, the model passes of all attacks at most.
+        seed: Integer, of the audit.
+        backup_dir: Path of the folder of `audit_pictures`, or `None`.
+        write: Function that prints a line of progress.
+    """
+
+    def __init__(self, attacker, evaluation, most, seed, backup_dir, write):
+        self._attacker = attacker
+        self._evaluation = evaluation
+        self._most = most
+        self._seed = seed
+        self._backup_dir = backup_dir
+        self._write = write
+        self._latest = {}
+        self._fits = self._spent = 0
+        self._seconds = self._timed = 0
+
+    def go_on(self, attack, passes):
+        """Continues an attack; returns its rate on the selection set."""
+        backup = None
+        if self._backup_dir is not None:
+            backup = self._backup_dir / f"run_{self._fits}.npz"
+        self._fits += 1
+        begun, kept = time.time(), backup is not None and backup.exists()
+        if kept:
+            findings = attack_suite.load(backup)
+            self._evaluation.seconds_before += findings[-1].seconds
         else:
-            findings = attacker.run(attack, seed)
-            if backup:
+            latest = self._latest.get(attack)
+            findings = self._attacker.run(attack, passes, self._seed, latest)
+            if backup is not None:
                 attack_suite.save(backup, findings)
-            spent += attack.passes
-            each = (time.time() - begun) / spent
-            left = each * sum(other.passes for other in attacks[i + 1 :])
-            left = f"; {in_words(left)} left" if left else ""
         for finding in findings:
-            run = evaluation.add(finding)
-        yield (
-            f"{attack.name}, seed {run.seed}: {run.select_rate:.1%} of those "
-            f"that choose{left}"
+            run = self._evaluation.add(finding)
+        self._latest[attack] = findings[-1]
+        self._spent += findings[-1].spent
+        note = "; from the backup"
+        if not kept:
+            self._seconds += time.time() - begun
+            self._timed += findings[-1].spent
+            note = self._time_left()
+        self._write(
+            f"  {attack.name}, seed {run.seed}, {run.passes:,} passes: "
+            f"{run.select_rate:.1%} of the selection set{note}",
+            flush=True,
         )
+        return run.select_rate
+
+    def _time_left(self):
+        left = (self._most - self._spent) * self._seconds / self._timed
+        return f"; at most {in_words(left)} left" if left > 0 else ""
 
 
 class _Evaluation:
@@ -393,7 +433,8 @@ def _result(evaluation, num_fit, ball, budget, seed, notes, seconds):
         "found_by": f"audit, budget {budget}, run {strongest.name}",
         "held_out": report.for_card(),
     }
-    attacking = sum(each.passes for each in findings if not each.data_free)
+    attacking = sum(each.spent for each in findings)
+    effort = _effort(runs, strongest)
     return Audit(
         fooling_rate=report.fooling_rate,
         fooling_interval=report.fooling_interval,
@@ -408,12 +449,38 @@ def _result(evaluation, num_fit, ball, budget, seed, notes, seconds):
         num_select=evaluation.num_select,
         num_images=report.num_images,
         num_groups=report.num_groups,
+        effort=effort,
+        passes_to_half=_passes_to(0.5, effort),
         passes=attacking + evaluation.forwards,
         seconds=seconds,
         warnings=tuple(warnings),
         notes=tuple(notes),
         card=card,
     )
+
+
+def _effort(runs, strongest):
+    """Pairs of passes and fooling rate of the attack that was the strongest."""
+    same = [
+        run
+        for run in runs
+        if (run.name, run.seed) == (strongest.name, strongest.seed)
+    ]
+    return tuple((run.passes, run.fooling_rate) for run in same)
+
+
+def _passes_to(rate, effort):
+    """The passes at which an effort curve reaches a rate, or `None`.
+
+    Between two points, and from no pass to the first one, the curve is a line.
+    """
+    passes, rates = np.array([(0, 0.0), *effort]).T
+    rates = np.maximum.accumulate(rates)
+    if rates[-1] < rate:
+        return None
+    after = int(np.argmax(rates >= rate))
+    bounds = slice(max(after - 1, 0), after + 1)
+    return round(np.interp(rate, rates[bounds], passes[bounds]))
 
 
 def _selection_warnings(evaluation, best):
@@ -425,11 +492,11 @@ def _selection_warnings(evaluation, best):
     if low <= 0:
         return []
     return [
-        f"Another run, {evaluation.runs[top].name}, fools "
+        f"Another perturbation, {evaluation.runs[top].name}, fools "
         f"{percent(rates[top])} of the held-out images, more than the "
-        f"{percent(rates[best])} of the one that the {evaluation.num_select} "
-        "others chose: they are too few, or not alike. The classifier is more "
-        "fragile than the rate says."
+        f"{percent(rates[best])} of the one selected: the selection set of "
+        f"{evaluation.num_select} images is too small or not alike. The "
+        "classifier is more fragile than the rate says. Audit more images."
     ]
 
 
@@ -465,7 +532,7 @@ def _masking_warnings(evaluation, best, larger, report):
     missing = max(run.no_gradient for run in runs)
     if missing >= _MANY:
         warnings.append(
-            f"Of the images shown to a run, {missing:.0%} had no usable "
+            f"Of the images shown to an attack, {missing:.0%} had no usable "
             "gradient: the scores may be saturated or rounded. Pass a "
             "classifier that returns logits, if there is one."
         )
@@ -478,27 +545,21 @@ def _masking_warnings(evaluation, best, larger, report):
     return warnings
 
 
-def _write_plan(write, evaluation, num_fit, attacks, notes, ball):
+def _write_plan(write, evaluation, num_fit, attacks, notes, budget):
     """Writes what comes and how long it will take."""
     # The clean predictions traced the classifier; this measures its speed.
     images = evaluation.held_out.images
     begun = time.time()
-    noise = ball.noise(images.shape[1:], np.random.default_rng(0))
-    evaluation.held_out.fooled(noise)
-    forward = (time.time() - begun) / len(images)
-    passes = [attack.passes for attack in attacks]
+    evaluation.measure(np.zeros(images.shape[1:], "float32"))
+    forward = (time.time() - begun) / (evaluation.num_select + len(images))
     # Half of the passes are backwards, which take about twice as long.
-    needed = sum(passes) * 1.5 * forward
-    counts = sorted(collections.Counter(passes).items())
-    each = [f"{count} of {most:,}" for most, count in counts]
-    if len(counts) == 1:
-        each = f" of {passes[0]:,} model passes"
-    else:
-        each = f", {', '.join(each[:-1])} and {each[-1]} model passes,"
+    needed = budget.most * 1.5 * forward
     plan = (
-        f"{len(passes)} attacks{each} on {num_fit} images; "
-        f"{evaluation.num_select} others choose the strongest, {len(images)} "
-        f"more are measured on. This takes about {in_words(needed)}."
+        f"{len(attacks)} attacks compete on {num_fit} images, and the best go "
+        f"on, with at most {budget.most:,} model passes in all. "
+        f"{evaluation.num_select} other images select the strongest, "
+        f"{len(images)} more are held out. This takes at most about "
+        f"{in_words(needed)}."
     )
     for note in (plan, *notes):
         write(textwrap.fill(note, 78), flush=True)

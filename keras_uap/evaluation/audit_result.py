@@ -15,12 +15,13 @@ from keras_uap.visualization.style import class_name, sample, unit
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One attack of an audit.
+    """What one attack of an audit found in one rung of the race.
 
     Attributes:
-        name, seed: What was minimised, and the seed.
-        passes: Integer, forwards and backwards of one image that it took.
-        seconds: Float.
+        name, seed: The attack and its seed.
+        passes: Integer, forwards and backwards of one image that the attack
+            took until then, those of earlier rungs included.
+        seconds: Float, of this rung.
         no_gradient: Float, the share of the images shown that had no usable
             gradient, or that DeepFool did not get over a boundary.
         select_rate: Float, share fooled of the part to select.
@@ -49,13 +50,18 @@ class Audit(Result):
         larger_rate: The same for the perturbation at twice the norm.
         perturbation: Array `(H, W, C)`, the strongest one, in pixel units.
         strongest: `Run`, the one that found it.
-        runs: Tuple of `Run`.
+        runs: Tuple of `Run`, one for each attack and rung.
         report: `keras_uap.analysis.FoolingReport` of the strongest on the
             held-out images: classes, labels, confidence.
         budget: String.
         num_fit, num_select, num_images: Integers, the images of each part;
             `num_images` are held out.
         num_groups: Integer, the photographs of the held-out part.
+        effort: Tuple of pairs, the passes and the fooling rate of the strongest
+            attack after each of its rungs. A classifier that takes more
+            passes to fool is more robust, even where the last rate is the same.
+        passes_to_half: Integer, the passes at which this curve reaches a half,
+            interpolated, or `None`.
         passes: Integer, forwards and backwards of one image, in all.
         seconds: Float.
         warnings, notes: Tuples of sentences: symptoms of masked gradients and
@@ -76,6 +82,8 @@ class Audit(Result):
     num_select: int
     num_images: int
     num_groups: int
+    effort: tuple
+    passes_to_half: int | None
     passes: int
     seconds: float
     warnings: tuple
@@ -110,6 +118,7 @@ class Audit(Result):
             _row("strongest attack", self.fooling_rate, self.fooling_interval),
             _row("random noise, same norm", self.random_rate),
             _row("strongest attack, twice the norm", self.larger_rate),
+            ("strongest attack fools half after", "50.0%", "", "", self.half()),
         ]
         for run in self.runs:
             mark = " *" if run == self.strongest else ""
@@ -135,6 +144,12 @@ class Audit(Result):
             f"{self.passes:,} model passes in {in_words(self.seconds)}"
         )
         return title, header, rows
+
+    def half(self):
+        """The passes to fool half of the images, as a text."""
+        if self.passes_to_half is None:
+            return f"over {self.effort[-1][0]:,}"
+        return f"{self.passes_to_half:,}"
 
     def _remarks(self):
         return [

@@ -75,6 +75,8 @@ def _page_of_audit(audit, class_names):
         "kind": "Audit",
         "runs": audit.runs,
         "strongest": audit.strongest,
+        "effort": audit.effort,
+        "half": audit.half(),
         "warnings": audit.warnings,
         "notes": audit.notes,
         "values": audit.to_dict(),
@@ -85,9 +87,9 @@ def _page_of_audit(audit, class_names):
         "two parts"
     )
     search = (
-        f"budget “{audit.budget}”: {len(audit.runs)} runs, {audit.passes:,} "
-        "model passes (forwards and backwards of one image) in "
-        f"{in_words(audit.seconds)}"
+        f"budget “{audit.budget}”: {len(audit.runs)} perturbations, "
+        f"{audit.passes:,} model passes (forwards and backwards of one image) "
+        f"in {in_words(audit.seconds)}"
     )
     seeds = ", ".join(map(str, sorted({run.seed for run in audit.runs})))
     page["facts"] += [("Images", images), ("Search", search), ("Seeds", seeds)]

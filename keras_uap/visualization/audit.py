@@ -1,5 +1,7 @@
 """The attacks of an audit, and the strongest perturbation."""
 
+import numpy as np
+
 from keras_uap.visualization import style
 
 
@@ -24,27 +26,7 @@ def plot_audit(audit, class_names=None):
         f"{style.sample(audit)}",
         12,
     )
-    rates = [run.fooling_rate for run in audit.runs]
-    colors = [
-        style.FOOLED if run == audit.strongest else style.CLEAN
-        for run in audit.runs
-    ]
-    places = range(len(rates))
-    rates_at.barh(places, rates, color=colors)
-    intervals = [run.fooling_interval for run in audit.runs]
-    style.whiskers(rates_at, places, rates, intervals, horizontal=True)
-    noise = {"color": style.NEUTRAL, "label": "random noise, same norm"}
-    rates_at.axvline(audit.random_rate, linestyle="--", **noise)
-    names = [f"{run.name}, seed {run.seed}" for run in audit.runs]
-    rates_at.set_yticks(places, names, fontsize=9)
-    rates_at.invert_yaxis()
-    style.percent_axis(rates_at, "x", 1.02)
-    style.label(
-        rates_at,
-        "Attacks, in red the strongest",
-        "held-out images fooled, lines: 95% interval",
-    )
-    style.legend_below(rates_at, 1, "left")
+    _draw_race(rates_at, audit)
     v = audit.perturbation
     style.show_perturbation(shown_at, v)
     if style.is_drawn(v):
@@ -55,3 +37,38 @@ def plot_audit(audit, class_names=None):
     style.label(labels_at, "Labels they are\nsent to", "share of the fooled")
     style.tidy(rates_at, labels_at)
     return figure
+
+
+def _draw_race(axes, audit):
+    """Fooling rate against model passes, a line for each attack."""
+    from matplotlib import colormaps
+
+    attacks, color_map = {}, colormaps["viridis"]
+    for run in audit.runs:
+        attacks.setdefault((run.name, run.seed), []).append(run)
+    strongest = audit.strongest.name, audit.strongest.seed
+    # No shade is red, so that the strongest attack stands out.
+    shades = iter(np.linspace(0.35, 0.9, len(attacks)))
+    for (name, seed), runs in attacks.items():
+        leads = (name, seed) == strongest
+        passes = [run.passes for run in runs]
+        rates = [run.fooling_rate for run in runs]
+        color = style.FOOLED if leads else color_map(next(shades))
+        line = {"label": name, "color": color, "zorder": 2 + leads}
+        axes.plot(passes, rates, "o-", **line)
+        if leads:
+            intervals = [run.fooling_interval for run in runs]
+            style.whiskers(axes, passes, rates, intervals)
+    noise = {"color": style.NEUTRAL, "label": "random noise, same norm"}
+    axes.axhline(audit.random_rate, linestyle="--", **noise)
+    # A perturbation of another classifier takes no pass.
+    axes.set_xscale("symlog", linthresh=100)
+    axes.set_xlim(0, 1.2 * max(run.passes for run in audit.runs))
+    style.percent_axis(axes, "y", 1.02)
+    style.label(
+        axes,
+        "Effort of each attack, in red the strongest",
+        "model passes",
+        "held-out images fooled, lines: 95% interval",
+    )
+    style.legend_below(axes, 2, "left")

@@ -14,7 +14,7 @@ import keras_uap
 from keras_uap import __main__ as command_line
 from keras_uap import datasets, interchange
 from keras_uap.cli import evaluate, fit, parser, transfer
-from keras_uap.evaluation import attack_suite
+from keras_uap.evaluation import race
 from keras_uap.utils.progress import Progress
 
 HEAVY = {"tensorflow", "keras", "matplotlib", "scipy", "PIL"}
@@ -167,7 +167,7 @@ def test_help_says_what_the_code_does(capsys):
     with pytest.raises(SystemExit):
         command_line.main(["audit", "--help"])
     text = capsys.readouterr().out
-    assert f"{{{','.join(sorted(attack_suite.BUDGETS))}}}" in text
+    assert f"{{{','.join(sorted(race.BUDGETS))}}}" in text
 
 
 def test_every_command_has_its_file():

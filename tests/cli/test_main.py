@@ -429,7 +429,7 @@ def test_audit(run, tmp_path, monkeypatch):
     status, out, err = run(*words("audit", AUDIT, output))
     assert (status, err) == (0, "")
     check_columns(out)
-    assert "1 attacks of 100 model passes" in " ".join(out.split())
+    assert "1 attacks compete on" in " ".join(out.split())
     folder = output["--output"]
     names = {path.name for path in folder.iterdir()}
     texts = {"audit.html", "audit.json", "audit.txt"}
@@ -457,13 +457,13 @@ def test_interrupted_audit_leaves_what_is_finished(run, tmp_path, monkeypatch):
     monkeypatch.setattr(attack_suite.Attacker, "run", interrupt)
     status, _, err = run(*words("audit", AUDIT, {"--output": tmp_path}))
     assert status == 130
-    assert "interrupted after 2 of 3 runs" in err
+    assert "interrupted after 2 perturbations" in err
     assert str(tmp_path / "audit.html") in err
     values = json.loads((tmp_path / "audit.json").read_text())
     assert [run["name"] for run in values["runs"]] == names[:2]
-    assert "2 of 3 runs: the others may fool more" in values["warnings"][0]
+    assert "2 perturbations: more work may fool more" in values["warnings"][0]
     page = (tmp_path / "audit.html").read_text(encoding="utf-8")
-    assert "Interrupted after 2 of 3 runs" in page
+    assert "Interrupted after 2 perturbations" in page
     assert (tmp_path / "uap.npz").exists()
 
 

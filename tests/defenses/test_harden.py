@@ -26,7 +26,7 @@ IMAGES = models.images(80)
 @pytest.fixture(scope="module", autouse=True)
 def _small():
     with pytest.MonkeyPatch.context() as monkeypatch:
-        models.shorten_audits(monkeypatch, 100, longer=2)
+        models.shorten_audits(monkeypatch, 100, rungs=((1, 150),))
         yield
 
 
@@ -68,9 +68,11 @@ def test_before_is_measured_with_as_much_work_as_after(hardened):
         "transferred",
         "transferred start",
     ]
-    assert before == after[2:]
-    longer = {attack.name for attack in attack_suite.MORE_WORK}
-    assert {name for name, _ in before} > longer
+    first = ["dominant", "data-free", "data-free start"]
+    assert [name for name, _ in before[:-1]] == first
+    assert [name for name, _ in after[2:-1]] == first
+    # The best of them went on, with as many passes before as after.
+    assert before[-1][1] > 200 < after[-1][1]
 
 
 def test_rates_are_a_recount(original, hardened):
@@ -192,7 +194,6 @@ def test_table_and_dictionary(hardened):
         *("fresh_rate", "longer_rate", "data_free_rate"),
     ):
         assert f"{values[name]:.1%}" in text
-    assert values["fresh_rate"] >= values["longer_rate"]
     assert len(repr(result)) < 1000
     assert result.plot().axes
     # What a notebook shows.
@@ -267,15 +268,12 @@ def test_words(before, after, changes, says, hardened):
 
 def test_it_prints_how_far_it_is(hardened):
     text = hardened[-1]
-    assert "takes about" in text
-    plan = " ".join(text.split())
-    assert " of 100, 1 of 200 and 1 of 400 model passes, on" in plan
-    assert "of 4: " in text
+    assert "takes at most about" in " ".join(text.split())
     assert " model passes; " in text
     # So do the clean answers, and what comes after the last attack.
     before = text.split("Training, ")[0]
-    assert before.index("classified") < before.index("attacks, ")
-    assert before.rindex("classified") > before.rindex("of those that choose")
+    assert before.index("classified") < before.index("attacks compete")
+    assert before.rindex("classified") > before.rindex("of the selection set")
     assert "epoch 2 of 2: loss" in text
     assert max(map(len, text.splitlines())) <= 80
 
@@ -297,10 +295,10 @@ def test_goes_on_where_it_was_cut_off(tmp_path, monkeypatch, capsys):
         return classifier, result, capsys.readouterr().out
 
     def cut_off_at(name):
-        def stopped(attacker, attack, *arguments):
-            if attack.name == name:
+        def stopped(attacker, attack, passes, seed, previous):
+            if name == (attack.name, previous is not None):
                 raise _Stopped
-            return real(attacker, attack, *arguments)
+            return real(attacker, attack, passes, seed, previous)
 
         with monkeypatch.context() as patch:
             patch.setattr(attack_suite.Attacker, "run", stopped)
@@ -312,21 +310,21 @@ def test_goes_on_where_it_was_cut_off(tmp_path, monkeypatch, capsys):
 
     _, expected, text = run(backup_dir=None)
     runs = len(expected.before.runs) - 1  # One of them has two rows.
-    assert "kept from before" not in text
-    assert "kept from before" not in cut_off_at("dominant, longer")
+    assert "from the backup" not in text
+    assert "from the backup" not in cut_off_at(("data-free start", False))
     with pytest.raises(ValueError, match="a training with other settings"):
         run(robustness=0.9)
     capsys.readouterr()
-    assert cut_off_at(None).count("kept from before") == runs - 2
-    text = cut_off_at("transferred start")
-    assert text.count("kept from before") == runs
+    assert cut_off_at(None).count("from the backup") == runs - 2
+    text = cut_off_at(("transferred start", False))
+    assert text.count("from the backup") == runs
     assert "epoch 1 of 3" not in text
     assert "epoch 3 of 3" in text
-    text = cut_off_at("coarse to fine, longer")
-    assert text.count("kept from before") == runs
+    text = cut_off_at(("dominant", False))
+    assert text.count("from the backup") == runs
     assert "epoch" not in text.replace("3 epochs", "")
     classifier, result, text = run()
-    assert text.count("kept from before") == runs + runs
+    assert text.count("from the backup") == runs + runs
     # What was done before counts.
     assert result.history.keys() == expected.history.keys()
     assert {len(values) for values in result.history.values()} == {3}

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 
 import keras
 import models
@@ -20,7 +21,7 @@ from keras_uap.evaluation import audit as auditing
 from keras_uap.utils.formatting import images_of
 
 RANGE = (0, 1)
-QUICK = [attack.name for attack in attack_suite.BUDGETS["quick"][1:]]
+EVERY = [attack.name for attack in attack_suite.ATTACKS[1:]]
 MANY = models.images(120)
 
 
@@ -53,7 +54,7 @@ def audited():
     """A classifier, and its audit with every attack of the quick budget."""
     model = models.linear()
     with pytest.MonkeyPatch.context() as monkeypatch:
-        models.shorten_audits(monkeypatch, 300, *QUICK)
+        models.shorten_audits(monkeypatch, 300, *EVERY, rungs=((2, 150),))
         monkeypatch.setattr(augmentation, "FEW", 0)
         return model, run(model, MANY, groups=GROUPS)
 
@@ -79,22 +80,26 @@ def test_one_perturbation_measured_on_held_out_images(audited):
     assert audit.random_rate < audit.fooling_rate
     assert np.abs(audit.perturbation).max() <= 0.08
     assert audit.num_fit + audit.num_select + audit.num_images == 120
-    names = [(run.name, run.seed) for run in audit.runs]
-    assert names == [
-        ("dominant", 0),
-        ("features+dominant", 0),
-        ("DeepFool", 0),
-        ("coarse to fine", 0),
-        ("data-free", 0),
-        ("data-free start", 0),
-    ]
+    names = [run.name for run in audit.runs]
+    assert names[:-2] == [*EVERY[:-1], "data-free", EVERY[-1]]
+    assert {run.seed for run in audit.runs} == {0}
+    # The two that fool most of the selection set went on, and no other.
+    rates = {run.name: run.select_rate for run in audit.runs[:-2]}
+    del rates["data-free"]
+    best = sorted(rates, key=rates.get, reverse=True)[:2]
+    assert names[-2:] == best
     # The selection set decides, and no other.
     rates = [run.select_rate for run in audit.runs]
     assert audit.strongest == audit.runs[int(np.argmax(rates))]
     assert audit.fooling_rate == pytest.approx(audit.strongest.fooling_rate)
-    for row in audit.runs:
-        assert 0 < row.passes <= 300
-    assert sum(r.passes for r in audit.runs) > 5 * 300 * 0.7
+    first = {run.name: run.passes for run in audit.runs[:-2]}
+    assert min(first[name] for name in EVERY) > 0.7 * 300
+    assert max(first.values()) <= 300
+    for run in audit.runs[-2:]:
+        assert first[run.name] + 100 < run.passes <= 450
+    name = audit.strongest.name
+    curve = [(r.passes, r.fooling_rate) for r in audit.runs if r.name == name]
+    assert list(audit.effort) == curve
 
 
 def attacker(images, transferred=None):
@@ -119,10 +124,8 @@ def test_from_coarse_to_fine_begins_with_coarse_patterns(many, monkeypatch):
 
     monkeypatch.setattr(attack_suite, "fit_with_passes", spy)
     attacks = attacker(many)
-    (bare,) = attacks.run(attack_suite.Attack("dominant", 300), 0)
-    (both,) = attacks.run(
-        attack_suite.Attack("coarse to fine", 900, start="coarse"), 0
-    )
+    (bare,) = attacks.run(models.ATTACKS["dominant"], 300, 0)
+    (both,) = attacks.run(models.ATTACKS["coarse to fine"], 900, 0)
     _, (_, coarse), (arguments, fine) = fits
     assert arguments["initial_perturbation"] is coarse.v
     assert (both.v == fine.v).all()
@@ -137,7 +140,7 @@ def test_from_coarse_to_fine_begins_with_coarse_patterns(many, monkeypatch):
 @pytest.mark.slow
 def test_near_the_best_there_is(linear, many, monkeypatch):
     """Of two classes the best perturbation is known: signs of the weights."""
-    models.shorten_audits(monkeypatch, 1200, *QUICK)
+    models.shorten_audits(monkeypatch, 1200, *EVERY)
     model = linear(classes=2)
     audit = run(model, many, epsilon=0.05)
     kernel = model.get_weights()[0]
@@ -161,11 +164,31 @@ def test_a_strong_start_is_not_lost(many):
     kernel = models.linear(2, scale=0.1).get_weights()[0]
     v = 0.05 * np.sign(kernel[:, 0] - kernel[:, 1]).reshape(many.shape[1:])
     attacks = attacker(many, v.astype("float32"))
-    attack = attack_suite.Attack("transferred start", 300, start="transferred")
-    known, start = attacks.run(attack, 0)
+    known, start = attacks.run(models.ATTACKS["transferred start"], 300, 0)
     assert (known.name, start.name) == ("transferred", "transferred start")
     assert known.passes == 0 < start.passes <= 300
     assert np.mean(np.sign(start.v) == np.sign(v)) > 0.9
+
+
+def test_an_attack_goes_on_from_what_it_found(many, monkeypatch):
+    """Other images, the same loss, and all passes are counted once."""
+    fits, fit = [], fitting.fit_with_passes
+
+    def spy(*args, **kwargs):
+        fits.append((args, kwargs))
+        return fit(*args, **kwargs)
+
+    monkeypatch.setattr(attack_suite, "fit_with_passes", spy)
+    attacks, attack = attacker(many), models.ATTACKS["data-free start"]
+    noise, first = attacks.run(attack, 200, 0)
+    (second,) = attacks.run(attack, 300, 0, first)
+    assert (noise.name, noise.spent) == ("data-free", 0)
+    assert 0 < noise.passes < first.passes == first.spent <= 200
+    assert first.passes < second.passes == first.spent + second.spent <= 500
+    _, (_, on_images), (arguments, goes_on) = fits
+    assert goes_on["initial_perturbation"] is first.v
+    assert arguments[4] == attack.loss
+    assert on_images["seed"] != goes_on["seed"]
 
 
 @pytest.fixture(scope="module")
@@ -181,46 +204,35 @@ def adapters():
     }
 
 
-def attacks_of(monkeypatch, adapter, budget, transferred=False, more=False):
-    monkeypatch.setattr(attack_suite, "BUDGETS", BUDGETS)
-    monkeypatch.setattr(attack_suite, "MORE_WORK", models.MORE_WORK)
-    return attack_suite.attacks_for(adapter, budget, transferred, more)
+@pytest.fixture
+def every_attack(monkeypatch):
+    monkeypatch.setattr(attack_suite, "ATTACKS", tuple(models.ATTACKS.values()))
 
 
-BUDGETS = dict(attack_suite.BUDGETS)
-
-
-def test_the_attacks_of_each_budget(adapters, monkeypatch):
-    def listed(which, *arguments):
-        attacks, _ = attacks_of(monkeypatch, adapters[which], *arguments)
-        return [(attack.name, attack.seed, attack.passes) for attack in attacks]
-
-    assert [name for name, _, _ in listed("features", "quick")] == QUICK
-    standard = listed("features", "standard")
-    assert [seed for _, seed, _ in standard] == [0] * 5 + [1] * 5 + [0] * 3
-    assert standard[-2:] == [
-        ("dominant, longer", 0, 18_000),
-        ("features+dominant, longer", 0, 18_000),
-    ]
-    # What judges a hardening is there once, and as long with every budget.
-    for budget in BUDGETS:
-        names = listed("features", budget, True, True)
-        assert names[0][0] == "transferred start"
-        assert names.count(("dominant, longer", 0, 18_000)) == 1
-        assert names.count(("coarse to fine, longer", 0, 36_000)) == 1
-    assert "coarse" not in str(listed("signals", "quick", False, True))
-
-
-def test_a_hidden_head_leaves_the_features_out(adapters, monkeypatch):
-    attacks, notes = attacks_of(monkeypatch, adapters["hidden"], "quick")
-    assert not any(attack.needs_features for attack in attacks)
-    assert "features were left out" in notes[0]
+@pytest.mark.parametrize(
+    ("which", "transferred", "without"),
+    [
+        ("features", True, set()),
+        ("features", False, {"transferred start"}),
+        ("signals", True, {"coarse to fine"}),
+        ("hidden", True, {"features+dominant"}),
+    ],
+)
+def test_what_a_classifier_does_not_allow_is_left_out(
+    which, transferred, without, adapters, every_attack
+):
+    attacks, notes = attack_suite.attacks_for(adapters[which], transferred)
+    left = {attack.name for attack in attacks}
+    assert set(models.ATTACKS) - left == without
+    assert ["features were left out" in note for note in notes] == (
+        [True] if which == "hidden" else []
+    )
 
 
 @pytest.mark.parametrize("changes", [{"loss": "dominnat"}, {"start": "noize"}])
 def test_a_misspelt_attack_is_refused(changes):
     with pytest.raises(ValueError, match="Unknown"):
-        attack_suite.Attack("dominant", 100, **changes)
+        attack_suite.Attack("dominant", **changes)
 
 
 @pytest.mark.parametrize(("more", "warns"), [(0, 0), (2, 0), (20, 1)])
@@ -241,12 +253,12 @@ def test_warns_of_a_run_that_fools_clearly_more(more, warns, monkeypatch):
     hits = iter([chosen, other])
     monkeypatch.setattr(evaluation, "measure", lambda v: next(hits))
     for name in ("dominant", "DeepFool"):
-        evaluation.add(attack_suite.Finding(name, 0, 1, 0.0, 0.0, None))
+        evaluation.add(attack_suite.Finding(name, 0, 1, 1, 0.0, 0.0, None))
     found = auditing._selection_warnings(evaluation, 0)
     assert len(found) == warns
     if warns:
-        assert "Another run, DeepFool, fools 50.0%" in found[0]
-        assert "30.0% of the one that the 20 others chose" in found[0]
+        assert "Another perturbation, DeepFool, fools 50.0%" in found[0]
+        assert "30.0% of the one selected: the selection set of 20" in found[0]
 
 
 def test_parts_may_know_their_photographs_or_not():
@@ -293,8 +305,7 @@ def test_standard_makes_one_adapter_and_traces_once(many, monkeypatch):
         init(*args, **kwargs)
 
     monkeypatch.setattr(ClassifierAdapter, "__init__", counted)
-    standard = [attack.name for attack in BUDGETS["standard"][1:6]]
-    models.shorten_audits(monkeypatch, 64, *standard)
+    models.shorten_audits(monkeypatch, 64, *EVERY, rungs=((1, 64),))
     layer = Counted()
     model = keras.Sequential(
         [
@@ -309,7 +320,7 @@ def test_standard_makes_one_adapter_and_traces_once(many, monkeypatch):
     assert len(made) == 1
     # The logits alone and with the features, and a gradient of each.
     assert layer.counts == {"forward": 2, "gradient": 2}
-    assert len(audit.runs) == 6
+    assert len(audit.runs) == len(EVERY) + 2
     assert {row.seed for row in audit.runs} == {3}
     assert np.linalg.norm(audit.perturbation) <= 1.0
     assert "DeepFool" in str(audit)
@@ -366,8 +377,8 @@ def test_few_images_are_varied(linear, many, monkeypatch, capsys):
     assert "were varied" in str(audit)
     assert "wider than 30 points" in " ".join(str(audit).split())
     out = capsys.readouterr().out
-    assert "This takes about" in " ".join(out.split())
-    assert "2 of 2: data-free start" in out
+    assert "This takes at most about" in " ".join(out.split())
+    assert re.search("data-free start, seed 0, 1.. passes: .* of the sel", out)
     assert max(map(len, out.splitlines())) <= 80
     for row in audit.runs:
         assert row.passes <= 150
@@ -384,7 +395,7 @@ def test_result(audited, tmp_path):
     values = json.loads(audit.to_json())
     assert values["fooling_rate"] == audit.fooling_rate
     assert "perturbation" not in values
-    assert len(values["runs"]) == 6
+    assert len(values["runs"]) == len(EVERY) + 3
     with pytest.raises(AttributeError):
         audit.fooling_rate = 1.0
     assert len(audit.plot(list("abcd")).axes) == 3
@@ -406,13 +417,13 @@ def test_interrupted_after_a_run(linear, many, monkeypatch):
 
     monkeypatch.setattr(attack_suite.Attacker, "run", interrupt)
     with pytest.raises(
-        keras_uap.AuditInterrupted, match="after 1 of 2 runs"
+        keras_uap.AuditInterrupted, match="after 1 perturbation"
     ) as caught:
         run(linear(), many)
     audit = caught.value.audit
     assert [row.name for row in audit.runs] == ["dominant"]
     assert audit.fooling_rate == recount(audit, linear(), many)
-    assert "Interrupted after 1 of 2 runs" in str(audit)
+    assert "Interrupted after 1 perturbation:" in str(audit)
     # Before the first run is finished, there is nothing to keep.
     models.shorten_audits(monkeypatch, 150, "data-free start")
     with pytest.raises(KeyboardInterrupt) as caught:
@@ -595,7 +606,7 @@ def test_no_classifier(many):
 
 @pytest.mark.slow
 def test_embedded_classifier(monkeypatch):
-    models.shorten_audits(monkeypatch, 480, *QUICK)
+    models.shorten_audits(monkeypatch, 480, *EVERY)
     photos = np.concatenate([samples.load_photos(s) for s in samples.SPLITS])
     groups = np.concatenate([samples.photo_groups(s) for s in samples.SPLITS])
     audit = keras_uap.audit(
