@@ -550,8 +550,8 @@ def _write_plan(write, evaluation, num_fit, attacks, notes, budget):
     # The clean predictions traced the classifier; this measures its speed.
     images = evaluation.held_out.images
     begun = time.time()
-    evaluation.measure(np.zeros(images.shape[1:], "float32"))
-    forward = (time.time() - begun) / (evaluation.num_select + len(images))
+    evaluation.held_out.fooled(np.zeros(images.shape[1:], "float32"))
+    forward = (time.time() - begun) / len(images)
     # Half of the passes are backwards, which take about twice as long.
     needed = budget.most * 1.5 * forward
     plan = (
