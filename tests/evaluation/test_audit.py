@@ -81,13 +81,15 @@ def test_one_perturbation_measured_on_held_out_images(audited):
     assert np.abs(audit.perturbation).max() <= 0.08
     assert audit.num_fit + audit.num_select + audit.num_images == 120
     names = [run.name for run in audit.runs]
-    assert names[:-2] == [*EVERY[:-1], "data-free", EVERY[-1]]
+    assert set(names[:-2]) == {*EVERY, "data-free"}
     assert {run.seed for run in audit.runs} == {0}
-    # The two that fool most of the selection set went on, and no other.
+    # The two best of different starts on the selection set went on.
     rates = {run.name: run.select_rate for run in audit.runs[:-2]}
     del rates["data-free"]
-    best = sorted(rates, key=rates.get, reverse=True)[:2]
-    assert names[-2:] == best
+    first, *others = sorted(rates, key=rates.get, reverse=True)
+    start = models.ATTACKS[first].start
+    others = [n for n in others if models.ATTACKS[n].start != start]
+    assert names[-2:] == [first, others[0]]
     # The selection set decides, and no other.
     rates = [run.select_rate for run in audit.runs]
     assert audit.strongest == audit.runs[int(np.argmax(rates))]
