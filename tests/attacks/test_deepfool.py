@@ -218,7 +218,7 @@ def test_dominant_leaves_out_images_without_a_gradient(value, broken, images):
     assert np.isfinite(batch.increments).all()
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 64])
+@pytest.mark.parametrize("batch_size", [slow(1), 7, slow(64)])
 def test_batches_do_not_change_the_result(batch_size, cnn, images):
     model = cnn()
     whole = keras_uap.deepfool(model, images, batch_size=40, verbose=0)
@@ -266,7 +266,9 @@ def test_more_candidates_are_never_further(linear, images):
     assert np.any(lengths[0] > lengths[2] + 1e-3)
 
 
-@pytest.mark.parametrize("value", [0.0, np.nan, np.inf, 1e-21, 1e25])
+@pytest.mark.parametrize(
+    "value", [0.0, np.nan, slow(np.inf), slow(1e-21), slow(1e25)]
+)
 def test_images_without_a_gradient_are_left_out(value, broken, linear, images):
     images[:, 0, 0, 0] = np.where(np.arange(40) % 3 == 0, 0.9, 0.1)
     result = keras_uap.deepfool(broken(value, 0.5), images, verbose=0)

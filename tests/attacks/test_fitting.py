@@ -4,6 +4,7 @@ import keras
 import models
 import numpy as np
 import pytest
+from models import slow
 from PIL import Image
 
 import keras_uap
@@ -24,15 +25,19 @@ def fit(images, classifier, passes=600, **arguments):
     )
 
 
-@pytest.mark.parametrize("augment", [True, False])
-@pytest.mark.parametrize("count", [3, 17])
+@pytest.mark.parametrize(
+    ("count", "augment"),
+    [(3, True), slow(3, False), slow(17, True), (17, False)],
+)
 def test_few_images_get_all_passes(count, augment):
     found = fit(models.images(count), models.linear(), augment=augment)
     assert 0.9 * 600 <= found.passes <= 600
 
 
-@pytest.mark.parametrize("augment", [True, False])
-@pytest.mark.parametrize("count", [3, 17, 33])
+@pytest.mark.parametrize(
+    ("count", "augment"),
+    [(3, True), slow(3, False), slow(17, True), (17, False), slow(33, False)],
+)
 def test_images_without_a_gradient_are_all_counted(count, augment):
     dead = keras.Sequential(
         [

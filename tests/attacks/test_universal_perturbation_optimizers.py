@@ -100,11 +100,11 @@ def test_what_reached_the_rate_is_kept_and_not_an_average(
 @pytest.mark.parametrize(
     ("kind", "dtype"),
     [
-        ("wrapped", None),
+        slow("wrapped", None),
         ("factor", None),
-        ("plain", "mixed_float16"),
+        slow("plain", "mixed_float16"),
         ("plain", "float16"),
-        ("plain", "bfloat16"),
+        slow("plain", "bfloat16"),
     ],
 )
 def test_steps_are_in_pixels_whatever_the_precision(
