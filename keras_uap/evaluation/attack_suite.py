@@ -160,8 +160,8 @@ class Attacker:
         self.notes = []
         if self._augment:
             self.notes.append(
-                f"The {len(images)} images to fit are few and were varied: "
-                "crops, light, mirror images."
+                f"The {len(images)} images to fit are few and were augmented "
+                "with random crops, light and mirroring."
             )
 
     def run(self, attack, passes, seed, previous=None):

@@ -376,7 +376,7 @@ def test_a_classifier_with_a_hidden_head(subclassed, many, monkeypatch):
 def test_few_images_are_varied(linear, many, monkeypatch, capsys):
     monkeypatch.setattr(augmentation, "FEW", 500)
     audit = run(linear(), many[:30], verbose=1)
-    assert "were varied" in str(audit)
+    assert "were augmented" in str(audit)
     assert "wider than 30 points" in " ".join(str(audit).split())
     out = capsys.readouterr().out
     assert "This takes at most about" in " ".join(out.split())
