@@ -42,6 +42,7 @@ from keras_uap.classifiers.logits import check_classifier, logits_function
 from keras_uap.perturbations import pixels
 from keras_uap.perturbations.ascent import ascend
 from keras_uap.perturbations.lp_ball import LpBall
+from keras_uap.perturbations.perturbation_layer import refuse_other_scope
 from keras_uap.utils.keras_compat import higher_is_better, monitored
 from keras_uap.utils.saving import not_compiled, random_state_kept
 from keras_uap.utils.validation import check_counts, check_number, check_whole
@@ -210,6 +211,7 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         for model in (self.classifier, self.teacher):
             if not model.built:
                 model(some, training=False)
+        refuse_other_scope(self.classifier, self.distribute_strategy)
         # A model that was not built before has its weights now.
         self.teacher.set_weights(self.classifier.get_weights())
         self._logits = logits_function(self.classifier, self.from_logits, some)

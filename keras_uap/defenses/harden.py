@@ -148,7 +148,9 @@ def harden(
     if labels is None:
         # Labels of a data set balance the parts, and play no other role.
         parts = [part._replace(labels=None) for part in parts]
-    with random_state_kept():
+    strategy = getattr(classifier, "distribute_strategy", None)
+    strategy = strategy or tf.distribute.get_strategy()
+    with random_state_kept(), strategy.scope():
         result = harden_pictures(
             classifier,
             parts,

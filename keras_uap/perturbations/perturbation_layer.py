@@ -313,10 +313,11 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
 
 def refuse_other_scope(layer, strategy):
     """Raises ValueError for a layer built outside the scope of `strategy`."""
-    # TensorFlow raises an AssertionError without a text.
-    variable = layer.perturbations.value
-    if not strategy.extended.variable_created_in_scope(variable):
+    # TensorFlow's errors do not tell what to do.
+    scope = strategy.extended.variable_created_in_scope
+    if layer.weights and not scope(layer.weights[0].value):
         raise ValueError(
-            f"PerturbationLayer {layer.name!r} was built outside the scope of "
-            f"{type(strategy).__name__}. Build both inside strategy.scope()."
+            f"{type(layer).__name__} {layer.name!r} was built outside the "
+            "scope of the strategy that trains it. Build both inside one "
+            "strategy.scope()."
         )
