@@ -1,4 +1,7 @@
-"""The page of warnings has every warning of the code, and no other."""
+"""The page of warnings has every warning of the code, and no other.
+
+The errors that the page on troubleshooting explains are in the code, too.
+"""
 
 import ast
 import pathlib
@@ -52,10 +55,12 @@ def warnings_of(path):
                 yield from (t for t in strings(part) if t.endswith("."))
 
 
-def rows():
-    page = (ROOT / "docs" / "warnings.md").read_text(encoding="utf-8")
-    cells = re.findall(r"^\| (.+?) \|", page, re.M)
-    return [cell for cell in cells if cell != "warning"]
+def rows(page="warnings.md", after="# Warnings"):
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    cells = re.findall(r"^\| (\w.+?|….+?) \|", text.partition(after)[2], re.M)
+    return [
+        cell for cell in cells if cell not in ("warning", "message begins with")
+    ]
 
 
 def test_each_warning_has_a_row_and_each_row_a_warning():
@@ -72,3 +77,15 @@ def test_each_warning_has_a_row_and_each_row_a_warning():
 def is_begun(text, row):
     parts = [re.escape(part) for part in row.split("…")]
     return re.match(".*".join(parts), text, re.S) is not None
+
+
+def test_errors_that_are_explained_exist():
+    found = [
+        text
+        for path in (ROOT / "keras_uap").rglob("*.py")
+        for text in strings(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    explained = rows("troubleshooting.md", after="## Errors")
+    assert len(explained) > 5
+    for row in explained:
+        assert any(is_begun(text, row) for text in found), row
