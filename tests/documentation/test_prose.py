@@ -4,6 +4,7 @@ Rules: one word for one thing, at most 25 words and two numbers in a sentence,
 at most 750 words on a page. Numbers beyond that belong in a table.
 """
 
+import json
 import pathlib
 import re
 
@@ -13,32 +14,47 @@ from prose import numbers, prose, sentences, wrong_words
 ROOT = pathlib.Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 # What a page may say all the same, and why. At most twenty.
 EXCEPTIONS = {
     ("paper.md", "xi"): "The paper's name, in a table of names.",
+    ("paper.ipynb", "figures"): "The paper's own, which it shows again.",
 }
 
 
 def read(page):
-    return page.read_text(encoding="utf-8")
+    """The text of a page, or of a notebook without code and outputs."""
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".md":
+        return text
+    return "\n\n".join(
+        "".join(cell["source"])
+        for cell in json.loads(text)["cells"]
+        if cell["cell_type"] == "markdown"
+    )
 
 
-each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def name(page):
+    return page.name
 
 
-@each_page
+each_page = pytest.mark.parametrize("page", PAGES, ids=name)
+each_text = pytest.mark.parametrize("page", PAGES + NOTEBOOKS, ids=name)
+
+
+@each_text
 def test_no_line_is_lost(page):
     # A line that begins with % is a comment to MyST.
     assert not re.findall(r"^\s*%.*", read(page), re.M)
 
 
-@each_page
+@each_text
 def test_a_percent_sign_cannot_leave_its_number(page):
     assert not re.findall(r"\d\s%.*", read(page))
 
 
-@each_page
+@each_text
 def test_sentences_are_short(page):
     found = list(sentences(read(page)))
     assert [text for text in found if len(text.split()) > 25] == []
@@ -50,7 +66,7 @@ def test_numbers_are_in_tables(page):
     assert [text for text in found if len(numbers(text)) > 2] == []
 
 
-@each_page
+@each_text
 def test_one_word_for_one_thing(page):
     assert [
         found
@@ -62,7 +78,7 @@ def test_one_word_for_one_thing(page):
 def test_exceptions_are_few_and_used():
     assert len(EXCEPTIONS) <= 20
     for name, word in EXCEPTIONS:
-        (page,) = [page for page in PAGES if page.name == name]
+        (page,) = [page for page in PAGES + NOTEBOOKS if page.name == name]
         assert re.search(rf"\b{word}\b", prose(read(page)), re.I)
 
 
