@@ -15,6 +15,7 @@ import keras_uap
 from keras_uap.analysis import FoolingReport, TransferMatrix
 from keras_uap.defenses.hardening import Hardening
 from keras_uap.evaluation.audit_result import Audit, Run
+from keras_uap.evaluation.race import BUDGETS, for_hardening
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 sys.path.insert(0, str(DOCS))
@@ -171,3 +172,15 @@ def test_one_word_for_one_thing(path, value):
     # Without the names of arguments.
     text = re.sub(r"^ *[\w*, ]+:", "", inspect.getdoc(value), flags=re.M)
     assert [found for _, found in wrong_words(text)] == []
+
+
+def test_work_of_an_audit_is_that_of_the_code():
+    page = (DOCS / "audit_method.md").read_text(encoding="utf-8")
+    guide = (DOCS / "audit.md").read_text(encoding="utf-8")
+    hardened = {"harden": for_hardening(BUDGETS["quick"])}
+    for name, budget in (BUDGETS | hardened).items():
+        rungs = [f"{count} of {passes:,}" for count, passes in budget.rungs]
+        work = rf"{', '.join(rungs)}.* \| {budget.most:,} \|"
+        assert re.search(rf"^\| .*{name}.* \| {work}$", page, re.M)
+        if name in BUDGETS:
+            assert f'`"{name}"` | at most {budget.most:,} model' in guide
