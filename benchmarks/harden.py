@@ -69,9 +69,6 @@ RECIPES = {
 # What differs from its default recipe, in ways that it does not offer.
 CHANGES = {
     "one perturbation": {"pool_size": 1},
-    "fine and coarse patterns": {"smoothing": (0.0, 2.0)},
-    "it climbs the dominant objective": {"objective": "dominant"},
-    "random starts every 32 batches": {"restart_every": 32},
     "temperature 1": {"temperature": 1.0},
     "steps of all of epsilon": {"step_size": common.EPSILON},
     "average of weights": {},

@@ -74,7 +74,6 @@ QUICK = {
 DISTILLERS = {
     "clean and perturbed": {"pool_size": 2},
     "clean more": {"pool_size": 2, "robustness": 0.25},
-    "class-wise": {"class_wise": True},
 }
 WAYS = ["control", "paper", "simultaneous", *DISTILLERS]
 

@@ -1,11 +1,10 @@
 """Adversarial distillation: a classifier keeps its predictions under attack.
 
     for each batch of images x:
-        (every restart_every batches: v <- a random point of the ball)
         t <- probabilities of the original classifier for x
         train on:   robustness * distance(t, classifier(clip(x + v)))
                     + (1 - robustness) * distance(t, classifier(x))
-        update v:   v <- project(v + step_size * direction(d objective / d v))
+        update v:   v <- project(v + step_size * direction(d loss / d v))
 
 The distance is the Kullback-Leibler divergence of probabilities at a
 temperature, as in distillation. A thousand probabilities hold more than a
@@ -24,18 +23,14 @@ Reference:
     - [Zhang et al., 2019](https://arxiv.org/abs/1901.08573), the two terms
     - [Shafahi et al., 2018](https://arxiv.org/abs/1811.11304), one ascent step
       with each batch
-    - [Benz et al., 2021](https://arxiv.org/abs/2104.03000), one for each class
 """
 
 import collections
-import functools
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_uap.attacks import losses
-from keras_uap.attacks.smoothing import refuse_no_images, smoothed
 from keras_uap.classifiers.adapter import stated_shape
 from keras_uap.classifiers.around import AroundClassifier
 from keras_uap.classifiers.logits import check_classifier, logits_function
@@ -50,6 +45,9 @@ from keras_uap.utils.validation import check_counts, check_number, check_whole
 # The goal of a batch: probabilities `(n, num_classes)` at a temperature, and
 # labels `(n,)`.
 Targets = collections.namedtuple("Targets", "probabilities labels temperature")
+
+# Arguments in the files of versions before the first release.
+_FORMER = ("objective", "restart_every", "class_wise", "smoothing")
 
 # A step of v as a share of epsilon. Longer steps jump between corners of the
 # ball, and a classifier that was trained on those is fooled in between.
@@ -94,34 +92,23 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         temperature: Float above 0, by which logits are divided before the
             softmax. At a high one the classifier learns all of its logits, at
             1 the probabilities. Labels that are passed have none.
-        objective: What the perturbation maximizes: `None`, the loss of the
-            training, from a random first step; or `"dominant"` or another loss
-            of `UniversalPerturbation.compile` that needs no features.
         step_size: Float above 0, how far one step moves the perturbation, in
             pixel units (each value for L-infinity, the norm for l2). `None`
             takes a fifth of `epsilon`.
-        restart_every: Integer, the batches from one random start of the
-            perturbation to the next. `None` starts once, from zero.
-        seed: Integer, the seed of the first step and of those starts.
+        seed: Integer, the seed of the random first step.
         from_logits: Boolean, whether the classifier returns logits. `None`
             finds out.
         perturbation: Array `(H, W, C)`, or a pool `(pool_size, H, W, C)`,
             where the perturbation starts. `None` starts from zero.
         pool_size: Integer, the number of perturbations. They take turns, a
             batch each: with a single one, the classifier memorizes it.
-        class_wise: Boolean, one perturbation for each class instead: an image
-            is shown with that of its label, and every batch updates those of
-            the labels in it. It takes the memory of `num_classes` images.
-        smoothing: Float, or one for each perturbation of the pool: the standard
-            deviation in pixels of a Gaussian over height and width that
-            smooths the gradient of a step; 0 for none.
         **kwargs: `name`, as for any Keras model.
 
     Attributes:
         classifier: The model in training.
         teacher: The copy of the original classifier.
         v: Weight `(pool_size, H, W, C)`, the perturbations, in pixel units.
-        pool_size: Integer; the number of classes where it is class-wise.
+        pool_size: Integer.
 
     Raises:
         TypeError: if `classifier` is not a Keras model, or one that cannot be
@@ -131,7 +118,6 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
     Reference:
         - [Zhang et al., 2019](https://arxiv.org/abs/1901.08573)
         - [Shafahi et al., 2018](https://arxiv.org/abs/1811.11304)
-        - [Benz et al., 2021](https://arxiv.org/abs/2104.03000)
     """
 
     def __init__(
@@ -142,15 +128,11 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         value_range=(0, 255),
         robustness=0.5,
         temperature=1.0,
-        objective=None,
         step_size=None,
-        restart_every=None,
         seed=0,
         from_logits=None,
         perturbation=None,
         pool_size=None,
-        class_wise=False,
-        smoothing=0.0,
         **kwargs,
     ):
         check_classifier(classifier)
@@ -159,7 +141,7 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         check_number("temperature", temperature, above=0, below=np.inf)
         step_size = STEP * ball.epsilon if step_size is None else step_size
         check_number("step_size", step_size, above=0, below=np.inf)
-        check_counts(restart_every=restart_every, pool_size=pool_size)
+        check_counts(pool_size=pool_size)
         check_whole("seed", seed, 0)
         initial = None
         if perturbation is not None:
@@ -167,27 +149,16 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
             for one in initial:
                 ball.refuse_outside(one)
             pool_size = len(initial)
-        if class_wise and pool_size not in (None, 1):
-            raise ValueError(
-                "Class-wise perturbations are one for each class. Received: "
-                f"{pool_size} perturbations. Leave pool_size out; one "
-                "perturbation is where all of them start."
-            )
         kwargs.setdefault("dtype", "float32")
         super().__init__(autocast=False, **kwargs)
         self.ball = ball
         self.value_range = pixels.as_value_range(value_range)
         self.robustness = float(robustness)
         self.temperature = float(temperature)
-        self.objective = _as_objective(objective)
         self.step_size = float(step_size)
-        self.restart_every = restart_every
         self.seed = seed
         self.from_logits = from_logits
-        # With class_wise=True, the number is known when the model is built.
         self.pool_size = pool_size or 1
-        self.class_wise = bool(class_wise)
-        self.smoothing = _as_smoothing(smoothing, self.pool_size)
         self._initial = initial
         self.classifier = classifier
         self.teacher = _copy(classifier)
@@ -206,7 +177,6 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         if self.built:
             return
         shape = tuple(input_shape[1:])
-        refuse_no_images(shape, max(self.smoothing))
         some = np.zeros((1, *shape), "float32")
         for model in (self.classifier, self.teacher):
             if not model.built:
@@ -219,8 +189,6 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
             self.teacher, self.from_logits, some
         )
         self._num_classes = self._logits(some).shape[-1]
-        if self.class_wise:
-            self.pool_size = self._num_classes
         start = np.zeros((self.pool_size, *shape), "float32")
         if self._initial is not None:
             pixels.same_shape(self._initial.shape, shape)
@@ -312,69 +280,34 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         images, targets = self._unpack(data)
         check_trainable(self.classifier)
         variables = self.trainable_variables
-        turns = self._turns()
-        v = self._start(tf.gather(self.v, turns), turns[0])
-        separate = self.objective is not None
-        with tf.GradientTape(persistent=separate) as tape:
+        turn = tf.cast(self.optimizer.iterations, "int32") % self.pool_size
+        v = self._start(self.v[turn : turn + 1], turn)
+        with tf.GradientTape() as tape:
             tape.watch(v)
             logits, loss = self._forward(images, v, targets)
             scaled = self.optimizer.scale_loss(loss)
-            if separate:
-                value = -_loss_value(self.objective, targets.labels, logits[1])
-        if separate:
-            ascent = tape.gradient(value, v)
-            gradients = tape.gradient(scaled, variables)
-        else:  # One backward pass: the scale of the ascent does not matter.
-            *gradients, ascent = tape.gradient(scaled, [*variables, v])
+        # One backward pass: the scale of the ascent does not matter.
+        *gradients, ascent = tape.gradient(scaled, [*variables, v])
         self.optimizer.apply(gradients, variables)
-        # Class-wise ones of labels that the batch lacks have a zero gradient.
-        ascent = self._smoothed(tf.convert_to_tensor(ascent), turns[0])
         v = ascend(v, ascent, self.ball, self.step_size)
-        old, places = tf.convert_to_tensor(self.v), turns[:, tf.newaxis]
-        self.v.assign(tf.tensor_scatter_nd_update(old, places, v))
+        pool = tf.convert_to_tensor(self.v)
+        self.v.assign(tf.tensor_scatter_nd_update(pool, [[turn]], v))
         return self._measured(targets, logits, loss)
 
-    def _turns(self):
-        """Indices of the perturbations that this batch updates."""
-        if self.class_wise:
-            return tf.range(self.pool_size)
-        return (self._batch() % self.pool_size)[tf.newaxis]
-
-    def _smoothed(self, gradient, turn):
-        if len(set(self.smoothing)) == 1:
-            return smoothed(gradient, self.smoothing[0])
-        each = [
-            functools.partial(smoothed, gradient, s) for s in self.smoothing
-        ]
-        return tf.switch_case(turn, each)
-
-    def _batch(self):
-        return tf.cast(self.optimizer.iterations, "int32")
-
     def _start(self, v, turn):
-        """The perturbation before this batch."""
-        # The draws follow from the number of the batch, also in a resumed fit.
-        if self.objective is None:
-            # At v = 0 and the original weights, the loss has no gradient.
-            drawn = self._draw(-1 - turn, v)
-            step = self.step_size * self.ball.steepest(drawn)
-            axes = list(range(1, v.shape.rank))
-            at_zero = tf.reduce_all(v == 0.0, axes, keepdims=True)
-            v = tf.where(at_zero, self.ball.project(step), v)
-        if self.restart_every is not None:
-            drawn = self.epsilon * self._draw(self._batch(), v)
-            is_due = self._batch() % self.restart_every == 0
-            v = tf.where(is_due, self.ball.project(drawn), v)
-        return v
+        """The perturbation before this batch.
 
-    def _draw(self, number, v):
-        seed = self.seed, number
-        return tf.random.stateless_uniform(tf.shape(v), seed, -1.0, 1.0)
+        At v = 0 and the original weights, the loss has no gradient, so the
+        first step is random. It follows from the seed, also in a resumed fit.
+        """
+        seed = self.seed, -1 - turn
+        drawn = tf.random.stateless_uniform(tf.shape(v), seed, -1.0, 1.0)
+        step = self.step_size * self.ball.steepest(drawn)
+        return tf.where(tf.reduce_all(v == 0.0), self.ball.project(step), v)
 
     def test_step(self, data):
         images, targets = self._unpack(data)
-        v = self.v if self.class_wise else self.v[:1]
-        logits, loss = self._forward(images, v, targets)
+        logits, loss = self._forward(images, self.v[:1], targets)
         return self._measured(targets, logits, loss)
 
     def _unpack(self, data):
@@ -412,8 +345,6 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
 
     def _forward(self, images, v, targets):
         """The logits of clean and of perturbed images, and the loss."""
-        if self.class_wise:
-            v = tf.gather(v, targets.labels)
         perturbed = pixels.apply_perturbation(images, v, self.value_range)
         logits = self._logits(tf.concat([images, perturbed], axis=0))
         clean, perturbed = tf.split(logits, 2)
@@ -451,20 +382,14 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
     def get_config(self):
         # The teacher is a copy of the classifier; its weights are in the file.
         config = super().get_config()
-        names = ("robustness", "temperature", "step_size", "restart_every")
-        return config | {
-            **{name: getattr(self, name) for name in names},
-            "class_wise": self.class_wise,
-            "objective": keras.saving.serialize_keras_object(self.objective),
-            "pool_size": None if self.class_wise else self.pool_size,
-            "smoothing": list(self.smoothing),
-        }
+        names = ("robustness", "temperature", "step_size", "pool_size")
+        return config | {name: getattr(self, name) for name in names}
 
     @classmethod
     def from_config(cls, config):
-        names = ("classifier", "objective")
+        config = {k: v for k, v in config.items() if k not in _FORMER}
         read = keras.saving.deserialize_keras_object
-        return cls(**config | {name: read(config[name]) for name in names})
+        return cls(**config | {"classifier": read(config["classifier"])})
 
 
 def _divergence(targets, logits):
@@ -478,42 +403,6 @@ def _divergence(targets, logits):
         tf.math.xlogy(targets.probabilities, targets.probabilities), axis=-1
     )
     return scale**2 * tf.reduce_mean(crossentropy - entropy)
-
-
-def _loss_value(objective, labels, logits):
-    """The mean of a loss that is small where images are fooled."""
-    if not isinstance(objective, losses.BatchLoss):
-        return tf.reduce_mean(objective.call(labels, logits))
-    summary = objective.summary(labels, logits)
-    summary = tf.nest.map_structure(tf.stop_gradient, summary)
-    seen = losses.Seen(None, None, summary)
-    return tf.reduce_mean(objective.call(labels, logits, seen))
-
-
-def _as_objective(objective):
-    if objective is None:
-        return None
-    objective = losses.get(objective)
-    if getattr(objective, "needs_features", False):
-        raise ValueError(
-            "objective must be a loss of logits. Received: "
-            f"{objective.name!r}, which needs features. Pass 'dominant', "
-            "'crossentropy', 'margin' or None."
-        )
-    return objective
-
-
-def _as_smoothing(smoothing, pool_size):
-    """A tuple of a float for each perturbation of a pool."""
-    each = tuple(smoothing) if np.ndim(smoothing) else (smoothing,) * pool_size
-    for sigma in each:
-        check_number("smoothing", sigma, least=0, below=np.inf)
-    if len(each) != pool_size:
-        raise ValueError(
-            "smoothing must be a number, or one for each perturbation. "
-            f"Received: {len(each)} numbers. Expected: {pool_size}."
-        )
-    return tuple(map(float, each))
 
 
 def check_trainable(classifier):

@@ -261,7 +261,6 @@ def _settings(distiller, fit, epochs, learning_rate, budget):
         "temperature": distiller.temperature,
         "step_size": distiller.step_size,
         "pool_size": distiller.pool_size,
-        "restart_every": distiller.restart_every,
         "batch_size": BATCH,
         "labels": fit.labels is not None,
         "budget": budget,

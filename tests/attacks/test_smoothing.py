@@ -95,29 +95,3 @@ def test_signals_have_no_height(make_uap):
     uap = make_uap(models.linear(shape=(16, 2)))
     with pytest.raises(ValueError, match=r"images \(H, W, C\)"):
         uap.compile("lion", smoothing=1.0)
-    with pytest.raises(ValueError, match=r"images \(H, W, C\)"):
-        keras_uap.AdversarialDistiller(
-            models.linear(shape=(16, 2)), 0.1, smoothing=1.0
-        )
-
-
-@pytest.mark.slow
-def test_each_of_a_pool_climbs_in_its_own_way(images):
-    classifier = models.linear(2, scale=0.1)
-    defence = keras_uap.AdversarialDistiller(
-        classifier,
-        0.05,
-        value_range=None,
-        objective="dominant",
-        pool_size=2,
-        smoothing=[0, 1.5],
-        step_size=0.01,
-    )
-    defence.compile(keras.optimizers.SGD(0.0))
-    labels = classifier.predict(images, verbose=0).argmax(-1)
-    same = images[labels == 0][:8]
-    defence.fit(same, epochs=2, batch_size=8, verbose=0)
-    bare = slope(classifier)
-    for v, goal in zip(defence.perturbation, (bare, gaussian(bare, 1.5))):
-        clear = np.abs(goal) > 1e-5
-        np.testing.assert_array_equal(np.sign(v)[clear], np.sign(goal)[clear])

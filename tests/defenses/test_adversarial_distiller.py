@@ -8,7 +8,6 @@ import keras
 import models
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import keras_uap
 from keras_uap import AdversarialDistiller
@@ -58,14 +57,11 @@ def same(some, others):
     return all(np.array_equal(a, b) for a, b in zip(some, others))
 
 
-@pytest.mark.parametrize(
-    ("norm", "objective"),
-    [("linf", "dominant"), ("l2", None), slow("l2", "crossentropy")],
-)
+@pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_perturbation_is_in_its_ball_after_every_batch(
-    norm, objective, images, each_batch
+    norm, images, each_batch
 ):
-    defence = make(models.cnn(), norm=norm, objective=objective, step_size=0.04)
+    defence = make(models.cnn(), norm=norm, step_size=0.04)
     ball = keras_uap.LpBall(EPSILON, norm)
     check = each_batch(lambda model: ball.refuse_outside(model.perturbation))
     fit(defence, images, callbacks=[check])
@@ -110,19 +106,15 @@ def test_clean_images_alone_teach_nothing_new(images):
     classifier = models.linear()
     before = arrays(classifier)
     defence = AdversarialDistiller(
-        classifier,
-        EPSILON,
-        value_range=(0, 1),
-        robustness=0,
-        objective="dominant",
+        classifier, EPSILON, value_range=(0, 1), robustness=0
     )
     defence.compile(keras.optimizers.SGD(0.1))
     history = fit(defence, images, epochs=1)
     for weight, old in zip(arrays(classifier), before):
         np.testing.assert_allclose(weight, old, atol=1e-5)
     assert history["clean_agreement"] == [1]
-    # The perturbation climbs all the same.
-    assert np.abs(defence.perturbation).max() == pytest.approx(0.03)
+    # The first step is random, and later ones have no gradient.
+    assert np.abs(defence.perturbation).max() == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
@@ -165,27 +157,6 @@ def test_small_logits_are_no_probabilities(images):
         assert found["loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_first_step_leads_to_the_dominant_class(images):
-    """Of a linear classifier the gradient is known."""
-    classifier = models.linear(scale=0.5)
-    defence = make(classifier, rate=0.0, step_size=0.02, objective="dominant")
-    kernel = arrays(classifier)[0]
-    logits = classifier.predict(images, verbose=0)
-    labels = logits.argmax(axis=-1)
-    own = np.eye(models.CLASSES, dtype=bool)[labels]
-    shares = tf.nn.softmax(logits).numpy()
-    goal = np.argmax(np.where(own, 0, shares).sum(axis=0))
-    goals = np.where(
-        labels == goal, np.where(own, -np.inf, logits).argmax(axis=-1), goal
-    )
-    # Only images that are not ten logits past the boundary.
-    uphill = np.mean(kernel.T[goals] - kernel.T[labels], axis=0)
-    defence.fit(images, batch_size=len(images), verbose=0)
-    np.testing.assert_allclose(
-        defence.perturbation.ravel(), 0.02 * np.sign(uphill), rtol=1e-6
-    )
-
-
 @pytest.mark.parametrize("norm", ["linf", slow("l2")])
 def test_own_answers_have_no_slope_at_zero(norm, images):
     """The first step is random, and the seed decides it."""
@@ -213,61 +184,12 @@ def test_perturbations_take_turns(images, each_batch):
     np.testing.assert_array_equal(moved[:3], np.eye(3, dtype=bool))
 
 
-def test_each_class_has_its_own(images, tmp_path):
-    """An image moves the perturbation of its label, and sees no other."""
-    classifier = models.linear(scale=0.5)
-    defence = make(
-        classifier,
-        rate=0.0,
-        class_wise=True,
-        objective="crossentropy",
-        step_size=0.01,
-    )
-    assert defence.pool_size == models.CLASSES
-    labels = np.full(len(images), 2)
-    labels[0] = 1
-    defence.fit(images, labels, batch_size=len(images), verbose=0)
-    moved = np.abs(defence.perturbation).max(axis=(1, 2, 3))
-    np.testing.assert_allclose(
-        moved, 0.01 * np.isin(range(models.CLASSES), [1, 2]), rtol=1e-6
-    )
-    # Of a linear classifier the gradient for one image is known.
-    kernel, bias = arrays(classifier)
-    logits = images[0].reshape(1, -1) @ kernel + bias
-    slope = kernel @ (tf.nn.softmax(logits).numpy()[0] - np.eye(len(bias))[1])
-    np.testing.assert_allclose(
-        defence.perturbation[1].ravel(), 0.01 * np.sign(slope), rtol=1e-5
-    )
-    found = defence.evaluate(images, labels, verbose=0, return_dict=True)
-    shown = np.clip(images + defence.perturbation[labels], 0, 1)
-    said = classifier.predict(shown, verbose=0).argmax(axis=-1)
-    assert found["perturbed_agreement"] == pytest.approx(
-        np.mean(said == labels)
-    )
-    defence.save(tmp_path / "defence.keras")
-    loaded = keras.saving.load_model(tmp_path / "defence.keras")
-    assert loaded.class_wise
-    np.testing.assert_array_equal(loaded.perturbation, defence.perturbation)
-
-
-@pytest.mark.parametrize("norm", ["linf", slow("l2")])
-def test_each_class_has_a_first_step(norm, images):
-    """Without labels, those of the classifier before choose."""
-    defence = make(models.cnn(), class_wise=True, norm=norm, restart_every=2)
-    fit(defence, images)
-    found = defence.perturbation
-    for number, one in enumerate(found):
-        defence.ball.refuse_outside(one)
-        assert not any(np.array_equal(one, other) for other in found[:number])
-
-
 def test_a_pool_survives_saving(images, tmp_path):
-    defence = make(models.cnn(), pool_size=2, smoothing=[0, 1.5])
+    defence = make(models.cnn(), pool_size=2)
     fit(defence, images)
     defence.save(tmp_path / "defence.keras")
     loaded = keras.saving.load_model(tmp_path / "defence.keras")
     assert loaded.pool_size == 2
-    assert loaded.smoothing == (0.0, 1.5)
     np.testing.assert_array_equal(loaded.perturbation, defence.perturbation)
 
 
@@ -276,21 +198,9 @@ def test_heads(activation, images):
     keras.utils.set_random_seed(0)
     classes = 1 if activation == "sigmoid" else models.CLASSES
     classifier = models.linear(classes, activation, scale=0.3)
-    # The perturbation alone climbs, against a classifier that stays.
-    attack = make(classifier, rate=0.0, objective="dominant")
-    fit(attack, images, epochs=4)
-    before = attack.evaluate(images, verbose=0, return_dict=True)
-    defence = make(classifier, objective="dominant")
+    defence = make(classifier)
     history = fit(defence, images, epochs=12)
     assert history["loss"][-1] < max(history["loss"])
-    assert history["perturbed_agreement"][-1] > min(
-        history["perturbed_agreement"]
-    )
-    defence.v.assign(attack.v)
-    after = defence.evaluate(images, verbose=0, return_dict=True)
-    gained = after["perturbed_agreement"] - before["perturbed_agreement"]
-    assert gained > 0.2
-    assert after["loss"] < before["loss"]
     # A saturated head is no reason to be NaN.
     assert np.isfinite(arrays(classifier)[0]).all()
 
@@ -318,35 +228,11 @@ def test_it_hardens():
         )
 
     before = worst_rate()
-    defence = make(
-        classifier,
-        rate=0.02,
-        epsilon=0.1,
-        robustness=0.7,
-        restart_every=None,
-    )
+    defence = make(classifier, rate=0.02, epsilon=0.1, robustness=0.7)
     history = fit(defence, images, epochs=40)
     assert before == 0.5
     assert worst_rate() == 0
     assert history["clean_agreement"][-1] == 1
-
-
-@pytest.mark.parametrize("norm", ["linf", slow("l2")])
-def test_restarts(norm, images, each_batch):
-    """Every second batch begins somewhere else, and goes one step on."""
-    defence = make(models.cnn(), norm=norm, restart_every=2, step_size=1e-6)
-    seen = []
-    check = each_batch(lambda model: seen.append(model.perturbation))
-    fit(defence, images, callbacks=[check])
-    seen = np.array(seen)[[0, 1, 2, 4, 5, 6]]  # Without the epochs' ends.
-    moved = np.abs(np.diff(seen, axis=0)).max(axis=(1, 2, 3))
-    np.testing.assert_array_equal(moved > 1e-4, [False, True] * 2 + [False])
-    assert np.mean(seen < 0) == pytest.approx(0.5, abs=0.1)
-    other = make(
-        models.cnn(), norm=norm, restart_every=2, step_size=1e-6, seed=1
-    )
-    fit(other, images, epochs=1)
-    assert np.abs(other.perturbation - seen[2]).max() > 1e-4
 
 
 def test_same_seed_same_result(images):
@@ -461,7 +347,7 @@ def test_callbacks_see_validation(images, tmp_path):
 
 def test_classifier_of_unknown_size(images, subclassed):
     defence = make(subclassed())
-    with pytest.raises(ValueError, match=r"defence\.build\("):
+    with pytest.raises(ValueError, match=r"distiller\.build\("):
         fit(defence, images)
     defence.build((None, *models.SHAPE))
     fit(defence, images)
@@ -488,20 +374,13 @@ class Unsaved(keras.Model):
         ({"temperature": 0}, ValueError, "temperature"),
         ({"temperature": np.inf}, ValueError, "temperature"),
         ({"step_size": 0}, ValueError, "step_size"),
-        ({"restart_every": 0}, ValueError, "restart_every"),
         ({"seed": -1}, ValueError, "seed"),
-        ({"objective": "nope"}, ValueError, "loss='nope'"),
         ({"pool_size": 0}, ValueError, "pool_size"),
-        ({"pool_size": 2, "class_wise": True}, ValueError, "one for each"),
         (
             {"perturbation": np.ones(models.SHAPE)},
             ValueError,
             "outside the ball",
         ),
-        ({"objective": "features"}, ValueError, "needs features"),
-        ({"smoothing": -1}, ValueError, "smoothing"),
-        ({"smoothing": [1.0, 2.0]}, ValueError, "smoothing must be a number"),
-        ({"smoothing": [None]}, ValueError, "smoothing"),
     ],
 )
 def test_wrong_arguments(changes, error, says):
