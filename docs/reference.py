@@ -44,6 +44,7 @@ TASKS = {
     "Audit and measure": (
         "audit",
         "AuditInterrupted",
+        "AuditFailed",
         "analysis.fooling_report",
         "analysis.FoolingReport",
         "analysis.Examples",

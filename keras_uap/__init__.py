@@ -38,6 +38,7 @@ if typing.TYPE_CHECKING or not _FOR_COMMANDS:
 
 # Imported on first use, because they need libraries that a fit does not.
 _LAZY = {
+    "AuditFailed": "evaluation.gate",
     "AuditInterrupted": "evaluation.audit",
     "audit": "evaluation.audit",
     "harden": "defenses.harden",
@@ -53,6 +54,7 @@ _MODULES = (
 
 __all__ = [
     "AdversarialDistiller",
+    "AuditFailed",
     "AuditInterrupted",
     "BackupAndRestore",
     "DeepFool",

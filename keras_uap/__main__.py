@@ -24,20 +24,29 @@ def main(arguments=None):
         with contextlib.redirect_stdout(place):
             console.load_tensorflow()
             name = f"keras_uap.cli.{options.command}"
-            table, values = importlib.import_module(name).run(options)
-        text = json.dumps(values, indent=2) if options.json else f"\n{table}"
-        print(text, flush=True)
+            result = importlib.import_module(name).run(options)
+        _show(result, options.json)
         return 0
     except (ValueError, TypeError, OSError, ImportError) as error:
         message = " ".join(str(error).split())
         print(f"keras-uap: error: {message}", file=sys.stderr)
         return 2
+    except console.GateFailed as error:
+        _show(error.result, options.json)
+        print(f"keras-uap: {error}", file=sys.stderr)
+        return 3
     except (console.Interrupted, KeyboardInterrupt) as error:
         text = str(error) or "interrupted."
         print(f"\nkeras-uap: {text}", file=sys.stderr)
         return 130
     finally:
         warnings.showwarning = shown
+
+
+def _show(result, as_json):
+    table, values = result
+    text = json.dumps(values, indent=2) if as_json else f"\n{table}"
+    print(text, flush=True)
 
 
 def _show_warning(message, category, *_, **__):

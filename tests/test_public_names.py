@@ -18,6 +18,7 @@ MODULES = {
 }
 NAMES = {
     "AdversarialDistiller",
+    "AuditFailed",
     "AuditInterrupted",
     "BackupAndRestore",
     "DeepFool",

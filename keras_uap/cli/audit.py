@@ -5,11 +5,14 @@ import pathlib
 
 from keras_uap.cli import console, loading
 from keras_uap.evaluation import audit as auditing
+from keras_uap.evaluation import gate
 from keras_uap.perturbations.interchange import save_perturbation
 
 
 def run(options):
     ball = loading.make_ball(options)
+    limits = options.fail_above, options.baseline, options.tolerance
+    baseline = gate.check_limits(*limits)
     console.say("1/3", "loading the model and the images")
     classifier = loading.attach(loading.load_model(options.model), options)
     class_names = loading.load_class_names(options, classifier)
@@ -43,8 +46,15 @@ def run(options):
         raise console.Interrupted(
             f"{interrupted}; what they found is in {folder / 'audit.html'}"
         )
+    rules = gate.rules(audit, options.fail_above, baseline, options.tolerance)
+    if options.junit:
+        gate.write_junit(options.junit, rules, audit.seconds)
     files = (
         "files: audit.html (open it in a browser), audit.png, uap.npz,\n"
         "audit.txt, audit.json"
     )
-    return f"{text}\n\n{files}", audit.to_dict()
+    result = f"{text}\n\n{files}", audit.to_dict()
+    broken = [rule.text for rule in rules if rule.failed]
+    if broken:
+        raise console.GateFailed(" ".join(broken), result)
+    return result

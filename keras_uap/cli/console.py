@@ -17,6 +17,19 @@ class Interrupted(Exception):
     """Ctrl-C, after something was written."""
 
 
+class GateFailed(Exception):
+    """A limit of `audit` is exceeded; all files are written.
+
+    Args:
+        text: String, which limit.
+        result: What the command returns otherwise.
+    """
+
+    def __init__(self, text, result):
+        super().__init__(text)
+        self.result = result
+
+
 @contextlib.contextmanager
 def kept(text):
     """Makes Ctrl-C end with what was written before it."""

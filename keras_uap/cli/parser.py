@@ -171,6 +171,31 @@ def _budget(default):
     )
 
 
+_GATE = _group(
+    _option(
+        "--fail-above",
+        type=float,
+        metavar="RATE",
+        help="exit with status 3 if the fooling rate is above RATE, 0 to 1",
+    ),
+    _option(
+        "--baseline",
+        metavar="JSON",
+        help="exit with status 3 if the fooling rate is above that of an "
+        "earlier audit.json by more than --tolerance and both intervals",
+    ),
+    _option(
+        "--tolerance",
+        type=float,
+        default=0.05,
+        metavar="SHARE",
+        help="for --baseline (default: 0.05)",
+    ),
+    _option(
+        "--junit", metavar="FILE", help="write the limits as JUnit XML to FILE"
+    ),
+)
+
 _IMAGES = _group(
     _option(
         "--images",
@@ -330,7 +355,10 @@ COMMANDS = {
         "Measure how fragile your classifier is: the strongest of several "
         "attacks counts.",
         "--model classifier.keras --images photos/ \\\n      --output audit",
-        [_DATA, _BALL, _budget("standard"), _NAMES, _batch_size(32), _OUTPUT],
+        [
+            *(_DATA, _BALL, _budget("standard"), _GATE, _NAMES),
+            *(_batch_size(32), _OUTPUT),
+        ],
     ),
     "fit": (
         "Find a perturbation of your own classifier on your own images.",

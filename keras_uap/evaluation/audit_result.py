@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from keras_uap import visualization
+from keras_uap.evaluation import gate
 from keras_uap.evaluation.report import FoolingReport
 from keras_uap.reporting import html
 from keras_uap.reporting.result import IMAGES, Result
@@ -110,6 +111,28 @@ class Audit(Result):
             class_names: Sequence of strings, to name labels.
         """
         html.write_audit(path, self, class_names)
+
+    def check(self, fail_above=None, baseline=None, tolerance=0.05):
+        """Raises `keras_uap.AuditFailed` if the classifier is too fragile.
+
+        Args:
+            fail_above: Float in 0 to 1, the largest fooling rate allowed, or
+                `None`.
+            baseline: `Audit` to compare with, its `to_dict()`, or the path of
+                an `audit.json`; or `None`. Its norm and epsilon must be the
+                same, and its images should be.
+            tolerance: Float in 0 to 1. The fooling rate may be above that of
+                the baseline by so much, and by what both intervals allow.
+
+        Raises:
+            AuditFailed: an `AssertionError` with the rate, its interval and
+                the limit.
+            ValueError: for limits out of range, or a baseline that is no audit
+                or one of another norm or epsilon.
+        """
+        gate.check(
+            self, fail_above=fail_above, baseline=baseline, tolerance=tolerance
+        )
 
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each quantity."""

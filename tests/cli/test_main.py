@@ -444,6 +444,20 @@ def test_audit(run, tmp_path, monkeypatch):
     assert np.abs(v).max() <= 10
 
 
+def test_a_limit_ends_an_audit_with_status_3(run, tmp_path, monkeypatch):
+    models.shorten_audits(monkeypatch, 100, "dominant")
+    output = {"--output": tmp_path, "--junit": tmp_path / "junit.xml"}
+    limits = {"--fail-above": 0, "--json": []}
+    status, out, err = run(*words("audit", AUDIT, output | limits))
+    assert status == 3
+    assert err.splitlines()[-1].endswith("at most 0.0% may be.")
+    assert json.loads(out)["fooling_rate"] > 0
+    assert 'failures="1"' in (tmp_path / "junit.xml").read_text()
+    baseline = {"--baseline": tmp_path / "audit.json", "--output": tmp_path}
+    status, out, err = run(*words("audit", AUDIT, baseline))
+    assert (status, err) == (0, "")
+
+
 def test_interrupted_audit_leaves_what_is_finished(run, tmp_path, monkeypatch):
     names = ["dominant", "cross-entropy", "DeepFool"]
     models.shorten_audits(monkeypatch, 200, *names)

@@ -1,0 +1,140 @@
+"""Rules that end a build: is a classifier more fragile than it may be?
+
+An audit of the same classifier with another seed gives another rate. A baseline
+therefore counts as exceeded only where the difference of the two rates is above
+a tolerance, and the interval of that difference lies above zero.
+
+Reference:
+    - Newcombe, 1998, "Interval estimation for the difference between
+      independent proportions", method 10
+"""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+from xml.etree import ElementTree
+
+from keras_uap.utils.formatting import interval, percent
+from keras_uap.utils.saving import atomic_path
+from keras_uap.utils.validation import check_number
+
+
+class AuditFailed(AssertionError):
+    """Raised by `Audit.check` where a rule is broken."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """A rule, and whether an audit keeps it.
+
+    Attributes:
+        name: String, such as `"fail_above"`.
+        text: String, a sentence with the rate, its interval and the limit.
+        failed: Boolean.
+    """
+
+    name: str
+    text: str
+    failed: bool
+
+
+def check_limits(fail_above, baseline, tolerance):
+    """Raises ValueError for limits out of range, before any work.
+
+    Returns:
+        The baseline as a dictionary, or `None`.
+    """
+    if fail_above is not None:
+        check_number("fail_above", fail_above, least=0, most=1)
+    check_number("tolerance", tolerance, least=0, most=1)
+    if isinstance(baseline, (str, os.PathLike)):
+        text = pathlib.Path(baseline).read_text(encoding="utf-8")
+        try:
+            baseline = json.loads(text)
+        except ValueError as error:
+            raise ValueError(
+                f"The baseline must be an audit.json. Received: {baseline}, "
+                f"which is no JSON: {error}."
+            ) from error
+    elif baseline is not None and not isinstance(baseline, dict):
+        baseline = baseline.to_dict()
+    keys = {"fooling_rate", "fooling_interval", "card"}
+    if baseline is not None and (
+        not isinstance(baseline, dict) or not keys <= baseline.keys()
+    ):
+        raise ValueError(
+            "The baseline must be an audit: an Audit, its to_dict() or the "
+            f"path of an audit.json. Received: {type(baseline).__name__} "
+            f"without {sorted(keys)}."
+        )
+    return baseline
+
+
+def rules(audit, fail_above=None, baseline=None, tolerance=0.05):
+    """Returns a list of `Rule`s; see `Audit.check`."""
+    baseline = check_limits(fail_above, baseline, tolerance)
+    rate, bounds = audit.fooling_rate, audit.fooling_interval
+    found = f"{percent(rate)} ({interval(bounds)}) of the images are fooled"
+    result = []
+    if fail_above is not None:
+        text = f"{found}; at most {percent(fail_above)} may be."
+        result.append(Rule("fail_above", text, rate > fail_above))
+    if baseline is None:
+        return result
+    for key in ("norm", "epsilon"):
+        mine, its = audit.card[key], baseline["card"].get(key)
+        if mine != its:
+            raise ValueError(
+                f"The baseline was audited with another {key}. Received: "
+                f"{its!r}. Expected: {mine!r}."
+            )
+    before, (_, high) = baseline["fooling_rate"], baseline["fooling_interval"]
+    difference = rate - before
+    least = difference - math.hypot(rate - bounds[0], high - before)
+    text = (
+        f"{found}, {percent(before)} "
+        f"({interval(baseline['fooling_interval'])}) in the baseline; at most "
+        f"{percent(tolerance)} more may be, beyond both intervals."
+    )
+    failed = difference > tolerance and least > 0
+    return [*result, Rule("baseline", text, failed)]
+
+
+def check(audit, **limits):
+    """Raises `AuditFailed` for the rules that an audit breaks."""
+    broken = [rule.text for rule in rules(audit, **limits) if rule.failed]
+    if broken:
+        raise AuditFailed(" ".join(broken))
+
+
+def write_junit(path, results, seconds):
+    """Writes rules as JUnit XML, a test case each.
+
+    Args:
+        path: Path of the file; it appears whole or not at all.
+        results: List of `Rule`s.
+        seconds: Float, the time of the audit.
+    """
+    counts = {
+        "tests": str(len(results)),
+        "failures": str(sum(rule.failed for rule in results)),
+        "errors": "0",
+        "time": f"{seconds:.3f}",
+    }
+    suites = ElementTree.Element("testsuites", counts)
+    suite = ElementTree.SubElement(
+        suites, "testsuite", {"name": "keras_uap.audit"} | counts
+    )
+    for rule in results:
+        names = {"classname": "keras_uap.audit", "name": rule.name}
+        case = ElementTree.SubElement(suite, "testcase", names | {"time": "0"})
+        if rule.failed:
+            failure = {"message": rule.text, "type": "AuditFailed"}
+            ElementTree.SubElement(case, "failure", failure).text = rule.text
+    ElementTree.indent(suites)
+    with atomic_path(pathlib.Path(path)) as unfinished:
+        ElementTree.ElementTree(suites).write(
+            unfinished, encoding="utf-8", xml_declaration=True
+        )
