@@ -35,7 +35,7 @@ def shorten_audits(monkeypatch, passes, *names, most=0, rungs=()):
     names = "transferred start", *(names or ("dominant", "data-free start"))
     attacks = tuple(ATTACKS[name] for name in names)
     monkeypatch.setattr(attack_suite, "ATTACKS", attacks)
-    short = race.Budget(((len(attacks), passes), *rungs), most)
+    short = race.Budget(((len(attacks), passes), *rungs), most, False)
     for budget in race.BUDGETS:
         monkeypatch.setitem(race.BUDGETS, budget, short)
     monkeypatch.setattr(race, "_HARDENED", short)

@@ -83,13 +83,10 @@ def test_one_perturbation_measured_on_held_out_images(audited):
     names = [run.name for run in audit.runs]
     assert set(names[:-2]) == {*EVERY, "data-free"}
     assert {run.seed for run in audit.runs} == {0}
-    # The two best of different starts on the selection set went on.
+    # The two that fool most of the selection set went on.
     rates = {run.name: run.select_rate for run in audit.runs[:-2]}
     del rates["data-free"]
-    first, *others = sorted(rates, key=rates.get, reverse=True)
-    start = models.ATTACKS[first].start
-    others = [n for n in others if models.ATTACKS[n].start != start]
-    assert names[-2:] == [first, others[0]]
+    assert names[-2:] == sorted(rates, key=rates.get, reverse=True)[:2]
     # The selection set decides, and no other.
     rates = [run.select_rate for run in audit.runs]
     assert audit.strongest == audit.runs[int(np.argmax(rates))]
