@@ -3,7 +3,9 @@
     pip install -e . -r benchmarks/requirements.txt
     python benchmarks/bare_passes.py --photos FOLDER --output DIR
 
-The embedded EfficientNet-Lite0, l-infinity norm, epsilon 10, pixels 0 to 255.
+The embedded EfficientNet-Lite0, or another one with --classifier FILE.keras;
+L-infinity norm, epsilon 10, pixels 0 to 255. `--only gradient` leaves out the
+tables of DeepFool and of the layer.
 FOLDER holds 224x224 crops named `<photograph>_<crop>.jpg`; without it the
 embedded photographs are used. Writes bare_passes.json and .md to DIR.
 `--quick` only checks that everything runs: its figures mean nothing.
@@ -19,6 +21,7 @@ from common import (
     BATCH,
     EpochClock,
     float_batches,
+    load_classifier,
     make_parser,
     restorer,
     say,
@@ -27,7 +30,7 @@ from common import (
 )
 
 import keras_uap
-from keras_uap import datasets, samples
+from keras_uap import datasets
 
 
 class BarePasses:
@@ -117,11 +120,15 @@ def gradient_epoch(setup):
         },
     }
     for name, x in data.items():
-        bare_seconds = []
-        clock = EpochClock(
-            # Bound now: the loop goes on to another list.
-            lambda times=bare_seconds: times.append(bare.forward_and_backward())
-        )
+        bare_seconds, bare_cpu = [], []
+
+        # Bound now: the loop goes on to other lists.
+        def measure_bare(times=bare_seconds, cpu=bare_cpu):
+            before = time.process_time()
+            times.append(bare.forward_and_backward())
+            cpu.append(time.process_time() - before)
+
+        clock = EpochClock(measure_bare)
         uap = setup.uap("lion")
         start = time.perf_counter()
         uap.fit(**x, epochs=setup.repeats + 1, verbose=0, callbacks=[clock])
@@ -133,6 +140,9 @@ def gradient_epoch(setup):
                 "epoch, seconds": median(ours),
                 "bare loop, seconds": median(bare_seconds),
                 "ratio": median(a / b for a, b in zip(ours, bare_seconds)),
+                "processor time, ratio": median(
+                    a / b for a, b in zip(clock.cpu[1:], bare_cpu[1:])
+                ),
                 "passes an image": 2 if name == "arrays" else 3,
                 "outside the epochs, seconds": whole
                 - sum(clock.seconds)
@@ -249,7 +259,7 @@ def layer_overhead(setup):
     for name, before in layers.items():
         # A classifier of its own for each: training moves its statistics.
         models[name] = keras.Sequential(
-            [keras.Input(setup.shape), *before, samples.load_classifier()]
+            [keras.Input(setup.shape), *before, load_classifier(setup.path)]
         )
         models[name].compile(keras.optimizers.SGD(0.0), loss)
         clocks[name] = EpochClock()
@@ -277,10 +287,17 @@ def layer_overhead(setup):
     )
 
 
+PARTS = {
+    "gradient": gradient_epoch,
+    "deepfool": deepfool_epoch,
+    "layer": layer_overhead,
+}
+
+
 if __name__ == "__main__":
-    tabulate(
-        make_parser(__doc__).parse_args(),
-        gradient_epoch,
-        deepfool_epoch,
-        layer_overhead,
-    )
+    parser = make_parser(__doc__)
+    parser.add_argument("--classifier", help="a .keras file")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=[*PARTS])
+    options = parser.parse_args()
+    parts = [PARTS[name] for name in options.only]
+    tabulate(options, *parts, path=options.classifier)

@@ -208,15 +208,17 @@ class EpochClock(keras.callbacks.Callback):
 
     def __init__(self, between=None):
         super().__init__()
-        self.seconds, self._between = [], between
+        self.seconds, self.cpu, self._between = [], [], between
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._between is not None:
             self._between()
-        self._start = time.perf_counter()
+        self._start = time.perf_counter(), time.process_time()
 
     def on_epoch_end(self, epoch, logs=None):
-        self.seconds.append(time.perf_counter() - self._start)
+        wall, cpu = self._start
+        self.seconds.append(time.perf_counter() - wall)
+        self.cpu.append(time.process_time() - cpu)
 
 
 def peak_memory():
