@@ -24,7 +24,6 @@ import dataclasses
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_uap import visualization
 from keras_uap.analysis.fitting import default_fit
@@ -193,7 +192,7 @@ def label_dominance(
         intervals=np.array(intervals),
         alone_labels=shown,
         alone_probabilities=np.take_along_axis(
-            tf.nn.softmax(alone).numpy(), shown, axis=-1
+            labelled.adapter.confidences(alone), shown, axis=-1
         ),
         alone_rank=int(np.flatnonzero(order[1] == dominant)[0]) + 1,
         **given.rates(*labels),

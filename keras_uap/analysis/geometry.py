@@ -25,6 +25,7 @@ from keras_uap import visualization
 from keras_uap.attacks.deepfool import deepfool
 from keras_uap.attacks.losses import ClippedCrossentropy
 from keras_uap.classifiers.adapter import as_adapter
+from keras_uap.classifiers.logits import check_gradient
 from keras_uap.data.pictures import as_array, as_pictures
 from keras_uap.evaluation.intervals import difference_interval, rate_interval
 from keras_uap.evaluation.measurement import label_pictures, rates_and_intervals
@@ -42,6 +43,9 @@ from keras_uap.visualization.style import sample
 
 # Columns of a random matrix that are held at a time.
 _BLOCK = 8192
+
+# How far beyond a boundary DeepFool steps, as a share of the distance.
+_OVERSHOOT = 0.02
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -108,6 +112,7 @@ def boundary_normals(
         classifier,
         images,
         num_candidates=num_candidates,
+        overshoot=_OVERSHOOT,
         max_steps=max_steps,
         batch_size=batch_size,
         from_logits=from_logits,
@@ -123,7 +128,8 @@ def boundary_normals(
         )
     normals = (flat[usable] / lengths[usable, np.newaxis]).astype("float32")
     return BoundaryNormals(
-        distances=lengths[usable],
+        # DeepFool steps over the boundary by this share.
+        distances=lengths[usable] / (1 + _OVERSHOOT),
         indices=usable,
         num_images=len(found.labels),
         normals=normals.reshape(-1, *found.perturbations.shape[1:]),
@@ -468,7 +474,7 @@ def _pixel_gradient(adapter, value_range):
             tape.watch(v)
             scores = adapter.logits(clip_to_range(batch + v, value_range))
             value = tf.reduce_mean(loss.call(labels, scores))
-        return tape.gradient(value, v)
+        return check_gradient(tape.gradient(value, v))
 
     return pixel_gradient
 

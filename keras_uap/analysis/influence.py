@@ -259,9 +259,11 @@ def _correlations(some, others):
 
     The correlation of a row of equal logits is 0.
     """
+    # A class that is switched off in some images has no logit to compare.
+    finite = np.isfinite(some).all(0) & np.isfinite(others).all(0)
     some, others = (
         z.astype("float64") - z.mean(axis=-1, keepdims=True, dtype="float64")
-        for z in (some, others)
+        for z in (some[:, finite], others[:, finite])
     )
     lengths = np.linalg.norm(some, axis=-1) * np.linalg.norm(others, axis=-1)
     products = (some * others).sum(axis=-1)

@@ -24,7 +24,7 @@ from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.reporting.result import IMAGES, Result
 from keras_uap.utils.formatting import interval, percent
 from keras_uap.utils.progress import progress_bar
-from keras_uap.utils.validation import as_wholes, check_number
+from keras_uap.utils.validation import as_class, as_wholes, check_number
 from keras_uap.visualization.style import class_name, sample
 
 
@@ -307,11 +307,7 @@ def target_rates(
     labelled = label_pictures(
         classifier, held_out, value_range, batch_size, from_logits
     )
-    if max(targets) >= labelled.num_classes:
-        raise ValueError(
-            f"targets are out of range. Received: {targets}. Expected: 0 to "
-            f"{labelled.num_classes - 1}, the classes of the classifier."
-        )
+    as_class("targets", max(targets), labelled.num_classes)
     # An image that is already of the target cannot be sent there.
     others = [labelled.clean != target for target in targets]
     for target, other in zip(targets, others):

@@ -35,6 +35,7 @@ import tensorflow as tf
 
 from keras_uap.attacks import losses
 from keras_uap.classifiers.adapter import as_adapter
+from keras_uap.classifiers.logits import check_gradient, labels_of
 from keras_uap.data.pictures import as_array
 from keras_uap.utils.formatting import one_line
 from keras_uap.utils.progress import progress_bar
@@ -136,7 +137,10 @@ def deepfool(
         batch = tf.cast(images[start : start + batch_size], "float32")
         results.append([value.numpy() for value in run(batch)[:4]])
         progress.update(min(start + batch_size, len(images)))
-    return DeepFoolResult(*(np.concatenate(parts) for parts in zip(*results)))
+    found = DeepFoolResult(*(np.concatenate(parts) for parts in zip(*results)))
+    if np.any(found.labels < 0):
+        adapter.predict(images)  # Raises an error that counts the images.
+    return found
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")
@@ -271,8 +275,9 @@ class DeepFool:
         several = self.num_candidates > 2
         recorded = _forward(logits, images, several)
         scores = recorded[-1]
-        first_labels = tf.argmax(scores, axis=-1)
-        own = first_labels if labels is None else tf.cast(labels, "int64")
+        first_labels = labels_of(scores)
+        own = tf.maximum(first_labels, 0)
+        own = own if labels is None else tf.cast(labels, "int64")
         dominant = self.boundary == "dominant"
         if dominant:
             masses = losses.class_masses(own, scores)
@@ -351,7 +356,7 @@ class DeepFool:
 
     def _move(self, logits, recorded, state, done, left, candidates):
         """Notes the labels of the active images; those `left` take a step."""
-        found = tf.argmax(recorded[-1], axis=-1)
+        found = labels_of(recorded[-1])
         left = tf.cast(tf.where(left)[:, 0], "int32")
         active = tf.gather(state.active, left)
         increments, usable, spent = self._step(
@@ -392,7 +397,8 @@ class DeepFool:
             def gradient(j):
                 index = left[:, tf.newaxis]
                 weights = tf.scatter_nd(index, leads(j), tf.shape(scores))
-                return tf.gather(tape.gradient(scores, points, weights), left)
+                gradients = tape.gradient(scores, points, weights)
+                return tf.gather(check_gradient(gradients), left)
 
             return self._nearest(gradient, leads, rows)
 
@@ -433,7 +439,9 @@ class DeepFool:
             axes = list(range(1, slope.shape.rank))
             shape = [-1] + [1] * len(axes)
             square = tf.reduce_sum(tf.square(slope), axis=axes)
-            lead = tf.reduce_sum(leads(j) * scores, axis=-1)
+            # The score of a class that is switched off is minus infinity.
+            lead = tf.math.multiply_no_nan(scores, leads(j))
+            lead = tf.reduce_sum(lead, axis=-1)
             gap = self.confidence - lead + _NUDGE
             distance = gap / tf.sqrt(square)
             # A gradient that is zero, not finite, or too large or too small

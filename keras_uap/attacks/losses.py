@@ -148,8 +148,7 @@ class Margin(_Capped, keras.losses.Loss):
     def call(self, y_true, y_pred):
         y_true = tf.cast(y_true, "int64")
         y_pred = tf.cast(y_pred, "float32")
-        chosen = tf.one_hot(y_true, y_pred.shape[-1])
-        own = tf.reduce_sum(y_pred * chosen, axis=-1)
+        own = tf.gather(y_pred, y_true, batch_dims=1)
         other = tf.reduce_max(other_scores(y_true, y_pred), axis=-1)
         lead = other - own if self.targeted else own - other
         return tf.maximum(lead, -self.cap)

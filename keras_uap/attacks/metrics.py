@@ -89,7 +89,8 @@ class Rates:
         Args:
             clean, predicted: Integer tensors `(n,)`, the predictions without
                 and with the perturbation; -1 where there is none.
-            labels: Tensor of integer or one-hot labels, or `None`.
+            labels: Integer tensor `(n,)`, -1 where one is no class, which
+                makes the accuracy NaN; or `None`.
             images: Tensor `(n, ...)`. One that is not finite, or that has no
                 prediction, makes the fooling rate NaN.
         """
@@ -108,13 +109,14 @@ class Rates:
             )
         if labels is not None:
             self._accuracy.update_state(
-                tf.cast(predicted == _sparse_labels(labels), "float32")
+                tf.cast(predicted == labels, "float32"),
+                tf.where(labels >= 0, 1.0, np.nan),
             )
             updated.append(self._accuracy)
         return {metric.name: metric.result() for metric in updated}
 
     def check(self, name):
-        """Raises ValueError if there was no image, or one was not finite.
+        """Raises ValueError for no image, NaN, or labels that are no class.
 
         Args:
             name: String, the argument that held the images.
@@ -127,14 +129,8 @@ class Rates:
                 "Received: NaN or infinity in an image or in its scores. "
                 "Remove such images, or fix the classifier."
             )
-
-
-def _sparse_labels(labels):
-    """Integer labels `(n,)` from integer or one-hot labels."""
-    # The rank of the labels may be unknown.
-    rows = tf.reshape(labels, [tf.shape(labels)[0], -1])
-    return tf.where(
-        tf.shape(rows)[1] == 1,
-        tf.cast(rows[:, 0], "int64"),
-        tf.argmax(rows, axis=-1),
-    )
+        if np.isnan(self._accuracy.result()):
+            raise ValueError(
+                f"{name} must hold labels that are classes of the classifier, "
+                "from 0. Received: others. Leave them out, or mend them."
+            )

@@ -31,7 +31,9 @@ from keras_uap.classifiers.adapter import ClassifierAdapter, stated_shape
 from keras_uap.classifiers.around import AroundClassifier, read_classifier
 from keras_uap.classifiers.logits import (
     UndecidedError,
+    as_labels,
     check_classifier,
+    class_indices,
     labels_of,
 )
 from keras_uap.data import sources
@@ -133,7 +135,6 @@ class UniversalPerturbation(
         super().__init__(autocast=False, **kwargs)
         self.classifier = classifier
         self.adapter = adapter
-        self._adapter_tried = adapter is not None
         self.ball = LpBall(epsilon, norm)
         self.value_range = pixels.as_value_range(value_range)
         self.target = None if target is None else as_class("target", target)
@@ -250,7 +251,9 @@ class UniversalPerturbation(
         self._model_passes.update_state(passes + step.passes)
         # A perturbed image without a prediction is not fooled.
         predicted = tf.where(step.predicted < 0, clean.labels, step.predicted)
-        logs = self._rates.update(clean.labels, predicted, labels, images)
+        logs = self._rates.update(
+            clean.labels, predicted, self._as_classes(labels), images
+        )
         for metric in (self._model_passes, *self._update.metrics):
             logs[metric.name] = metric.result()
         return self._for_workers(logs)
@@ -261,8 +264,15 @@ class UniversalPerturbation(
             clean = sources.Clean(self._measured(images))
         predicted = self._measured(self.perturbed(images))
         return self._for_workers(
-            self._rates.update(clean.labels, predicted, labels, images)
+            self._rates.update(
+                clean.labels, predicted, self._as_classes(labels), images
+            )
         )
+
+    def _as_classes(self, labels):
+        if labels is None:
+            return None
+        return class_indices(labels, self.adapter.num_classes)
 
     def _clean(self, images, loss):
         """The `Clean` of images that a loss needs, from one forward."""
@@ -360,8 +370,6 @@ class UniversalPerturbation(
         )
         train = sources.source(x, y, "x", steps_per_epoch)
         self._prepare(train)
-        if self.adapter.refresh(train.first[:4].astype("float32")):
-            self.train_function = None
         held_out = None
         if validation_data is not None:
             held_out = sources.validation_source(
@@ -538,9 +546,11 @@ class UniversalPerturbation(
         self._prepare(sources.source(x, y))
 
     def _prepare(self, source):
-        """Builds for the images of a source, and checks their range."""
+        """Builds for the images of a source; checks their range and labels."""
         images = source.first
         self._build_for(images.shape[1:], images[:4].astype("float32"))
+        classes = self.adapter.num_classes
+        as_labels("y, the labels,", source.labels, len(images), classes)
         pixels.warn_of_other_range(images, self.value_range, source.name, 4)
 
     def _build_for(self, image_shape, images=None):
@@ -557,24 +567,21 @@ class UniversalPerturbation(
         self._build_optimizer()
 
     def _adapt(self, images):
-        """Makes the adapter, and tries it once, on the first images."""
-        tried = self._adapter_tried or images is None
-        if self.adapter is None or not (tried or self.adapter.agrees(images)):
+        """Makes the adapter, or one that is of the classifier as it is now."""
+        if self.adapter is None:
             try:
-                # Given images, it finds another way to the logits.
                 self.adapter = ClassifierAdapter(
                     self.classifier, self.v.shape, self.from_logits, images
                 )
             except UndecidedError:
                 # An opaque classifier is tried on the first images it gets.
                 return
-        self._adapter_tried |= images is not None
-        classes = self.adapter.num_classes
-        if self.target is not None and self.target >= classes:
-            raise ValueError(
-                f"target must be one of the {classes} classes, 0 to "
-                f"{classes - 1}. Received: target={self.target}."
-            )
+        elif images is not None and self.adapter.refresh(images):
+            self.make_train_function(force=True)
+            self.make_test_function(force=True)
+            self.make_predict_function(force=True)
+        if self.target is not None:
+            as_class("target", self.target, self.adapter.num_classes)
 
     def _add_weights(self, shape):
         def add(name, value, trainable=False):

@@ -26,7 +26,7 @@ from keras_uap.attacks import losses
 from keras_uap.attacks.deepfool import DeepFool
 from keras_uap.attacks.schedules import LinearDecay
 from keras_uap.attacks.smoothing import refuse_no_images, smoothed
-from keras_uap.classifiers.logits import labels_of
+from keras_uap.classifiers.logits import check_gradient, labels_of
 from keras_uap.data.pictures import new_seed
 from keras_uap.perturbations.pixels import apply_perturbation, clip_to_range
 from keras_uap.utils.keras_compat import averages
@@ -235,13 +235,7 @@ class GradientUpdate(Update):
             summary = _over_devices(model, summary)
             seen = losses.Seen(features, clean.features, summary)
             loss = self.loss.call(goal, scores, seen)
-        gradients = tape.gradient(loss, perturbed)
-        if gradients is None:
-            raise ValueError(
-                "The classifier's scores have no gradient with respect to the "
-                f"images. Received: classifier {model.classifier.name!r}. "
-                "Remove what breaks it: casts to integers, argmax, NumPy code."
-            )
+        gradients = check_gradient(tape.gradient(loss, perturbed))
         predicted = labels_of(scores)
 
         axes = list(range(1, images.shape.rank))

@@ -16,14 +16,17 @@ import tensorflow as tf
 
 from keras_uap.classifiers.folding import BatchNormalizationFolding
 from keras_uap.classifiers.logits import (
+    check_classifier,
     check_predictions,
     compile_logits,
     features_function,
     folded_logits,
     logits_function,
     predict_logits,
-    same_labels,
 )
+from keras_uap.perturbations.pixels import shape_hint
+from keras_uap.utils.keras_compat import all_layers
+from keras_uap.utils.validation import check_axes
 
 
 def as_adapter(classifier, image_shape, from_logits=None, images=None):
@@ -50,9 +53,9 @@ def as_adapter(classifier, image_shape, from_logits=None, images=None):
     return classifier
 
 
-# How far the logits of the folded copy may differ, as a share of their range.
-# Rounding makes less than 1e-4 in the worst networks; a wrong copy, about 1.
-_ROUNDING = 1e-3
+# How far logits may differ by rounding, as a share of their range. In float32,
+# that makes less than 1e-4 in the worst networks; a wrong copy, about 1.
+_ROUNDING, _ROUNDING_OF_16_BITS = 1e-3, 3e-2
 
 
 class ClassifierAdapter:
@@ -63,31 +66,83 @@ class ClassifierAdapter:
         image_shape: Tuple `(H, W, C)`.
         from_logits: Boolean, whether the classifier returns logits; `None`
             finds out.
-        images: Array of a few images, to try an opaque classifier on.
+        images: Array of a few images, to try the classifier on.
 
     Attributes:
         classifier: The Keras model.
         image_shape: Tuple `(H, W, C)`.
+        is_function: Boolean, whether an image has the same scores each time;
+            `None` before it was tried.
         logits: Function from a tensor of images to logits, to be
             differentiated or compiled.
 
     Raises:
-        TypeError, ValueError: as `logits_function`.
+        TypeError, ValueError: as `logits_function`, or if the classifier takes
+            images of another shape.
     """
 
     def __init__(self, classifier, image_shape, from_logits=None, images=None):
+        check_classifier(classifier)
+        check_axes((None, *image_shape))
         self.classifier = classifier
         self.image_shape = tuple(image_shape)
-        self.logits = logits_function(classifier, from_logits, images)
+        self._from_logits = from_logits
+        stated = stated_shape(classifier)
+        if stated not in (None, self.image_shape):
+            raise ValueError(
+                "The images do not have the size that the classifier takes. "
+                f"Received: {self.image_shape}. Expected: {stated}."
+                f"{shape_hint(self.image_shape, stated)}"
+            )
+        dtypes = {layer.compute_dtype for layer in all_layers(classifier)}
+        exact = not dtypes & {"float16", "bfloat16"}
+        self._rounding = _ROUNDING if exact else _ROUNDING_OF_16_BITS
+        self.is_function = None
+        self._trace(images)
+        if images is not None:
+            self._try(tf.cast(images, "float32"))
+
+    def _trace(self, images):
+        """Makes all functions of the classifier as it is now."""
+        classifier, shape = self.classifier, self.image_shape
+        self.logits = logits_function(classifier, self._from_logits, images)
         self._of_scores = getattr(self.logits, "of_scores", None)
         # Traced once, for all batch sizes.
-        self.compiled_logits = compile_logits(self.logits, image_shape)
+        self.compiled_logits = compile_logits(self.logits, shape)
         self._compiled_features = {}
         self._folding = BatchNormalizationFolding()
         folded = folded_logits(classifier, self._of_scores, self._folding.fold)
         self._attacked = self.compiled_logits
         if self._folding.layers:
-            self._attacked = compile_logits(folded, image_shape)
+            self._attacked = compile_logits(folded, shape)
+
+    def _try(self, images):
+        """Warns of a classifier that is not a function of each image alone."""
+        # In another batch, a few times each: random draws and the statistics
+        # of a batch are other ones there.
+        again = np.repeat(images[:2], 16, axis=0)
+        expected = np.repeat(self.compiled_logits(images)[:2], 16, axis=0)
+        again = self.compiled_logits(again)
+        self.is_function = not self._differ(again, expected)
+        if not self.is_function:
+            warnings.warn(
+                "The classifier is random, or its scores depend on the rest of "
+                "the batch: an image shown again has others. Rates count that "
+                "as fooled. Build it so that training=False turns this off.",
+                stacklevel=4,
+            )
+
+    def _differ(self, some, others):
+        """How far logits differ, 0.0 if rounding explains it."""
+        some, others = np.asarray(some), np.asarray(others)
+        if some.shape != others.shape:
+            return np.inf
+        # Logits that are not finite are so in both, and decide nothing.
+        finite = np.isfinite(some) & np.isfinite(others)
+        some, others = (np.where(finite, z, 0.0) for z in (some, others))
+        difference = np.abs(some - others).max()
+        most = self._rounding * np.ptp(others)
+        return difference if difference > most else 0.0
 
     @property
     def num_classes(self):
@@ -95,22 +150,13 @@ class ClassifierAdapter:
         traced = self.compiled_logits.get_concrete_function()
         return traced.outputs[0].shape[-1]
 
-    def agrees(self, images):
-        """Whether the labels are those of the classifier.
-
-        Args:
-            images: Array of a few images.
-        """
-        if self._of_scores is not None:
-            return True  # They are its own scores.
-        images = tf.cast(images, "float32")
-        return same_labels(self.compiled_logits, self.classifier, images)
-
     def refresh(self, images):
-        """Makes attacks follow the classifier as it is now.
+        """Makes everything follow the classifier as it is now.
 
-        If the folded copy does not give the classifier's logits, attacks use
-        the classifier itself from here on, with a warning.
+        A trace holds what is no variable: the statistics of a `Normalization`,
+        and which layers there are. If the classifier no longer gives the logits
+        of the trace, all is traced again. If the folded copy does not give
+        them, attacks use the classifier itself from here on, with a warning.
 
         Args:
             images: Float32 array of a few images.
@@ -118,19 +164,26 @@ class ClassifierAdapter:
         Returns:
             Boolean, whether that changed: functions traced before are stale.
         """
-        if not self._folds:
+        exact, classifier = self.compiled_logits(images), self.classifier
+        if self.is_function is None:
+            now = logits_function(classifier, self._from_logits, images)
+            self._try(images)
+        else:  # Other images must not change what the scores are.
+            now = folded_logits(classifier, self._of_scores, lambda x: x)
+        if not self.is_function:
+            self._folding.update()
             return False
+        stale = now is None or bool(self._differ(now(images), exact))
+        if stale:
+            self._trace(images)
+            exact = self.compiled_logits(images)
         self._folding.update()
-        exact = self.compiled_logits(images).numpy()
-        difference = np.abs(self._attacked(images).numpy() - exact)
-        # Logits that are not finite are so in both, and decide nothing.
-        finite = np.nan_to_num(exact, nan=0.0, posinf=0.0, neginf=0.0)
-        most = _ROUNDING * np.ptp(finite)
-        if not np.any(difference > most):
-            return False
+        difference = self._differ(self._attacked(images), exact)
+        if not difference:
+            return stale
         warnings.warn(
             f"The copy of {self.classifier.name!r} without batch normalization "
-            f"differs from it by up to {np.nanmax(difference):.2g} in its "
+            f"differs from it by up to {difference:.2g} in its "
             "logits. Attacks use the classifier itself, which takes longer.",
             stacklevel=2,
         )
@@ -208,6 +261,10 @@ class ClassifierAdapter:
         )
         check_predictions(logits)
         return logits
+
+    def confidences(self, logits):
+        """The probabilities that the classifier states, from its logits."""
+        return np.asarray(self.logits.probabilities(logits))
 
     def labels(self, images, *args, **kwargs):
         """Integer labels `(n,)` of an array, else as `predict`."""

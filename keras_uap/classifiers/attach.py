@@ -19,8 +19,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_uap.classifiers.logits import check_scores, has_layer_graph
+from keras_uap.classifiers.logits import (
+    check_classifier,
+    check_scores,
+    has_layer_graph,
+)
 from keras_uap.perturbations.pixels import as_value_range
+from keras_uap.utils.validation import explained
 
 # The pixel ranges of `preprocess_input` in keras.applications, by its modes,
 # and the order of channels, which is also that of the ranges.
@@ -98,12 +103,7 @@ def attach(
     stated = None
     if isinstance(classifier, (str, os.PathLike)):
         classifier, stated = _load(classifier)
-    if not isinstance(classifier, keras.Layer):
-        raise TypeError(
-            "classifier must be a Keras 3 model or layer, or the path of one. "
-            f"Received: {classifier!r}. Save a TensorFlow model with "
-            "tf.saved_model.save and pass its folder; rebuild others in Keras."
-        )
+    check_classifier(classifier)
     channel_order, ranges = _standardize(value_range, channel_order)
     inputs = None
     if has_layer_graph(classifier):
@@ -131,13 +131,14 @@ def _load(path):
     """Loads a classifier; returns it and what a SavedModel states it takes."""
     path = pathlib.Path(path)
     if not path.is_dir():
-        return keras.saving.load_model(path, compile=False), None
+        return load_model(path), None
     if not (path / "saved_model.pb").is_file():
         raise ValueError(
             f"{path} is not a SavedModel: it holds no saved_model.pb. Write "
             "one with model.export(folder)."
         )
-    signatures = tf.saved_model.load(path).signatures
+    with _explained(path):
+        signatures = tf.saved_model.load(path).signatures
     names = list(signatures)
     endpoint = names[0] if len(names) == 1 else "serving_default"
     arguments = {}
@@ -153,6 +154,20 @@ def _load(path):
     _check_dtype(spec.name, spec.dtype.name)
     stated = tuple(spec.shape.as_list()[1:]) if spec.shape.rank else None
     return keras.layers.TFSMLayer(str(path), endpoint), stated
+
+
+def load_model(path):
+    """Loads a Keras file; raises ValueError if that fails."""
+    with _explained(path):
+        return keras.saving.load_model(path, compile=False)
+
+
+def _explained(path):
+    return explained(
+        f"{path} cannot be loaded as a Keras model",
+        " Load it in Python where that works and pass the model, or write it "
+        "anew with model.export(folder) and pass the folder.",
+    )
 
 
 def _standardize(value_range, channel_order):

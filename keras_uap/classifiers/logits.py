@@ -14,12 +14,19 @@ A model with one output is a two-class classifier. Its logit `z` becomes
 The caller's model is only read. It is always called with `training=False`.
 """
 
+import warnings
+
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_uap.utils.keras_compat import last_operation
+from keras_uap.utils.keras_compat import (
+    all_layers,
+    graph_nodes,
+    last_operation,
+)
 from keras_uap.utils.progress import progress_bar
+from keras_uap.utils.validation import as_numbers
 
 
 class UndecidedError(ValueError):
@@ -31,12 +38,26 @@ _TINY = 1e-37
 
 
 def check_classifier(classifier):
-    """Raises TypeError for what is not a Keras model or layer."""
+    """Raises an error for what cannot be attacked as a classifier.
+
+    Raises:
+        TypeError: if it is not a Keras model or layer.
+        ValueError: if it keeps a state from batch to batch.
+    """
     if not isinstance(classifier, keras.Layer):
         raise TypeError(
-            "classifier must be a Keras model that maps images to class "
-            f"scores. Received: classifier={classifier!r}."
+            "classifier must be a Keras model or layer, of Keras 3. Received: "
+            f"classifier={classifier!r}. Save one of tf_keras or TensorFlow "
+            "with tf.saved_model.save and pass keras_uap.attach(folder); "
+            "rebuild others in Keras."
         )
+    for layer in all_layers(classifier):
+        if getattr(layer, "stateful", False):
+            raise ValueError(
+                "The classifier must keep no state from batch to batch. "
+                f"Received: the stateful layer {layer.name!r}. Rebuild it with "
+                "stateful=False, and hand the weights over by set_weights."
+            )
 
 
 def logits_function(classifier, from_logits=None, images=None):
@@ -55,13 +76,16 @@ def logits_function(classifier, from_logits=None, images=None):
 
     Returns:
         A function from a float tensor `(n, ...)` to a float32 tensor
-        `(n, num_classes)`, with `num_classes` of at least 2.
+        `(n, num_classes)`, with `num_classes` of at least 2. Its attribute
+        `probabilities` is the function from logits to the probabilities that
+        the classifier states: `tf.nn.softmax`, or `tf.nn.sigmoid` for several
+        sigmoids.
 
     Raises:
         TypeError: if `classifier` is not a Keras model or layer.
-        ValueError: if it does not return class scores, if it is unknown
-            whether they are logits, or if they are no probabilities on
-            `images` for `from_logits=False`.
+        ValueError: if it cannot be attacked, if it does not return class
+            scores, if it is unknown whether they are logits, or if they are no
+            probabilities on `images` for `from_logits=False`.
     """
     check_classifier(classifier)
     if not (from_logits is None or isinstance(from_logits, bool)):
@@ -80,17 +104,35 @@ def logits_function(classifier, from_logits=None, images=None):
         head = _checked(head)
         # The classifier's own labels decide, whatever its layers look like.
         if images is None or same_labels(head, classifier, images):
-            return head
+            several = activation is keras.activations.sigmoid
+            return _stating(
+                head, several and classifier.outputs[0].shape[1] > 1
+            )
     if from_logits is None:
         is_linear = activation is keras.activations.linear
         from_logits = is_linear or _returns_logits(scores, images)
-    elif not from_logits and images is not None:
-        _check_probabilities(scores(images))
+    several = False
     of_scores = keras.activations.linear  # They are logits already.
     if not from_logits:
         of_scores = _probabilities_to_logits
+        if images is not None:
+            several = _are_sigmoids(scores(images))
+            of_scores = _log_odds if several else of_scores
     logits = _checked(lambda images: of_scores(scores(images)))
     logits.of_scores = of_scores
+    return _stating(logits, several)
+
+
+def _stating(logits, several):
+    """A logits function that states the probabilities; warns of sigmoids."""
+    logits.probabilities = tf.nn.sigmoid if several else tf.nn.softmax
+    if several:
+        warnings.warn(
+            "The classifier ends in several sigmoids. Only the highest counts, "
+            "however many are above 0.5: an image is fooled where another one "
+            "becomes the highest. If they are logits, pass from_logits=True.",
+            stacklevel=3,
+        )
     return logits
 
 
@@ -103,9 +145,14 @@ def folded_logits(classifier, of_scores, fold):
         of_scores: The attribute of that function, or `None` if it has none.
         fold: Function from a model to its copy, as
             `BatchNormalizationFolding.fold`.
+
+    Returns:
+        A function from images to logits, or `None` if the classifier no longer
+        has a head that is rebuilt.
     """
     if of_scores is None:
-        return _checked(_head(classifier, fold)[1])
+        head = _head(classifier, fold)[1]
+        return head and _checked(head)
     model = fold(classifier)
     return _checked(
         lambda images: of_scores(tf.cast(_scores(model, images), "float32"))
@@ -120,7 +167,8 @@ def features_function(classifier, layer=None, of_scores=None, fold=None):
 
     Args:
         classifier: Functional or Sequential Keras model.
-        layer: String, the layer whose output is taken instead.
+        layer: String, the layer whose output is taken instead, the last one
+            if the classifier calls it several times.
         of_scores: Function from the classifier's scores to logits, where
             `logits_function` does not rebuild the head and states it.
         fold: Function from a model to a copy that is used in its place, or
@@ -152,7 +200,9 @@ def features_function(classifier, layer=None, of_scores=None, fold=None):
                 f"whose output is taken: layer=, one of {[*layers][-8:]}."
             )
     elif layer in layers:
-        features = layers[layer].output
+        # The layer may also stand in other models, and in several places.
+        calls = [n for n in graph_nodes(model) if n.operation is layers[layer]]
+        features = calls[-1].outputs[0]
     else:
         raise ValueError(
             f"The classifier has no layer {layer!r}. The last are "
@@ -191,6 +241,64 @@ def labels_of(logits):
     scores = tf.reduce_all(logits < np.inf, axis=-1)
     scores &= tf.reduce_any(tf.math.is_finite(logits), axis=-1)
     return tf.where(scores, tf.argmax(logits, axis=-1), -1)
+
+
+def class_indices(labels, num_classes):
+    """Class indices `(n,)` of a tensor of labels, -1 for what is no class.
+
+    Args:
+        labels: Tensor of class indices `(n,)` or `(n, 1)`, or of one
+            probability for each class, `(n, num_classes)`.
+        num_classes: Integer.
+    """
+    rows = tf.reshape(labels, [tf.shape(labels)[0], -1])
+    rows = tf.cast(rows, "float64")
+    # The rank of the labels may be unknown.
+    width, best = tf.shape(rows)[1], tf.argmax(rows, axis=-1)
+    index = tf.where(width == 1, rows[:, 0], tf.cast(best, "float64"))
+    finite = tf.reduce_all(tf.math.is_finite(rows), axis=-1)
+    known = finite & ((width == 1) | (width == num_classes))
+    known &= (index >= 0) & (index < num_classes) & (index == tf.floor(index))
+    return tf.cast(tf.where(known, index, -1.0), "int64")
+
+
+def as_labels(name, labels, count, num_classes):
+    """Returns the labels of images as class indices `(n,)`, or `None`.
+
+    Args:
+        name: String, the argument.
+        labels: Array, as for `class_indices`, or `None`.
+        count: Integer, the images.
+        num_classes: Integer.
+
+    Raises:
+        TypeError: if they are not numbers.
+        ValueError: if there is not one per image, or one is no class.
+    """
+    if labels is None:
+        return None
+    labels = as_numbers(name, labels)
+    found = None
+    if labels.shape[:1] == (count,) and labels.size:
+        found = class_indices(labels, num_classes).numpy()
+    if found is None or found.min() < 0:
+        some = f"{labels.min()} to {labels.max()}" if labels.size else "none"
+        raise ValueError(
+            f"{name} must hold one label per image, a class index from 0 to "
+            f"{num_classes - 1}. Received: {count} images and labels of shape "
+            f"{labels.shape}, {some}. Leave them out, or mend them."
+        )
+    return found
+
+
+def check_gradient(gradient):
+    """Returns a gradient of the scores; raises ValueError if there is none."""
+    if gradient is None:
+        raise ValueError(
+            "The scores have no gradient with respect to the images. Remove "
+            "what breaks it: casts to integers, argmax, NumPy code."
+        )
+    return gradient
 
 
 def check_predictions(logits):
@@ -275,8 +383,12 @@ def _log(p):
     return tf.math.log(tf.maximum(p, _TINY))
 
 
+def _log_odds(p):
+    return _log(p) - _log(1.0 - p)
+
+
 def _probabilities_to_logits(p):
-    return _log(p) - _log(1.0 - p) if p.shape[-1] == 1 else _log(p)
+    return _log_odds(p) if p.shape[-1] == 1 else _log(p)
 
 
 def _scores(classifier, images):
@@ -396,7 +508,8 @@ def _part(model, outputs, fold):
     """The part of `model` that ends at some of its tensors, folded."""
     # Keras warns where one image tensor meets a list of one input.
     inputs = model.inputs if len(model.inputs) > 1 else model.inputs[0]
-    part = keras.Model(inputs, outputs)
+    # An automatic name would shift the numbers of the caller's models.
+    part = keras.Model(inputs, outputs, name=model.name)
     return part if fold is None else fold(part)
 
 
@@ -435,11 +548,11 @@ def _returns_logits(scores, images):
             "The classifier has a single output, between 0 and 1: it can be a "
             "probability or a logit. Pass from_logits=True or False."
         )
-    sums_to_one = np.allclose(scores.sum(axis=-1), 1.0, atol=1e-2)
-    return not (inside and sums_to_one)
+    return not inside
 
 
-def _check_probabilities(scores):
+def _are_sigmoids(scores):
+    """Whether probabilities are of several sigmoids; checks that they are."""
     low, high = np.min(scores), np.max(scores)
     # Rounding in 16 bits may go a little above one.
     if low < -1e-2 or high > 1 + 1e-2:
@@ -447,3 +560,5 @@ def _check_probabilities(scores):
             "from_logits=False needs probabilities. Received: scores from "
             f"{low:.4g} to {high:.4g}. Pass from_logits=True for logits."
         )
+    sums = np.sum(scores, axis=-1)
+    return scores.shape[-1] > 1 and not np.allclose(sums, 1.0, atol=1e-2)

@@ -2,11 +2,10 @@
 
 import pathlib
 
-import keras
-
 from keras_uap.attacks import updates
 from keras_uap.attacks.universal_perturbation import UniversalPerturbation
 from keras_uap.classifiers.attach import attach as attach_classifier
+from keras_uap.classifiers.attach import load_model as load_keras_model
 from keras_uap.classifiers.ensemble import Ensemble
 from keras_uap.cli.console import UsageError, note
 from keras_uap.cli.parser import PIXELS, read_names, value_range
@@ -16,7 +15,7 @@ from keras_uap.defenses.adversarial_distiller import AdversarialDistiller
 from keras_uap.perturbations import interchange
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.perturbations.perturbation_layer import PerturbationLayer
-from keras_uap.utils.formatting import first_line, images_of
+from keras_uap.utils.formatting import images_of
 from keras_uap.utils.progress import Progress
 
 # What saved models may hold: importing a class registers it with Keras.
@@ -29,12 +28,9 @@ def load_model(path):
     if path.is_dir():
         return path
     try:
-        model = keras.saving.load_model(path, compile=False)
-    except Exception as error:
-        raise UsageError(
-            f"--model {path} cannot be loaded as a Keras model. "
-            f"{type(error).__name__}: {first_line(error)}"
-        ) from error
+        model = load_keras_model(path)
+    except ValueError as error:
+        raise UsageError(f"--model {error}") from error
     if isinstance(model, UniversalPerturbation):
         raise UsageError(
             f"--model {path} holds a perturbation. Expected: a classifier."

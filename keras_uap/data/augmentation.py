@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from keras_uap.data.decoding import read_image, to_color_mode
 from keras_uap.data.pictures import pixel_range, without_tuner
-from keras_uap.utils.validation import check_channels_last
+from keras_uap.utils.validation import check_axes
 
 # Audits augment fewer images than this. At this number, augmented and plain
 # images give the same rate for the same work; beyond it, plain ones are better.
@@ -60,7 +60,7 @@ def _check_images(shape):
             f"augmented. Received: shape {tuple(shape)}. Pass signals as they "
             "are."
         )
-    check_channels_last(shape)
+    check_axes(shape)
 
 
 def augmented(images, batch_size=16, value_range=(0, 255), seed=0):

@@ -212,8 +212,30 @@ def read(data, name="images", most=None):
         numbers = itertools.count() if number is None else range(number)
         data = map(data.__getitem__, numbers)
     for batch in data:
-        images, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        images, labels, _ = unpack_batch(batch, name)
         yield np.asarray(images), labels
+
+
+def unpack_batch(batch, name):
+    """Images, labels or None, and sample weights or None, of a batch.
+
+    Raises:
+        TypeError: if it is not one array of images, or one and labels.
+        ValueError: if it is a single image and its label.
+    """
+    images, labels, weights = keras.utils.unpack_x_y_sample_weight(batch)
+    if isinstance(images, (dict, tuple, tf.RaggedTensor, tf.SparseTensor)):
+        raise TypeError(
+            f"{name} must hold images of one size, or pairs (images, labels). "
+            f"Received: {images.__class__.__name__}. Map dictionaries to pairs "
+            "(as_supervised=True of tfds.load); resize images before .batch."
+        )
+    if tf.is_tensor(labels) and labels.shape.rank == 0:
+        raise ValueError(
+            f"{name} must hold batches. Received: an image and its label. Pass "
+            f"{name}.batch(32)."
+        )
+    return images, labels, weights
 
 
 def is_endless(data):

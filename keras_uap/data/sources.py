@@ -18,6 +18,7 @@ from keras_uap.data.pictures import (
     is_endless,
     new_seed,
     no_images,
+    unpack_batch,
     without_tuner,
 )
 from keras_uap.utils.validation import as_images, as_numbers, check_number
@@ -90,17 +91,12 @@ class ArraySource:
                 f"`y`. {error}"
             ) from error
         self.labels = labels
+        if labels is not None:
+            self.labels = as_numbers("y, the labels,", labels)
         self.name = name
         self.steps = None
         self._clean = self._features = None
         self.first = as_images(self.images, name)
-        if labels is not None:
-            shape = as_numbers("y, the labels,", labels).shape
-            if shape[:1] != (len(self.images),):
-                raise ValueError(
-                    "There must be one label per image. Received: "
-                    f"{len(self.images)} images and labels of shape {shape}."
-                )
 
     def split(self, share):
         """Splits the last `share` of the images off, as Keras does."""
@@ -186,7 +182,8 @@ class DataSource:
         self.data = data
         self.name = name
         self.steps = steps
-        images, _, sample_weight = keras.utils.unpack_x_y_sample_weight(first)
+        self.labels = None  # They come with the batches.
+        images, _, sample_weight = unpack_batch(first, name)
         _refuse_weights(sample_weight)
         self.first = as_images(images, name)
         if steps is None and is_endless(data):

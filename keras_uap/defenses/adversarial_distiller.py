@@ -26,6 +26,7 @@ Reference:
 """
 
 import collections
+import functools
 
 import keras
 import numpy as np
@@ -33,14 +34,33 @@ import tensorflow as tf
 
 from keras_uap.classifiers.adapter import stated_shape
 from keras_uap.classifiers.around import AroundClassifier
-from keras_uap.classifiers.logits import check_classifier, logits_function
+from keras_uap.classifiers.logits import (
+    as_labels,
+    check_classifier,
+    check_gradient,
+    class_indices,
+    labels_of,
+    logits_function,
+)
+from keras_uap.data.pictures import unpack_batch
 from keras_uap.perturbations import pixels
 from keras_uap.perturbations.ascent import ascend
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.perturbations.perturbation_layer import refuse_other_scope
 from keras_uap.utils.keras_compat import higher_is_better, monitored
 from keras_uap.utils.saving import not_compiled, random_state_kept
-from keras_uap.utils.validation import check_counts, check_number, check_whole
+from keras_uap.utils.validation import (
+    check_axes,
+    check_counts,
+    check_number,
+    check_whole,
+    reason_of,
+)
+
+_NO_CLASS = (
+    "A batch holds a label that is no class of the classifier, which count "
+    "from 0. Leave such images out, or pass no labels."
+)
 
 # The goal of a batch: probabilities `(n, num_classes)` at a temperature, and
 # labels `(n,)`.
@@ -52,6 +72,22 @@ _FORMER = ("objective", "restart_every", "class_wise", "smoothing")
 # A step of v as a share of epsilon. Longer steps jump between corners of the
 # ball, and a classifier that was trained on those is fooled in between.
 STEP = 0.2
+
+
+def _with_labels(method):
+    """Makes `fit` or `evaluate` refuse labels that are no classes."""
+
+    @functools.wraps(method)
+    def checked(self, x=None, y=None, *args, **kwargs):
+        self.check_labels(y)
+        try:
+            return method(self, x, y, *args, **kwargs)
+        except tf.errors.InvalidArgumentError as error:
+            if _NO_CLASS not in str(error):
+                raise
+            raise ValueError(_NO_CLASS) from error
+
+    return checked
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")
@@ -177,6 +213,7 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         if self.built:
             return
         shape = tuple(input_shape[1:])
+        check_axes((None, *shape))
         some = np.zeros((1, *shape), "float32")
         for model in (self.classifier, self.teacher):
             if not model.built:
@@ -250,19 +287,19 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         super()._build_optimizer()
 
     def check_labels(self, labels):
-        """Raises ValueError for class indices that the classifier lacks.
+        """Raises ValueError for labels that are no classes of the classifier.
 
         Args:
-            labels: Integer array `(n,)`, or `None`.
+            labels: Array, as `fit` takes it for `y`, or `None`.
         """
-        if labels is None or not self.built:
-            return
-        low, high = np.min(labels), np.max(labels)
-        if low < 0 or high >= self._num_classes:
-            raise ValueError(
-                f"The classifier has {self._num_classes} classes, from 0. "
-                f"Received: labels from {low} to {high}."
-            )
+        if labels is not None and self.built:
+            as_labels("labels", labels, len(labels), self._num_classes)
+
+    fit = _with_labels(keras.Model.fit)
+    evaluate = _with_labels(keras.Model.evaluate)
+
+    def _before_batch(self, x, y, sample_weight):
+        self.check_labels(y)
 
     # One batch --------------------------------------------------------------
 
@@ -289,7 +326,7 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         # One backward pass: the scale of the ascent does not matter.
         *gradients, ascent = tape.gradient(scaled, [*variables, v])
         self.optimizer.apply(gradients, variables)
-        v = ascend(v, ascent, self.ball, self.step_size)
+        v = ascend(v, check_gradient(ascent), self.ball, self.step_size)
         pool = tf.convert_to_tensor(self.v)
         self.v.assign(tf.tensor_scatter_nd_update(pool, [[turn]], v))
         return self._measured(targets, logits, loss)
@@ -312,48 +349,52 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
 
     def _unpack(self, data):
         """Returns the images and the `Targets` of a batch."""
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        x, y, sample_weight = unpack_batch(data, "x")
         if sample_weight is not None:
             raise ValueError(
                 "AdversarialDistiller takes no sample weights. Pass images, or "
                 "images and labels."
             )
         images = tf.cast(x, "float32")
-        pixels.same_shape(images.shape, self.v.shape[1:])
+        pixels.same_shape(images.shape[1:], self.v.shape[1:])
         if y is not None:
             return images, self._targets_of(y)
         logits = self._teacher_logits(images)
-        probabilities = tf.nn.softmax(logits / self.temperature)
-        labels = tf.argmax(logits, axis=-1)
+        stated = self._teacher_logits.probabilities
+        probabilities = stated(logits / self.temperature)
+        labels = labels_of(logits)
         return images, Targets(probabilities, labels, self.temperature)
 
     def _targets_of(self, y):
         """`Targets` of class indices `(n,)`, or of probabilities."""
         classes, y = self._num_classes, tf.convert_to_tensor(y)
-        if y.shape.rank == 2 and y.shape[-1] == classes:
-            y = tf.cast(y, "float32")
-            return Targets(y, tf.argmax(y, axis=-1), 1.0)
-        if y.shape.rank == 2 and y.shape[-1] == 1:
-            y = y[:, 0]
-        if y.shape.rank != 1:
+        several = y.shape.rank == 2 and y.shape[-1] == classes
+        if y.shape.rank != 1 and not several and y.shape[1:] != [1]:
             raise ValueError(
                 "Labels must be class indices (n,), or probabilities (n, "
                 f"{classes}). Received: shape {tuple(y.shape)}."
             )
-        labels = tf.cast(y, "int64")
-        return Targets(tf.one_hot(labels, classes), labels, 1.0)
+        labels = class_indices(y, classes)
+        checked = tf.debugging.assert_non_negative(labels, _NO_CLASS)
+        with tf.control_dependencies([checked]):
+            labels = tf.identity(labels)
+        y = tf.cast(y, "float32") if several else tf.one_hot(labels, classes)
+        return Targets(y, labels, 1.0)
 
     def _forward(self, images, v, targets):
         """The logits of clean and of perturbed images, and the loss."""
         perturbed = pixels.apply_perturbation(images, v, self.value_range)
         logits = self._logits(tf.concat([images, perturbed], axis=0))
         clean, perturbed = tf.split(logits, 2)
-        loss = self.robustness * _divergence(targets, perturbed)
-        loss += (1 - self.robustness) * _divergence(targets, clean)
+        several = self._logits.probabilities is tf.nn.sigmoid
+        loss = self.robustness * _divergence(targets, perturbed, several)
+        loss += (1 - self.robustness) * _divergence(targets, clean, several)
         return (clean, perturbed), loss + sum(self.classifier.losses)
 
     def _measured(self, targets, logits, loss):
         count = tf.shape(targets.labels)[0]
+        # XLA drops assertions.
+        loss = tf.where(tf.reduce_all(targets.labels >= 0), loss, np.nan)
         self._mean_loss.update_state(loss, sample_weight=count)
         for metric, each in zip(self._agreements, logits):
             metric.update_state(tf.argmax(each, axis=-1) == targets.labels)
@@ -392,17 +433,27 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         return cls(**config | {"classifier": read(config["classifier"])})
 
 
-def _divergence(targets, logits):
-    """The mean Kullback-Leibler divergence from the probabilities."""
+def _divergence(targets, logits, several):
+    """The mean Kullback-Leibler divergence from the probabilities.
+
+    Args:
+        targets: `Targets`.
+        logits: Float tensor `(n, num_classes)`.
+        several: Boolean, whether each class has a sigmoid of its own.
+    """
+    p, scale = targets.probabilities, targets.temperature
+    # Minus infinity, of a class that is switched off, times 0 is NaN.
+    logits = tf.maximum(logits / scale, -1e30)
+    log_odds = tf.math.xlogy(p, p)
+    if several:
+        log_odds += tf.math.xlogy(1 - p, 1 - p)
+        crossentropy = tf.nn.sigmoid_cross_entropy_with_logits(p, logits)
+        crossentropy = tf.reduce_sum(crossentropy, axis=-1)
+    else:
+        crossentropy = tf.nn.softmax_cross_entropy_with_logits(p, logits)
+    divergence = crossentropy + tf.reduce_sum(log_odds, axis=-1)
     # The square keeps its scale at any temperature, as in Hinton et al.
-    scale = targets.temperature
-    crossentropy = tf.nn.softmax_cross_entropy_with_logits(
-        targets.probabilities, logits / scale
-    )
-    entropy = -tf.reduce_sum(
-        tf.math.xlogy(targets.probabilities, targets.probabilities), axis=-1
-    )
-    return scale**2 * tf.reduce_mean(crossentropy - entropy)
+    return scale**2 * tf.reduce_mean(divergence)
 
 
 def check_trainable(classifier):
@@ -419,11 +470,16 @@ def _copy(classifier):
     try:
         with random_state_kept():
             config = keras.saving.serialize_keras_object(classifier)
-            copy = keras.saving.deserialize_keras_object(not_compiled(config))
+            # Code of a Lambda layer is the caller's own, not that of a file.
+            copy = keras.saving.deserialize_keras_object(
+                not_compiled(config), safe_mode=False
+            )
     except Exception as error:
         raise TypeError(
             "The classifier cannot be copied. Expected: one that keras.saving "
-            f"saves and loads. Received: {classifier.name!r}, {error}"
+            f"saves and loads. Received: {classifier.name!r}. "
+            f"{reason_of(error)} keras.saving.register_keras_serializable "
+            "registers a class."
         ) from error
     copy.trainable = False
     return copy

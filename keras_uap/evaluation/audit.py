@@ -403,13 +403,7 @@ def as_pictures(classifier, images, groups, value_range):
             scaled = pictures.images.astype("float32") * (high - low) / 255
             pictures = pictures._replace(images=scaled + np.float32(low))
         return pictures
-    pictures = read_pictures(images, "images", groups)
-    if shape is not None and pictures.images.shape[1:] != shape:
-        raise ValueError(
-            "The images do not have the size that the classifier takes. "
-            f"Received: {pictures.images.shape[1:]}. Expected: {shape}."
-        )
-    return pictures
+    return read_pictures(images, "images", groups)
 
 
 def _result(evaluation, num_fit, ball, budget, seed, notes, seconds):
@@ -509,7 +503,7 @@ def _masking_warnings(evaluation, best, larger, report):
             fools, and which it fools at twice the norm.
         report: `FoolingReport` of the strongest perturbation.
     """
-    warnings = []
+    warnings = [*evaluation.held_out.warnings]
     runs = evaluation.runs
     data_free = [finding.data_free for finding in evaluation.findings]
     if any(data_free):

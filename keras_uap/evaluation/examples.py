@@ -3,7 +3,6 @@
 import dataclasses
 
 import numpy as np
-import tensorflow as tf
 
 from keras_uap.perturbations.pixels import apply_perturbation
 
@@ -47,19 +46,15 @@ def take_examples(labelled, perturbation):
         )
 
     logits = [logits_at(strength) for strength in STRENGTHS]
+    confidences = map(labelled.adapter.confidences, logits)
     return Examples(
         places=places,
         images=images,
         perturbation=perturbation,
         strengths=STRENGTHS,
         labels=np.stack([values.argmax(-1) for values in logits], 1),
-        confidences=np.stack([confidence(values) for values in logits], 1),
+        confidences=np.stack([each.max(-1) for each in confidences], 1),
     )
-
-
-def confidence(logits):
-    """The probability of the top label of each image."""
-    return np.asarray(tf.reduce_max(tf.nn.softmax(logits), axis=-1))
 
 
 def _spread_indices(count, groups):

@@ -1,5 +1,9 @@
 """Images with their clean predictions, to measure perturbations on."""
 
+import warnings
+
+import numpy as np
+
 from keras_uap.classifiers.adapter import as_adapter
 from keras_uap.evaluation.intervals import rate_interval
 from keras_uap.perturbations.interchange import read_perturbation
@@ -8,6 +12,7 @@ from keras_uap.perturbations.pixels import (
     as_value_range,
     same_shape,
 )
+from keras_uap.utils.formatting import percent
 from keras_uap.utils.validation import as_groups, as_images, check_whole
 
 
@@ -24,6 +29,9 @@ class LabelledImages:
         from_logits: Boolean, whether the classifier returns logits; `None`
             finds out.
         verbose: `"auto"`, 0 or 1, whether to show progress.
+
+    Attributes:
+        warnings: List of strings, why rates may not be what they seem.
 
     Raises:
         TypeError: if `classifier` is not a Keras model.
@@ -51,6 +59,18 @@ class LabelledImages:
         self.clean_logits = self._predict(None, verbose)
         self.clean = self.clean_logits.argmax(axis=-1)
         self.num_classes = self.clean_logits.shape[-1]
+        self.warnings = []
+        if not self.adapter.is_function:
+            others = self.images[::-1]  # In other batches.
+            again = self.adapter.labels(others, None, batch_size, verbose)
+            share = float(np.mean(again[::-1] != self.clean))
+            warning = (
+                f"The classifier is random: {percent(share)} of the images have"
+                " another label when they are shown again, without a "
+                "perturbation. Every rate counts that as fooled."
+            )
+            warnings.warn(warning, stacklevel=4)
+            self.warnings.append(warning)
 
     def logits(self, perturbation, verbose=0):
         """Logits `(n, num_classes)` of the images with a perturbation."""

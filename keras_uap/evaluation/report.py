@@ -14,15 +14,17 @@ import numpy as np
 import tensorflow as tf
 
 from keras_uap import visualization
+from keras_uap.classifiers.adapter import as_adapter
+from keras_uap.classifiers.logits import as_labels
 from keras_uap.evaluation import intervals
-from keras_uap.evaluation.examples import Examples, confidence, take_examples
+from keras_uap.evaluation.examples import Examples, take_examples
 from keras_uap.evaluation.measurement import Measurement, random_noise
 from keras_uap.perturbations.lp_ball import as_epsilon, lp_norm
 from keras_uap.perturbations.pixels import apply_perturbation
 from keras_uap.reporting import html
 from keras_uap.reporting.result import IMAGES, Result
 from keras_uap.utils.formatting import cut, interval, percent
-from keras_uap.utils.validation import as_numbers, check_whole
+from keras_uap.utils.validation import as_class, check_whole
 from keras_uap.visualization.style import class_name, norm_in_words, sample
 
 # The warning below a rate with a wide interval.
@@ -257,8 +259,9 @@ def fooling_report(
         perturbation: Array `(H, W, C)`, in the pixel units of `value_range`.
         images: Images `(n, H, W, C)`, not those that the perturbation was
             fitted on.
-        labels: Integer array `(n,)`, for error rates. They play no part in
-            fooling rates.
+        labels: Class indices `(n,)`, or a probability for each class
+            `(n, num_classes)`, for error rates. They play no part in fooling
+            rates.
         groups: Array `(n,)`, the photograph that each image was cut from.
             Images of one group are not independent, and the intervals become
             wider.
@@ -282,17 +285,19 @@ def fooling_report(
     Raises:
         TypeError: if `classifier` is not a Keras model.
         ValueError: for images that are empty, not finite or of another shape
-            than the perturbation, or labels or groups of another length.
+            than the perturbation, labels or groups of another length, or
+            labels or a target that are no classes.
     """
     given = Measurement(perturbation, images, groups, norm, value_range, seed)
     check_whole("num_random", num_random, 1)
-    labels = _as_labels(
-        given.pictures.labels if labels is None else labels, given.images
-    )
     epsilon = None if epsilon is None else as_epsilon(epsilon)
+    shape, few = given.images.shape[1:], given.images[:4]
+    adapter = as_adapter(classifier, shape, from_logits, few)
+    labels = given.pictures.labels if labels is None else labels
+    labels = as_labels("labels", labels, len(given.images), adapter.num_classes)
     if target is not None:
-        check_whole("target", target, 0)
-    labelled = given.labelled(classifier, batch_size, from_logits, verbose)
+        target = as_class("target", target, adapter.num_classes)
+    labelled = given.labelled(adapter, batch_size, from_logits, verbose)
     return report_on(
         *(labelled, given.v, labels, given.norm, num_random, seed, verbose),
         *(epsilon, target),
@@ -333,8 +338,9 @@ def report_on(
     errors = None, None
     if labels is not None:
         errors = [float(np.mean(each != labels)) for each in (before, after)]
-    clean_certainty = confidence(labelled.clean_logits)
-    certainty = confidence(perturbed)
+    confidences = labelled.adapter.confidences
+    clean_certainty = confidences(labelled.clean_logits).max(-1)
+    certainty = confidences(perturbed).max(-1)
     sure = certainty[fooled]
     bound = np.abs(v) >= lp_norm(v, "linf") * (1 - 1e-5)
     return FoolingReport(
@@ -380,18 +386,6 @@ def _target_rates(target, before, after, random, groups):
         "target_interval": intervals.interval_of_some(hits, groups),
         "target_random_rate": float(noise_rate),
     }
-
-
-def _as_labels(labels, images):
-    if labels is None:
-        return None
-    labels = as_numbers("labels", labels)
-    if labels.size != len(images):
-        raise ValueError(
-            "There must be one label per image, a class index. Received: "
-            f"{len(images)} images and labels of shape {labels.shape}."
-        )
-    return labels.reshape(-1)
 
 
 def _in_grey_levels(images, v, value_range):

@@ -147,6 +147,20 @@ def spread_mask(mask, image_shape):
     return np.broadcast_to(mask, image_shape).copy()
 
 
+def shape_hint(image, expected):
+    """What to do about images of another shape, where that can be told.
+
+    Args:
+        image, expected: Tuples, the shapes of an image.
+    """
+    image, expected = tuple(image), tuple(expected)
+    if len(image) and image == expected[1:]:
+        return " The data set is not batched: call .batch(32) on it."
+    if image == expected[:-1]:
+        return " The axis of the channels is missing: images[..., np.newaxis]."
+    return ""
+
+
 def same_shape(images, perturbation):
     """Raises ValueError unless images and a perturbation have one shape.
 
@@ -160,7 +174,8 @@ def same_shape(images, perturbation):
     if not image.is_compatible_with(expected):
         raise ValueError(
             "The images do not have the perturbation's shape. Received: "
-            f"{tuple(images)}. Expected: {expected}, or batches. {RESIZE_HINT}"
+            f"{tuple(images)}. Expected: {expected}, or batches."
+            + (shape_hint(image, expected) or f" {RESIZE_HINT}")
         )
 
 

@@ -126,9 +126,9 @@ def functional(model):
 
 
 def graph_nodes(model):
-    """Each call of a layer or operation that a model consists of."""
+    """Each call of a layer or operation, from the inputs to the outputs."""
     depths = functional(model)._nodes_by_depth
-    return [node for nodes in depths.values() for node in nodes]
+    return [node for depth in sorted(depths)[::-1] for node in depths[depth]]
 
 
 class ReplacingModel(keras.Model):

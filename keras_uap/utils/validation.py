@@ -6,21 +6,40 @@ the form that the package works with.
 
 import contextlib
 import operator
+import re
 
 import numpy as np
 
-from keras_uap.utils.formatting import first_line
+from keras_uap.utils.formatting import cut, first_line
+
+# What keeps a file from loading, by the error of Keras or TensorFlow.
+_REASONS = (
+    ("add_slot", "the state of an optimizer of Keras 2"),
+    ("'tf_keras|'keras.src.engine", "layers of Keras 2 (tf_keras)"),
+    (
+        r"(?:locate (?:class|function)|Unknown (?:layer|object):) '?([\w>]+)",
+        r"\1, which keras.saving.load_model needs in custom_objects=",
+    ),
+    ("Lambda", "a Lambda layer, which load_model runs with safe_mode=False"),
+    ("format not supported", "no .keras or .h5 file, and no SavedModel"),
+)
 
 
 @contextlib.contextmanager
-def explained(text):
+def explained(text, hint=""):
     """Raises any error of a library as a ValueError that begins with `text`."""
     try:
         yield
     except Exception as error:
-        raise ValueError(
-            f"{text}. {type(error).__name__}: {first_line(error)}"
-        ) from error
+        raise ValueError(f"{text}. {reason_of(error)}{hint}") from error
+
+
+def reason_of(error):
+    """What an error of a library says, in a sentence."""
+    for pattern, reason in _REASONS:
+        if found := re.search(pattern, str(error)):
+            return f"It holds {found.expand(reason)}."
+    return f"{type(error).__name__}: {cut(first_line(error), 200)}"
 
 
 def is_whole(value):
@@ -104,8 +123,14 @@ def as_numbers(name, value):
     return array
 
 
-def check_channels_last(shape, name="images"):
-    """Raises ValueError for images that have their channels first."""
+def check_axes(shape, name="images"):
+    """Raises ValueError for vectors, and images with their channels first."""
+    if len(shape) < 3:
+        raise ValueError(
+            f"{name} must be images (n, height, width, channels) or signals (n,"
+            f" time, channels). Received: shape {tuple(shape)}. For vectors, "
+            "put keras.layers.Flatten() in front of the classifier."
+        )
     channels = (1, 3, 4)
     if len(shape) != 4 or shape[1] not in channels or shape[-1] in channels:
         return
@@ -125,12 +150,12 @@ def as_images(images, name="images"):
         ValueError: if there is no image, or one is not finite.
     """
     images = as_numbers(name, images)
-    if images.ndim < 2 or images.size == 0:
+    if images.size == 0:
         raise ValueError(
             f"{name} must be a batch of at least one image, of shape "
             f"(n, height, width, channels). Received: shape {images.shape}."
         )
-    check_channels_last(images.shape, name)
+    check_axes(images.shape, name)
     finite = np.isfinite(images)
     if not finite.all():
         index = np.argwhere(~finite)[0]
@@ -204,16 +229,21 @@ def as_sizes(name, values):
     return tuple(float(value) for value in array)
 
 
-def as_class(name, value):
+def as_class(name, value, num_classes=np.inf):
     """Returns the index of a class as an integer.
 
     Raises:
         TypeError: if it is not a whole number.
-        ValueError: if it is below 0.
+        ValueError: if it is not one of the classes.
     """
     if not is_whole(value):
         raise TypeError(
             f"{name} must be a class index. Received: {name}={value!r}."
         )
     check_whole(name, value, 0)
+    if value >= num_classes:
+        raise ValueError(
+            f"{name} must be one of the {num_classes} classes, 0 to "
+            f"{num_classes - 1}. Received: {name}={value}."
+        )
     return int(value)

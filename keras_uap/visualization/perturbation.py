@@ -1,7 +1,6 @@
 """A perturbation, and images without and with it."""
 
 import numpy as np
-import tensorflow as tf
 
 from keras_uap.classifiers.adapter import as_adapter
 from keras_uap.data.pictures import as_array
@@ -120,7 +119,7 @@ def _show_images(axes, images, perturbed, value_range):
 
 def _describe(adapter, images, class_names):
     """Returns texts of a name and a confidence, and labels."""
-    probabilities = np.asarray(tf.nn.softmax(adapter.predict(images)))
+    probabilities = adapter.confidences(adapter.predict(images))
     labels = probabilities.argmax(axis=-1)
     texts = [
         f"{style.short_name(label, class_names, 26)}\nconfidence {share:.0%}"

@@ -79,7 +79,8 @@ def norm_in_words(report):
 
 def class_name(label, class_names):
     """The name of a class, or its number."""
-    return f"class {label}" if class_names is None else class_names[label]
+    known = class_names is not None and 0 <= label < len(class_names)
+    return class_names[label] if known else f"class {label}"
 
 
 def short_name(label, class_names, most=24):

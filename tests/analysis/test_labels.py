@@ -110,7 +110,7 @@ def test_targets(switch, pixels):
     table = result.table()
     assert max(map(len, table.splitlines())) <= 80
     assert "class 4" in table
-    with pytest.raises(ValueError, match="targets are out of range"):
+    with pytest.raises(ValueError, match="targets must be one of the 5"):
         analysis.target_rates(
             switch, pixels, pixels, [5], value_range=(0, 1), verbose=0
         )

@@ -443,7 +443,7 @@ def test_a_rule_of_a_file_without_a_boundary_is_the_papers():
 
 
 def test_images_of_another_size(linear):
-    with pytest.raises(ValueError, match="shape"):
+    with pytest.raises(ValueError, match="size that the classifier takes"):
         keras_uap.deepfool(linear(), np.zeros((2, 9, 8, 3)), verbose=0)
     with pytest.raises(TypeError, match="classifier"):
         keras_uap.deepfool(len, np.zeros((2, 8, 8, 3)))

@@ -1,5 +1,8 @@
 """Tests of attaching: every kind of classifier, and what cannot be one."""
 
+import json
+import zipfile
+
 import keras
 import numpy as np
 import pytest
@@ -509,6 +512,88 @@ def test_refuses_saved_models(saved_models, tmp_path):
         keras_uap.attach(folder / "text")
     with pytest.raises(ValueError, match=r"no saved_model\.pb"):
         keras_uap.attach(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def unloadable(tmp_path_factory):
+    """Files that Keras 3 cannot load, by name: path and what is said."""
+    folder = tmp_path_factory.mktemp("unloadable")
+
+    class Own(layers.Layer):
+        def call(self, inputs):
+            return 2 * inputs
+
+    def saved(name, layer):
+        path = folder / name
+        keras.Sequential(
+            [keras.Input(SHAPE), layer, layers.Flatten(), layers.Dense(2)]
+        ).save(path)
+        return path
+
+    # As tf_keras writes it.
+    config = {"module": "keras.src.engine.functional", "class_name": "Fun"}
+    of_keras_2 = folder / "keras_2.keras"
+    with zipfile.ZipFile(of_keras_2, "w") as file:
+        text = {**config, "config": {"name": "a" * 5000}}
+        file.writestr("config.json", json.dumps(text))
+        file.writestr("metadata.json", '{"keras_version": "2.15.0"}')
+        file.writestr("model.weights.h5", b"")
+    # As Keras 2 writes it: with the slots of an optimizer.
+    module, slot = tf.Module(), tf.Variable([1.0])
+    module.v = tf.Variable([1.0])
+
+    class Optimizer(tf.Module):
+        def get_slot_names(self):
+            return ["momentum"]
+
+        def get_slot(self, variable, name):
+            return slot if variable is module.v else None
+
+        def _create_or_restore_slot_variable(self, *args, **kwargs):
+            raise NotImplementedError
+
+    module.optimizer = Optimizer()
+    module.call = tf.function(
+        lambda x: x * module.v, [tf.TensorSpec((None, 4, 4, 3))]
+    )
+    tf.saved_model.save(module, folder / "slots", module.call)
+    tflite = folder / "model.tflite"
+    tflite.write_bytes(b"TFL3")
+    broken = folder / "broken.keras"
+    broken.write_bytes(b"no zip")
+    return {
+        "own layer": (saved("own.keras", Own()), "Own, which"),
+        "own layer, HDF5": (
+            saved("own.h5", Own()),
+            "Own, which",
+        ),
+        "lambda": (
+            saved("lambda.keras", layers.Lambda(lambda x: x)),
+            "a Lambda layer.*safe_mode=False",
+        ),
+        "keras 2": (of_keras_2, "layers of Keras 2"),
+        "slots": (folder / "slots", "state of an optimizer of Keras 2"),
+        "tflite": (tflite, "no .keras or .h5 file"),
+        "broken": (broken, "File not found"),
+        "missing": (folder / "missing.keras", "File not found"),
+    }
+
+
+KINDS_UNLOADABLE = ["own layer", "own layer, HDF5", "lambda", "keras 2"]
+KINDS_UNLOADABLE += ["slots", "tflite", "broken", "missing"]
+
+
+@pytest.mark.parametrize("kind", KINDS_UNLOADABLE)
+def test_what_cannot_be_loaded_is_said_in_a_sentence(kind, unloadable):
+    path, says = unloadable[kind]
+    with pytest.raises(ValueError, match=says) as caught:
+        keras_uap.attach(path)
+    text = str(caught.value)
+    assert str(path) in text
+    assert "model.export(folder)" in text
+    assert len(text) < 600
+    assert "\n" not in text
+    assert "TFSMLayer(" not in text
 
 
 def test_no_gradient_is_said_by_fit():

@@ -430,6 +430,7 @@ def test_one_output_of_several_of_an_inner_model(linear, images):
     np.testing.assert_allclose(logits, exact, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:The classifier ends in several")
 @pytest.mark.parametrize(
     "tail",
     [

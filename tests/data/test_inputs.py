@@ -249,6 +249,76 @@ def test_images_that_are_none_are_refused(images, error, text):
         keras_uap.deepfool(classifier(), images, verbose=0)
 
 
+def _slices(*columns):
+    return tf.data.Dataset.from_tensor_slices(columns)
+
+
+def _ragged():
+    x = tf.RaggedTensor.from_tensor(models.images(8), ragged_rank=2)
+    return tf.data.Dataset.from_tensor_slices(x).batch(4)
+
+
+X, Y = models.images(8), np.zeros(8, "int64")
+# Data that is easily passed by mistake: what the error must say.
+MISTAKES = {
+    "not batched": (lambda: _slices(X, Y), r"\.batch\(32\)"),
+    "not batched, no labels": (
+        lambda: tf.data.Dataset.from_tensor_slices(X),
+        r"\.batch\(32\)",
+    ),
+    "dictionaries": (
+        lambda: tf.data.Dataset.from_tensor_slices(
+            {"image": X, "label": Y}
+        ).batch(4),
+        "as_supervised=True",
+    ),
+    "ragged": (_ragged, r"RaggedTensor.*resize images before \.batch"),
+    "two images": (
+        lambda: _slices((X, X), Y).batch(4),
+        "Received: tuple",
+    ),
+    "no channels": (
+        lambda: X[..., 0],
+        r"images\[..., np\.newaxis\]|channels",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_mistakes_with_data_are_said(name, mistake):
+    make, says = MISTAKES[mistake]
+    grey = mistake == "no channels"
+    if grey and name in ("evaluate", "fit", "stop"):
+        pytest.skip("These are of images of three channels.")
+    if name == "transfer_matrix":
+        says += "|as many channels as the images"
+    c = models.linear(shape=(8, 8, 1)) if grey else models.linear()
+    with pytest.raises((TypeError, ValueError), match=says):
+        FUNCTIONS[name](c, make(), make())
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_with_data_are_said_by_audits_and_trainings(mistake):
+    make, says = MISTAKES[mistake]
+    shape = (8, 8, 1) if mistake == "no channels" else models.SHAPE
+
+    def distill():
+        c = models.linear(shape=shape)
+        made = keras_uap.AdversarialDistiller(c, 0.05, value_range=(0, 1))
+        made.compile("sgd")
+        made.fit(make(), verbose=0)
+
+    calls = [
+        lambda c: keras_uap.audit(c, make(), **QUIET),
+        lambda c: keras_uap.harden(c, make(), **QUIET),
+        lambda c: distill(),
+    ]
+    for call in calls:
+        with pytest.raises((TypeError, ValueError), match=says):
+            call(models.linear(shape=shape))
+
+
 # Perturbations --------------------------------------------------------------
 
 

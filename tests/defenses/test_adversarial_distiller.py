@@ -397,5 +397,5 @@ def test_wrong_data(images):
         fit(defence, images, np.zeros(40), sample_weight=np.ones(40))
     with pytest.raises(ValueError, match="perturbation's shape"):
         fit(defence, images[:, 1:])
-    with pytest.raises(ValueError, match="class indices"):
+    with pytest.raises(ValueError, match="class index"):
         fit(defence, images, np.zeros((40, 3)))

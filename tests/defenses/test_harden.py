@@ -363,7 +363,7 @@ def test_goes_on_where_it_was_cut_off(tmp_path, monkeypatch, capsys):
         ({"verbose": 3}, ValueError, "verbose"),
         ({"labels": np.zeros(80)}, ValueError, "labels must be class indices"),
         ({"labels": [0, 1]}, ValueError, "labels must be class indices"),
-        ({"labels": np.full(80, 4)}, ValueError, "4 classes"),
+        ({"labels": np.full(80, 4)}, ValueError, "from 0 to 3"),
         ({"images": IMAGES[:2]}, ValueError, "2"),
         ({"classifier": "model"}, TypeError, "classifier must be a Keras"),
     ],

@@ -200,7 +200,6 @@ def test_target(linear, images, small_noise):
         ({"perturbation": np.zeros((8, 8, 1))}, "perturbation's shape"),
         ({"images": np.zeros((0, *SHAPE))}, "at least one image"),
         ({"images": np.full((3, *SHAPE), np.nan)}, "finite"),
-        ({"labels": [1, 2]}, "one label per image"),
         ({"groups": [1, 2]}, "one group per image"),
         ({"groups": np.zeros(40)}, "at least two photographs"),
         ({"num_random": 0}, "num_random"),
