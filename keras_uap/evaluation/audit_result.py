@@ -13,6 +13,11 @@ from keras_uap.utils.formatting import cut, interval, percent
 from keras_uap.utils.progress import in_words
 from keras_uap.visualization.style import class_name, sample, unit
 
+# Limits of `Audit.next_steps`: noise that fools this share of what the
+# strongest attack does, an interval of this width, a rate that rose by this
+# much in the last round, and a lower end of the interval above this.
+_CLOSE, _WIDE, _RISES, _FRAGILE = 0.8, 0.2, 0.03, 0.5
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -174,12 +179,45 @@ class Audit(Result):
             return f"over {self.effort[-1][0]:,}"
         return f"{self.passes_to_half:,}"
 
+    def next_steps(self):
+        """Sentences on what to do, by the rules of the guide to audits."""
+        rate, (low, high) = self.fooling_rate, self.fooling_interval
+        found = []
+        if self.random_rate >= _CLOSE * rate:
+            found.append(
+                "Random noise fools almost as many images: check the value "
+                "range, and pass a classifier that returns logits."
+            )
+        if high - low > _WIDE:
+            found.append(
+                f"The interval is {100 * (high - low):.0f} points wide. About "
+                f"{3 * self.num_groups:,} more held-out photographs would "
+                "halve it."
+            )
+        rates = [0.0, *(rate for _, rate in self.effort)]
+        if len(rates) > 2 and rates[-1] - rates[-2] >= _RISES:
+            found.append(
+                "The rate still rose in the last round: "
+                + (
+                    'audit with budget="standard".'
+                    if self.budget == "quick"
+                    else "more work may fool more."
+                )
+            )
+        if low > _FRAGILE and not found:
+            found.append(
+                "Most predictions do not survive: consider keras_uap.harden, "
+                "and read its limits first."
+            )
+        return found
+
     def _remarks(self):
         return [
             "* The strongest attack, by its rate on the selection set alone. "
             f"One perturbation changes the prediction on "
             f"{self.fooling_rate:.0%} of the held-out images. This is a lower "
             "bound: a stronger attack may find more.",
+            *(f"Next: {text}" for text in self.next_steps()),
             *self.notes,
             *(f"Warning: {text}" for text in self.warnings),
         ]

@@ -1,5 +1,6 @@
 """Tests of the standard evaluation, on tiny models with known answers."""
 
+import dataclasses
 import json
 import random
 import re
@@ -8,6 +9,7 @@ import keras
 import models
 import numpy as np
 import pytest
+import results
 import tensorflow as tf
 from PIL import Image
 
@@ -638,3 +640,25 @@ def test_a_frozen_classifier_is_not_audited_first(linear, many, monkeypatch):
     model.trainable = False
     with pytest.raises(ValueError, match="no trainable weights"):
         keras_uap.harden(model, many, value_range=RANGE, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"random_rate": 0.75}, "check the value range"),
+        ({"fooling_interval": (0.6, 0.95)}, "About 180 more held-out"),
+        ({"effort": ((400, 0.7), (1600, 0.8))}, 'budget="standard"'),
+        ({}, "consider keras_uap.harden"),
+    ],
+)
+def test_what_to_do_next(changes, says):
+    plain = {
+        "fooling_interval": (0.75, 0.85),
+        "random_rate": 0.2,
+        "budget": "quick",
+        "effort": ((400, 0.79), (1600, 0.8)),
+    }
+    audit = dataclasses.replace(results.audit(0.8, 1), **plain | changes)
+    (step,) = audit.next_steps()
+    assert says in step
+    assert step in " ".join(audit.table().split())
