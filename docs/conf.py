@@ -81,10 +81,11 @@ def _write(path, text):
 def mend_links(app, name, source):
     """Links that lead out of `docs/` lead to the copies, or to the files.
 
-    On a page of the repository `../notebooks/` is right, on the site the
-    notebooks lie beside the pages.
+    In the repository `../notebooks/` and `../docs/` are right, on the site the
+    notebooks lie below the pages.
     """
-    source[0] = source[0].replace("](../notebooks/", "](notebooks/")
+    text = source[0].replace("](../notebooks/", "](notebooks/")
+    source[0] = text.replace("](../docs/", "](../")
 
 
 class NamesAsLinks(SphinxTransform):
