@@ -160,14 +160,21 @@ def _batch_size(default, fits=False):
     )
 
 
-def _budget(default):
+def _budget(default, help):
     return _option(
         "--budget",
         choices=("quick", "standard"),
         default=default,
-        help="of an audit, quick: at most 11,000 model passes; standard: at "
-        "most 55,000, about ten minutes for a small model on two cores "
-        f"(default: {default})",
+        help=f"{help} (default: {default})",
+    )
+
+
+def _labels(effect):
+    return _option(
+        "--labels",
+        action="store_true",
+        help="the folders of the images, in sorted order, are the classes of "
+        f"the model: {effect}",
     )
 
 
@@ -194,6 +201,12 @@ _GATE = _group(
     _option(
         "--junit", metavar="FILE", help="write the limits as JUnit XML to FILE"
     ),
+)
+
+_AUDIT_BUDGET = _budget(
+    "standard",
+    "quick: at most 11,000 model passes; standard: at most 55,000, about ten "
+    "minutes for a small model on two cores",
 )
 
 _IMAGES = _group(
@@ -278,14 +291,11 @@ _JSON = _option(
     action="store_true",
     help="print JSON to stdout, and everything else to stderr",
 )
-_LABELS = _option(
-    "--labels",
-    action="store_true",
-    help="the folders of the images, in sorted order, are the classes of the "
-    "model: report accuracy or error rates too",
-)
 _DATA = _group(_model(), _IMAGES)
-_EVALUATE = [_DATA, _perturbation(), _LABELS, _SEED, _NAMES, _batch_size(32)]
+_EVALUATE = [
+    *(_DATA, _perturbation(), _labels("report error rates, too")),
+    *(_SEED, _NAMES, _batch_size(32)),
+]
 
 _FIT = _group(
     _option(
@@ -340,7 +350,12 @@ _HARDEN = _group(
         help="initial learning rate of Adam, with a cosine decay to 0 "
         "(default: 0.0002)",
     ),
-    _budget("quick"),
+    _budget(
+        "quick",
+        "of each of the two audits, quick: at most 25,000 model passes; "
+        "standard: at most 55,000",
+    ),
+    _labels("train on them instead of on the predictions of the model"),
 )
 
 # For each command: a line of help, the options of an example, and its parents.
@@ -356,7 +371,7 @@ COMMANDS = {
         "attacks counts.",
         "--model classifier.keras --images photos/ \\\n      --output audit",
         [
-            *(_DATA, _BALL, _budget("standard"), _GATE, _NAMES),
+            *(_DATA, _BALL, _AUDIT_BUDGET, _GATE, _NAMES),
             *(_batch_size(32), _OUTPUT),
         ],
     ),
@@ -384,7 +399,7 @@ COMMANDS = {
     "harden": (
         "Train a classifier so that perturbations fool it less.",
         "--model classifier.keras --images photos/ \\\n      --output hardened",
-        [_DATA, _LABELS, _HELD_OUT, _BALL, _HARDEN, _NAMES, _OUTPUT],
+        [_DATA, _HELD_OUT, _BALL, _HARDEN, _NAMES, _OUTPUT],
     ),
     "report": (
         "Write a page about a saved perturbation.",

@@ -110,8 +110,8 @@ def harden(
         epochs: Integer, the epochs over the images to fit on. `None` takes
             as many as show 8,000 images.
         learning_rate: Float above 0, of Adam, with a cosine decay to 0.
-        budget: `"quick"` or `"standard"`, as for `keras_uap.audit`, of the
-            two audits.
+        budget: `"quick"`, at most 25,000 model passes in each of the two
+            audits, or `"standard"`, at most 55,000.
         seed: Integer; parts, orders and starts follow from it.
         from_logits: Boolean, whether the classifier returns logits. `None`
             finds out.

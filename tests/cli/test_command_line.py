@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 
@@ -164,10 +165,15 @@ def test_help_says_what_the_code_does(capsys):
     text = " ".join(capsys.readouterr().out.split())
     assert f"Fewer than {datasets.FEW} images are always augmented" in text
     assert f"at least as many as make {fit.VIEWS:,} augmented views" in text
-    with pytest.raises(SystemExit):
-        command_line.main(["audit", "--help"])
-    text = capsys.readouterr().out
-    assert f"{{{','.join(sorted(race.BUDGETS))}}}" in text
+    budgets = race.BUDGETS
+    hardened = {name: race.for_hardening(budgets[name]) for name in budgets}
+    for command, works in ("audit", budgets), ("harden", hardened):
+        with pytest.raises(SystemExit):
+            command_line.main([command, "--help"])
+        text = " ".join(capsys.readouterr().out.split())
+        assert f"{{{','.join(sorted(budgets))}}}" in text
+        for name, work in works.items():
+            assert re.search(rf"{name}: at most {work.most:,}\b", text)
 
 
 def test_every_command_has_its_file():
