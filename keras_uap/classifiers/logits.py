@@ -20,6 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_uap.utils.formatting import cut
 from keras_uap.utils.keras_compat import (
     all_layers,
     graph_nodes,
@@ -55,8 +56,8 @@ def check_classifier(classifier):
         if getattr(layer, "stateful", False):
             raise ValueError(
                 "The classifier must keep no state from batch to batch. "
-                f"Received: the stateful layer {layer.name!r}. Rebuild it with "
-                "stateful=False, and hand the weights over by set_weights."
+                f"Received: {layer.name!r}. Rebuild it with stateful=False, "
+                "and take its weights over by set_weights."
             )
 
 
@@ -129,8 +130,7 @@ def _stating(logits, several):
     if several:
         warnings.warn(
             "The classifier ends in several sigmoids. Only the highest counts, "
-            "however many are above 0.5: an image is fooled where another one "
-            "becomes the highest. If they are logits, pass from_logits=True.",
+            "however many are above 0.5. For logits, pass from_logits=True.",
             stacklevel=3,
         )
     return logits
@@ -278,15 +278,13 @@ def as_labels(name, labels, count, num_classes):
     if labels is None:
         return None
     labels = as_numbers(name, labels)
-    found = None
-    if labels.shape[:1] == (count,) and labels.size:
-        found = class_indices(labels, num_classes).numpy()
-    if found is None or found.min() < 0:
-        some = f"{labels.min()} to {labels.max()}" if labels.size else "none"
+    fit = labels.shape[:1] == (count,) and labels.size
+    found = class_indices(labels, num_classes).numpy() if fit else [-1]
+    if min(found) < 0:
         raise ValueError(
             f"{name} must hold one label per image, a class index from 0 to "
-            f"{num_classes - 1}. Received: {count} images and labels of shape "
-            f"{labels.shape}, {some}. Leave them out, or mend them."
+            f"{num_classes - 1}. Received, for {count} images: labels of shape "
+            f"{labels.shape}, {cut(labels, 60)}."
         )
     return found
 

@@ -66,8 +66,7 @@ class LabelledImages:
             share = float(np.mean(again[::-1] != self.clean))
             warning = (
                 f"The classifier is random: {percent(share)} of the images have"
-                " another label when they are shown again, without a "
-                "perturbation. Every rate counts that as fooled."
+                " another label when shown again, which rates count as fooled."
             )
             warnings.warn(warning, stacklevel=4)
             self.warnings.append(warning)

@@ -127,9 +127,9 @@ def check_axes(shape, name="images"):
     """Raises ValueError for vectors, and images with their channels first."""
     if len(shape) < 3:
         raise ValueError(
-            f"{name} must be images (n, height, width, channels) or signals (n,"
-            f" time, channels). Received: shape {tuple(shape)}. For vectors, "
-            "put keras.layers.Flatten() in front of the classifier."
+            f"{name} must have axes (n, height, width, channels), or (n, time, "
+            f"channels) of signals. Received: shape {tuple(shape)}. For vectors"
+            ", put keras.layers.Flatten() in front of the classifier."
         )
     channels = (1, 3, 4)
     if len(shape) != 4 or shape[1] not in channels or shape[-1] in channels:

@@ -84,7 +84,7 @@ def test_a_report_says_how_many_labels_a_random_classifier_changes():
             RANDOM["dropout"](), 0 * V, X, num_random=1, **QUIET
         )
     texts = [str(each.message) for each in caught]
-    (share,) = [t for t in texts if "another label when they are" in t]
+    (share,) = [t for t in texts if "another label when shown" in t]
     share = float(share.split("random: ")[1].split("%")[0]) / 100
     # Without a perturbation, each rate is that share but for the draws.
     assert share > 0.2
