@@ -152,3 +152,45 @@ def test_fits_leave_no_more_than_those_of_plain_models(child, quick, count):
         count(f"graphs left by {fits - 10} fits: {kind}", graphs)
     assert left["perturbation"][1] <= 3 * left["bare"][1]
     assert left["perturbation"][0] <= left["plain"][0]
+
+
+def loop(kind, loops):
+    """MiB that each fit of a loop over new classifiers leaves."""
+    patch, images, fits = pytest.MonkeyPatch(), models.images(80), []
+    models.shorten_audits(patch, 64)
+    fit = keras.Model.fit
+    patch.setattr(
+        keras.Model, "fit", lambda *a, **k: fits.append(1) or fit(*a, **k)
+    )
+    arguments = {"epsilon": 0.05, "value_range": (0, 1), "verbose": 0}
+    for number in range(loops):
+        if number == loops // 3:
+            before = memory(), len(fits)
+        classifier = models.cnn()
+        if kind == "audit":
+            keras_uap.audit(classifier, images, **arguments)
+        elif kind == "harden":
+            keras_uap.harden(classifier, images, epochs=1, **arguments)
+        else:
+            classifier.compile(
+                "adam", "sparse_categorical_crossentropy", metrics=["accuracy"]
+            )
+            labels = np.arange(80) % models.CLASSES
+            classifier.fit(images, labels, verbose=0)
+        del classifier
+        gc.collect()
+    return (memory() - before[0]) / (len(fits) - before[1])
+
+
+def test_audits_leave_no_more_than_fits_of_plain_models(child, quick, count):
+    """Each of their fits, beside that of a new Keras model."""
+    if quick:
+        pytest.skip("not in the sample")
+    left = {
+        kind: child("test_lifetimes", "loop", kind, loops)
+        for kind, loops in (("plain", 24), ("audit", 9), ("harden", 6))
+    }
+    for kind, mebibytes in left.items():
+        count(f"MiB left by a fit in a loop: {kind}", round(mebibytes, 2))
+    assert left["audit"] <= left["plain"]
+    assert left["harden"] <= left["plain"]
