@@ -10,7 +10,8 @@ it steps further, to where the other class leads by so many logits.
 A whole batch takes its steps together, in one `tf.while_loop`. Images whose
 label has changed leave the loop: each turn runs on the remaining ones.
 
-The cost is counted in *model passes*, a forward or a backward of one image.
+The cost is counted in *model passes*, one forward or backward pass of one
+image.
 One forward gives the label test and, on its tape, the gradients of the next
 step. When much of a batch is already over the boundary, it is cheaper to run
 the remaining images through a forward of their own than to compute gradients
@@ -148,7 +149,7 @@ class DeepFool:
     """The update rule that moves `v` by DeepFool increments.
 
     *One image after another* (`one_by_one=True`) is Algorithm 1 of the paper
-    to the letter: each image that `v` does not fool yet takes its minimal step
+    exactly: each image that `v` does not fool yet takes its minimal step
     over the nearest boundary, the increment is added whole, `v` is projected,
     and the next image starts from there.
 

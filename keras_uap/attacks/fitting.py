@@ -1,8 +1,8 @@
 """Fits a perturbation with a given number of model passes.
 
-A model pass is a forward or a backward of one image. Attacks are compared at
-equal numbers of them. Few images are augmented; of many images only as many are
-shown as the passes allow.
+A model pass is one forward or backward pass of one image. Attacks are compared
+at equal numbers of them. Few images are augmented; of many images only as many
+are shown as the passes allow.
 """
 
 import collections

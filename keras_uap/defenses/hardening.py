@@ -48,7 +48,7 @@ class Hardening(Result):
             strongest attack after. `None` without labels.
         history: Dictionary of lists, of the training's epochs.
         settings: Dictionary, the settings of the training.
-        training_passes: Integer, forwards and backwards of one image.
+        training_passes: Integer, forward and backward passes of one image.
         training_seconds, seconds: Floats, of the training and of all; what
             was done before an interruption counts.
         warnings: Tuple of sentences.

@@ -25,8 +25,8 @@ class Run:
 
     Attributes:
         name, seed: The attack and its seed.
-        passes: Integer, forwards and backwards of one image that the attack
-            took until then, those of earlier rungs included.
+        passes: Integer, forward and backward passes of one image that the
+            attack took until then, those of earlier rungs included.
         seconds: Float, of this rung.
         no_gradient: Float, the share of the images shown that had no usable
             gradient, or that DeepFool did not get over a boundary.
@@ -68,7 +68,7 @@ class Audit(Result):
             passes to fool is more robust, even where the last rate is the same.
         passes_to_half: Integer, the passes at which this curve reaches a half,
             interpolated, or `None`.
-        passes: Integer, forwards and backwards of one image, in all.
+        passes: Integer, forward and backward passes of one image, in all.
         seconds: Float.
         warnings, notes: Tuples of sentences: symptoms of masked gradients and
             rates with wide intervals, and what was done or left out.
@@ -105,7 +105,7 @@ class Audit(Result):
         return visualization.plot_audit(self, class_names)
 
     def save_html(self, path, class_names=None):
-        """Writes the audit as one page of HTML that can be handed on.
+        """Writes the audit as one page of HTML that can be passed on.
 
         The page needs no other file and no network: images, style and
         script are inside. A slider shows examples at 0 to 2 times the

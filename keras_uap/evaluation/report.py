@@ -165,7 +165,7 @@ class FoolingReport(Result):
         return visualization.plot_report(self, class_names)
 
     def save_html(self, path, class_names=None, card=None):
-        """Writes the report as one page of HTML that can be handed on.
+        """Writes the report as one page of HTML that can be passed on.
 
         The page needs no other file and opens offline: images, style and
         script are inside. A slider shows examples at 0 to 2 times the

@@ -89,8 +89,8 @@ def _page_of_audit(audit, class_names):
     )
     search = (
         f"budget “{audit.budget}”: {len(audit.runs)} perturbations, "
-        f"{audit.passes:,} model passes (forwards and backwards of one image) "
-        f"in {in_words(audit.seconds)}"
+        f"{audit.passes:,} model passes (forward or backward passes of one "
+        f"image) in {in_words(audit.seconds)}"
     )
     seeds = ", ".join(map(str, sorted({run.seed for run in audit.runs})))
     page["facts"] += [("Images", images), ("Search", search), ("Seeds", seeds)]
