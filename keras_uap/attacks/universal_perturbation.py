@@ -353,8 +353,8 @@ class UniversalPerturbation(
             update; `norm` is the norm of `v` at its end; `model_passes` counts
             forward and backward passes of one image; `not_converged` counts
             images that DeepFool did not get over a boundary (or `no_gradient`
-            those without a usable gradient); `val_fooling_rate` measures the epoch's
-            final `v`. `stop_reason` names why the fit ended.
+            those without a usable gradient); `val_fooling_rate` measures the
+            epoch's final `v`. `stop_reason` names why the fit ended.
 
         Raises:
             ValueError: if the images are empty, not finite or of the wrong
