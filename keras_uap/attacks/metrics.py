@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_uap.classifiers.logits import labels_of
 from keras_uap.utils.keras_compat import higher_is_better
 
 
@@ -23,7 +24,8 @@ class FoolingRate(keras.metrics.Mean):
 
     `update_state(clean, perturbed)` takes the predictions of the same images
     without and with the perturbation, each as integer labels `(n,)` or as
-    scores `(n, num_classes)`. The result is in [0, 1].
+    scores `(n, num_classes)`. The result is in [0, 1], or NaN if scores are
+    not finite.
 
     Example:
 
@@ -39,25 +41,29 @@ class FoolingRate(keras.metrics.Mean):
         higher_is_better(self)
 
     def update_state(self, clean, perturbed, sample_weight=None):
-        fooled = tf.not_equal(_labels(clean), _labels(perturbed))
-        return super().update_state(
-            tf.cast(fooled, "float32"), sample_weight=sample_weight
-        )
+        (clean, known), (perturbed, also) = _labels(clean), _labels(perturbed)
+        fooled = tf.cast(tf.not_equal(clean, perturbed), "float32")
+        # Scores that are not finite are no prediction, and show as NaN.
+        fooled = tf.where(known & also, fooled, np.nan)
+        return super().update_state(fooled, sample_weight=sample_weight)
 
 
 def _labels(predictions):
-    """Integer labels `(n,)` from labels or scores."""
+    """Integer labels `(n,)` from labels or scores, and which are known."""
     predictions = tf.convert_to_tensor(predictions)
     shape = tuple(predictions.shape)
     if len(shape) == 2 and shape[-1] != 1:
-        return tf.argmax(predictions, axis=-1)
+        if not predictions.dtype.is_floating:
+            predictions = tf.cast(predictions, "float32")
+        labels = labels_of(predictions)
+        return labels, labels >= 0
     if len(shape) != 1:
         raise ValueError(
             "Expected integer labels of shape (n,) or scores of shape "
             "(n, num_classes). A single output is ambiguous (logit or "
             f"probability): pass labels. Received: shape {shape}."
         )
-    return tf.cast(predictions, "int64")
+    return tf.cast(predictions, "int64"), True
 
 
 class Rates:

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from keras_uap.data.decoding import read_image, to_color_mode
 from keras_uap.data.pictures import pixel_range, without_tuner
-from keras_uap.utils.validation import check_axes
+from keras_uap.utils.validation import as_images, check_axes
 
 # Audits augment fewer images than this. At this number, augmented and plain
 # images give the same rate for the same work; beyond it, plain ones are better.
@@ -78,6 +78,7 @@ def augmented(images, batch_size=16, value_range=(0, 255), seed=0):
         and other draws.
     """
     _check_images(np.shape(images))
+    images = as_images(images)
     if value_range is None:
         value_range = pixel_range(images)
     # No prefetch behind the layers: each batch moves their random state, and

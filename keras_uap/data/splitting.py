@@ -147,7 +147,13 @@ def photographs(paths, groups=None):
     if groups is None:
         found = _crops(paths)
     else:
-        found = [_named(path, groups) for path in paths]
+        named = [_named(path, groups) for path in paths]
+        if not any(named):
+            raise ValueError(
+                "groups must name photographs. Received: groups="
+                f"{groups!r}, which fits no file."
+            )
+        found = [name or str(path) for name, path in zip(named, paths)]
         if len(set(found)) == 1 < len(found):
             raise ValueError(
                 "groups must name at least two photographs. Received: groups="
@@ -185,12 +191,13 @@ def _count_up(numbers):
 
 
 def _named(path, groups):
-    """The photograph of a file by a rule that the caller names."""
+    """The photograph of a file by a rule of the caller, None if it has none."""
     if groups == "folder":
         return str(path.parent)
     if groups == "name":
-        return str(path.parent / path.stem.rpartition("_")[0])
+        name = path.stem.rpartition("_")[0]
+        return str(path.parent / name) if name else None
     match = re.search(groups, str(path))
     if match is None:
-        return str(path)
-    return match.group(1 if match.re.groups else 0) or str(path)
+        return None
+    return match.group(1 if match.re.groups else 0) or None

@@ -397,7 +397,7 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         loss = tf.where(tf.reduce_all(targets.labels >= 0), loss, np.nan)
         self._mean_loss.update_state(loss, sample_weight=count)
         for metric, each in zip(self._agreements, logits):
-            metric.update_state(tf.argmax(each, axis=-1) == targets.labels)
+            metric.update_state(labels_of(each) == targets.labels)
         return {metric.name: metric.result() for metric in self.metrics[:3]}
 
     # Results and files ------------------------------------------------------

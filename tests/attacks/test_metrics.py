@@ -44,3 +44,14 @@ def test_round_trip():
     rate = keras_uap.FoolingRate(name="other")
     config = keras.saving.serialize_keras_object(rate)
     assert keras.saving.deserialize_keras_object(config).name == "other"
+
+
+def test_scores_that_are_not_finite_show():
+    """They are no prediction, so the rate is neither 0 nor 1."""
+    rate = keras_uap.FoolingRate()
+    scores = np.eye(4)[[0] * 3]
+    rate.update_state(scores, np.full((3, 4), np.nan))
+    assert np.isnan(rate.result())
+    rate.reset_state()
+    rate.update_state(scores, np.array([[-np.inf, 1, 0, 0]] * 3))
+    assert rate.result() == 1

@@ -52,12 +52,11 @@ def test_numpy_seeds_are_seeds(blue):
 def test_channels_first_is_refused_everywhere(shape, linear):
     images = np.zeros(shape, "float32")
     model = linear(shape=shape[1:])
-    uap = keras_uap.UniversalPerturbation(model, 10.0)
     for call in (
         lambda: datasets.augmented(images),
         lambda: keras_uap.audit(model, images, verbose=0),
         lambda: keras_uap.harden(model, images, verbose=0),
-        lambda: uap.fit(images, verbose=0),
+        lambda: keras_uap.UniversalPerturbation(model, 10.0),
         lambda: keras_uap.analysis.fooling_report(model, images[0], images),
     ):
         with pytest.raises(ValueError, match=r"channels last.*data_format"):
@@ -99,3 +98,11 @@ def test_nearly_black_images_are_reported(tmp_path):
         Image.fromarray(levels).save(tmp_path / f"scan{chr(97 + i)}.tif")
     with pytest.warns(UserWarning, match=r"nearly black.*15 of 255"):
         datasets.load(tmp_path, (8, 8), color_mode="grayscale")
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros((0, 8, 8, 3)), np.full((2, 8, 8, 3), np.nan)]
+)
+def test_images_that_are_none_are_refused(bad):
+    with pytest.raises(ValueError, match="images must be"):
+        datasets.augmented(bad)

@@ -144,3 +144,16 @@ def test_photographs_by_a_rule(groups, expected):
 def test_rules_that_group_nothing(groups, says):
     with pytest.raises(ValueError, match=says):
         photographs(["f/a_1.jpg", "f/b_1.jpg"], groups)
+
+
+@pytest.mark.parametrize("groups", ["zzz", "Folder", "(x?)zzz"])
+def test_a_rule_that_fits_no_file_is_refused(groups):
+    with pytest.raises(ValueError, match="fits no file"):
+        photographs([f"photos/{i}.png" for i in range(9)], groups)
+
+
+def test_a_file_that_a_rule_does_not_fit_is_its_own():
+    paths = ["a/x_1.png", "a/x_2.png", "a/one.png", "a/two.png"]
+    found = photographs(paths, "name")
+    assert len(set(found)) == 3
+    assert found[0] == found[1]

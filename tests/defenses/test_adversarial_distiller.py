@@ -399,3 +399,14 @@ def test_wrong_data(images):
         fit(defence, images[:, 1:])
     with pytest.raises(ValueError, match="class index"):
         fit(defence, images, np.zeros((40, 3)))
+
+
+def test_scores_that_are_not_finite_agree_with_nothing(images):
+    """Class 0 is what a bare argmax of NaN gives."""
+    classifier = models.linear()
+    defence = make(classifier)
+    defence.build((None, *models.SHAPE))
+    kernel, bias = classifier.get_weights()
+    classifier.set_weights([kernel * np.nan, bias])
+    found = defence.evaluate(images, verbose=0, return_dict=True)
+    assert found["clean_agreement"] == found["perturbed_agreement"] == 0
