@@ -77,11 +77,10 @@ def race(attacks, budget, go_on):
         for attack in standing:
             attack_with(attack, passes)
     leader = max(standing, key=rates.get)
-    least = budget.rungs[0][1]
     while stalled[leader] < _PATIENCE:
         passes = min(spent[leader], budget.most - sum(spent.values()))
-        if passes < least:
-            return  # So little work would show nothing.
+        if passes < spent[leader] // 4:
+            return  # So little work gains nothing.
         attack_with(leader, passes)
 
 
