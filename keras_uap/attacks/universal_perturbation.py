@@ -351,7 +351,7 @@ class UniversalPerturbation(
             The Keras `History`. Per epoch, `fooling_rate` is the share of the
             images that `v` fooled when their turn came, before their own
             update; `norm` is the norm of `v` at its end; `model_passes` counts
-            forward and backward passes of one image; `not_converged` counts
+            each forward or backward pass of one image; `not_converged` counts
             images that DeepFool did not get over a boundary (or `no_gradient`
             those without a usable gradient); `val_fooling_rate` measures the
             epoch's final `v`. `stop_reason` names why the fit ended.
