@@ -79,7 +79,7 @@ def _with_labels(method):
 
     @functools.wraps(method)
     def checked(self, x=None, y=None, *args, **kwargs):
-        self.check_labels(y)
+        self.check_labels(y, x)
         try:
             return method(self, x, y, *args, **kwargs)
         except tf.errors.InvalidArgumentError as error:
@@ -286,20 +286,22 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
             )
         super()._build_optimizer()
 
-    def check_labels(self, labels):
+    def check_labels(self, labels, images=None):
         """Raises ValueError for labels that are no classes of the classifier.
 
         Args:
             labels: Array, as `fit` takes it for `y`, or `None`.
+            images: Array of the images that they belong to, or `None`.
         """
         if labels is not None and self.built:
-            as_labels("labels", labels, len(labels), self._num_classes)
+            count = len(labels if images is None else images)
+            as_labels("labels", labels, count, self._num_classes)
 
     fit = _with_labels(keras.Model.fit)
     evaluate = _with_labels(keras.Model.evaluate)
 
     def _before_batch(self, x, y, sample_weight):
-        self.check_labels(y)
+        self.check_labels(y, x)
 
     # One batch --------------------------------------------------------------
 
