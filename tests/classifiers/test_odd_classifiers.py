@@ -14,6 +14,9 @@ from keras_uap.classifiers.adapter import ClassifierAdapter
 from keras_uap.classifiers.logits import logits_function
 from keras_uap.visualization.perturbation import plot_perturbation
 
+# Odd corners: what a contributor needs after each change is elsewhere.
+pytestmark = pytest.mark.slow
+
 layers = keras.layers
 X = models.images(40)
 V = np.full(models.SHAPE, 0.03, "float32")

@@ -538,12 +538,13 @@ def test_transfer(run, tmp_path):
     assert rows[1].endswith("yes")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
         {"--learning-rate": 0.01, "--json": []},
         *(
-            pytest.param(changes | {"--json": []}, marks=pytest.mark.slow)
+            changes | {"--json": []}
             for changes in (
                 {
                     "--model": "three.keras",
