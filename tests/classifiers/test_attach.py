@@ -241,6 +241,7 @@ def test_kind_of_classifier(kind):
         for kind in KINDS
     ],
 )
+@pytest.mark.filterwarnings("ignore:The classifier ends in several")
 def test_fit_behind_what_is_attached(kind, tmp_path):
     make, arguments, shape, *_ = KINDS[kind]
     attached = keras_uap.attach(make(), **arguments)

@@ -337,6 +337,7 @@ def test_a_name_is_the_same_update_as_in_python(linear):
         ),
     ],
 )
+@pytest.mark.filterwarnings("ignore:The classifier ends in several")
 def test_fit_and_evaluate(changes, run, tmp_path):
     output = {"--output": tmp_path / "result"}
     status, out, err = run(*words("fit", FIT, output | changes))
