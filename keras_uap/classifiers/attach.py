@@ -166,7 +166,7 @@ def _explained(path):
     return explained(
         f"{path} cannot be loaded as a Keras model",
         " Load it in Python where that works and pass the model, or write it "
-        "anew with model.export(folder) and pass the folder.",
+        "again with model.export(folder) and pass the folder.",
     )
 
 

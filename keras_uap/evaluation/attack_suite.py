@@ -1,6 +1,6 @@
 """The attacks of an audit, one row each.
 
-Attacks differ in the loss, in where they start, and in their seed:
+Attacks differ in the loss and in where they start:
 
 - `start=None`: from zero.
 - `"noise"`: a quarter of the passes on images without content, then on from
@@ -47,13 +47,11 @@ class Attack:
         name: String, what tables call it.
         loss: String, what is minimised; `None` for DeepFool.
         start: `None`, `"noise"`, `"coarse"` or `"transferred"`.
-        seed: Integer, added to the seed of the audit.
     """
 
     name: str
     loss: str | None = "dominant"
     start: str | None = None
-    seed: int = 0
 
     def __post_init__(self):
         if self.start not in _STARTS:
@@ -119,8 +117,6 @@ class Finding:
         no_gradient: Float, the share of the images shown that had no usable
             gradient.
         v: Array `(H, W, C)`.
-        data_free: Boolean, whether it was found without images. The attack
-            that starts from it counts as having spent its work.
     """
 
     name: str
@@ -130,7 +126,11 @@ class Finding:
     seconds: float
     no_gradient: float
     v: np.ndarray
-    data_free: bool = False
+
+    @property
+    def data_free(self):
+        """Boolean, whether it was found without images."""
+        return self.name == DATA_FREE
 
 
 class Attacker:
@@ -176,7 +176,6 @@ class Attacker:
         Returns:
             A list of `Finding`s; the last one is the attack's own.
         """
-        seed += attack.seed
         fit = functools.partial(self._fit, attack.name, seed)
         if previous is not None:
             return [fit(passes, attack.loss, previous)]
@@ -202,6 +201,7 @@ class Attacker:
             seconds=first.seconds + found.seconds,
         )
         if attack.start == "noise":
+            # The attack that starts from it has spent its work.
             return [dataclasses.replace(first, spent=0), found]
         return [found]
 
@@ -210,8 +210,7 @@ class Attacker:
         shape, images = self._adapter.image_shape, self._pictures.images
         value_range = self._value_range or pixel_range(images)
         noise = noise_images(count, shape, seed=seed, value_range=value_range)
-        found = self._fit(DATA_FREE, seed, passes, loss, noise=noise)
-        return dataclasses.replace(found, data_free=True)
+        return self._fit(DATA_FREE, seed, passes, loss, noise=noise)
 
     def _fit(
         self, name, seed, passes, loss, previous=None, noise=None, **arguments

@@ -6,7 +6,7 @@ has to tune:
 
 1. The images fall into three parts by photograph: fit, select, held out.
 2. Attacks find perturbations on the part to fit. They differ in what they
-   minimise, where they start, and in their seed. They race: short attacks of
+   minimise and where they start. They race: short attacks of
    every kind compete, and those that fool most of the part to select go on
    with more model passes (see `race`).
 3. The perturbation that fools most of the part to select is the strongest. Its

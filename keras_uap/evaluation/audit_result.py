@@ -135,9 +135,7 @@ class Audit(Result):
             ValueError: for limits out of range, or a baseline that is no audit
                 or one of another norm or epsilon.
         """
-        gate.check(
-            self, fail_above=fail_above, baseline=baseline, tolerance=tolerance
-        )
+        gate.check(gate.rules(self, fail_above, baseline, tolerance))
 
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each quantity."""

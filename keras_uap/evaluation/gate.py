@@ -40,8 +40,12 @@ class Rule:
     failed: bool
 
 
-def check_limits(fail_above, baseline, tolerance):
-    """Raises ValueError for limits out of range, before any work.
+def check_limits(fail_above, baseline, tolerance, threat):
+    """Raises ValueError for limits that an audit cannot be held against.
+
+    Args:
+        fail_above, baseline, tolerance: As for `Audit.check`.
+        threat: Dictionary with the `norm` and `epsilon` of the audit.
 
     Returns:
         The baseline as a dictionary, or `None`.
@@ -69,12 +73,19 @@ def check_limits(fail_above, baseline, tolerance):
             f"path of an audit.json. Received: {type(baseline).__name__} "
             f"without {sorted(keys)}."
         )
+    for key in ("norm", "epsilon") if baseline is not None else ():
+        its = baseline["card"].get(key)
+        if its != threat[key]:
+            raise ValueError(
+                f"The baseline was audited with another {key}. Received: "
+                f"{its!r}. Expected: {threat[key]!r}."
+            )
     return baseline
 
 
 def rules(audit, fail_above=None, baseline=None, tolerance=0.05):
     """Returns a list of `Rule`s; see `Audit.check`."""
-    baseline = check_limits(fail_above, baseline, tolerance)
+    baseline = check_limits(fail_above, baseline, tolerance, audit.card)
     rate, bounds = audit.fooling_rate, audit.fooling_interval
     found = f"{percent(rate)} ({interval(bounds)}) of the images are fooled"
     result = []
@@ -83,13 +94,6 @@ def rules(audit, fail_above=None, baseline=None, tolerance=0.05):
         result.append(Rule("fail_above", text, rate > fail_above))
     if baseline is None:
         return result
-    for key in ("norm", "epsilon"):
-        mine, its = audit.card[key], baseline["card"].get(key)
-        if mine != its:
-            raise ValueError(
-                f"The baseline was audited with another {key}. Received: "
-                f"{its!r}. Expected: {mine!r}."
-            )
     before, (_, high) = baseline["fooling_rate"], baseline["fooling_interval"]
     difference = rate - before
     least = difference - math.hypot(rate - bounds[0], high - before)
@@ -102,9 +106,9 @@ def rules(audit, fail_above=None, baseline=None, tolerance=0.05):
     return [*result, Rule("baseline", text, failed)]
 
 
-def check(audit, **limits):
-    """Raises `AuditFailed` for the rules that an audit breaks."""
-    broken = [rule.text for rule in rules(audit, **limits) if rule.failed]
+def check(results):
+    """Raises `AuditFailed` for the `Rule`s that failed."""
+    broken = [rule.text for rule in results if rule.failed]
     if broken:
         raise AuditFailed(" ".join(broken))
 

@@ -830,3 +830,25 @@ def test_grey_saved_model_with_a_size(size, run, tmp_path):
     assert (status, err) == (0, "")
     v, _ = interchange.load_perturbation(tmp_path / "uap.npz")
     assert v.shape == (*size, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"--baseline": "none.json"}, "none.json"),
+        ({"--baseline": "other.json"}, "another epsilon"),
+        ({"--fail-above": 2}, "fail_above"),
+        ({"--junit": "model.keras/junit.xml"}, "model.keras"),
+    ],
+)
+def test_limits_are_checked_before_the_audit(
+    changes, says, run, workplace, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(attack_suite.Attacker, "run", None)
+    card = {"norm": "linf", "epsilon": 3.0}
+    values = {"fooling_rate": 0.5, "fooling_interval": [0.4, 0.6], "card": card}
+    (workplace / "other.json").write_text(json.dumps(values))
+    output = {"--output": tmp_path / "out"}
+    status, _, err = run(*words("audit", AUDIT, output | changes))
+    assert status == 2
+    assert says in err
