@@ -308,24 +308,28 @@ class OneByOneDeepFool(_DeepFoolUpdate):
     with_smoothing = False
 
     def __call__(self, model, images, clean):
-        def add_increment(state, image_and_label):
-            v, (image, label) = state[0], image_and_label
+        def add_increment(i, v, labels, failed, passes):
             single = self._minimal_perturbations(
-                model, image[tf.newaxis], v, label[tf.newaxis]
+                model, images[i, tf.newaxis], v, clean.labels[i, tf.newaxis]
             )
             increment = _sum_where(single.converged, single.increments)
             moved = tf.reduce_any(increment != 0)
             v = tf.where(moved, model.ball.project(v + increment), v)
-            failed = tf.cast(~single.converged[0], "float32")
-            return v, failed, Step(single.first_labels[0], single.passes)
+            labels = labels.write(i, single.first_labels[0])
+            failed += tf.cast(~single.converged[0], "float32")
+            return i + 1, v, labels, failed, passes + single.passes
 
-        start = tf.convert_to_tensor(model.v), 0.0, Step(np.int64(0), 0)
-        v, failed, step = tf.scan(
-            add_increment, (images, clean.labels), start, parallel_iterations=1
+        # `tf.scan` would be shorter, but after an error in the trace of a
+        # classifier no strategy's scope can be entered any more.
+        count = tf.shape(images)[0]
+        labels = tf.TensorArray("int64", count)
+        start = 0, tf.convert_to_tensor(model.v), labels, 0.0, 0
+        _, v, labels, failed, passes = tf.while_loop(
+            lambda i, *_: i < count, add_increment, start, parallel_iterations=1
         )
-        model.v.assign(v[-1])
+        model.v.assign(v)
         self._not_converged.update_state(failed)
-        return Step(step.predicted, tf.reduce_sum(step.passes))
+        return Step(labels.stack(), passes)
 
 
 def get(optimizer, loss="crossentropy", targeted=False):

@@ -317,6 +317,19 @@ def test_model_passes_are_those_that_were_made(
     assert history.history["model_passes"] == [Counter.passes - 4]
 
 
+def test_error_of_one_by_one_leaves_tensorflow_as_it_was(images, make_uap):
+    """`tf.scan` would leave a caching device: no scope could be entered."""
+    layers = [keras.Input(SHAPE), keras.layers.Flatten()]
+    layers += [keras.layers.Lambda(tf.stop_gradient), keras.layers.Dense(3)]
+    uap = make_uap(keras.Sequential(layers))
+    uap.compile(keras_uap.DeepFool(one_by_one=True))
+    with pytest.raises(ValueError, match="no gradient"):
+        uap.fit(images, verbose=0)
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        assert tf.distribute.has_strategy()
+    assert not tf.distribute.has_strategy()
+
+
 def test_running_rate_is_before_the_own_update(cnn, images, make_uap):
     """In one batch from v = 0 no image is fooled yet."""
     uap = make_uap(cnn())
