@@ -6,6 +6,7 @@ import pytest
 
 from keras_uap import analysis
 from keras_uap.evaluation import audit_result
+from keras_uap.evaluation.changes import Survived
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -66,4 +67,8 @@ def audit(report):
         warnings=("Beware of <b>bold</b> claims.",),
         notes=("A note on \u2028 lines.",),
         card=card | CARD,
+        survival=(
+            Survived("as it is", 0.6, (0.3, 0.9), 0.0, 10, 9),
+            Survived("JPEG, quality 75", 0.4, (0.2, 0.7), 0.1, 10, 9),
+        ),
     )

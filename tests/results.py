@@ -7,6 +7,7 @@ import numpy as np
 from keras_uap import analysis
 from keras_uap.defenses.hardening import Hardening
 from keras_uap.evaluation import audit_result
+from keras_uap.evaluation.changes import Survived
 
 LONG = [f"a very long name of class {i}, of the Latin kind" for i in range(99)]
 WIDE = ["W" * 60] * 99
@@ -368,6 +369,10 @@ def audit(rate, runs=11):
         "standard",
         *(100, 30, 200, 60, ((2000, rate),), 1200, 1000, 10.0),
         *((), (), {"epsilon": 10.0}),
+        survival=tuple(
+            Survived(name, rate, (0.5 * rate, 1.0), 0.05, 30, 12)
+            for name in ("as it is", "JPEG, quality 90", "v shifted by 8")
+        ),
     )
 
 

@@ -36,6 +36,7 @@ from keras_uap.data.pictures import as_pictures as read_pictures
 from keras_uap.evaluation import attack_suite, intervals
 from keras_uap.evaluation.attack_suite import Attacker, attacks_for
 from keras_uap.evaluation.audit_result import Audit, Run
+from keras_uap.evaluation.changes import survival_in
 from keras_uap.evaluation.measurement import label_pictures
 from keras_uap.evaluation.race import BUDGETS, for_hardening, race
 from keras_uap.evaluation.report import TOO_FEW, report_on
@@ -51,6 +52,9 @@ __all__ = ["Audit", "AuditInterrupted", "Run", "audit"]
 # The most images of a folder or a TFDS data set, which are kept in memory. A
 # note says where there were more.
 MOST = 2000
+
+# The share of its model passes that an audit adds to measure survival.
+_SURVIVAL = 0.03
 
 # At this share of images without a gradient, a warning is due.
 _MANY = 0.1
@@ -427,7 +431,10 @@ def _result(evaluation, num_fit, ball, budget, seed, notes, seconds):
         "found_by": f"audit, budget {budget}, run {strongest.name}",
         "held_out": report.for_card(),
     }
-    attacking = sum(each.spent for each in findings)
+    passes = sum(each.spent for each in findings) + evaluation.forwards
+    survival, more = survival_in(
+        evaluation.held_out, v, report.fooled, int(_SURVIVAL * passes)
+    )
     effort = _effort(runs, strongest)
     return Audit(
         fooling_rate=report.fooling_rate,
@@ -445,11 +452,12 @@ def _result(evaluation, num_fit, ball, budget, seed, notes, seconds):
         num_groups=report.num_groups,
         effort=effort,
         passes_to_half=_passes_to(0.5, effort),
-        passes=attacking + evaluation.forwards,
+        passes=passes + more,
         seconds=seconds,
         warnings=tuple(warnings),
         notes=tuple(notes),
         card=card,
+        survival=survival,
     )
 
 

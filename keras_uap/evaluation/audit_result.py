@@ -73,6 +73,9 @@ class Audit(Result):
         warnings, notes: Tuples of sentences: symptoms of masked gradients and
             rates with wide intervals, and what was done or left out.
         card: Dictionary, for `keras_uap.interchange.save_perturbation`.
+        survival: Tuple of `Survived`, what the strongest perturbation fools
+            after JPEG, resizing, rounding and a shift, measured on some of the
+            held-out images. It is empty for signals and without a value range.
     """
 
     fooling_rate: float
@@ -95,6 +98,7 @@ class Audit(Result):
     warnings: tuple
     notes: tuple
     card: dict
+    survival: tuple = ()
 
     def plot(self, class_names=None):
         """Draws the runs and the perturbation; returns the figure.
@@ -146,6 +150,9 @@ class Audit(Result):
             _row("strongest attack, twice the norm", self.larger_rate),
             ("strongest attack fools half after", "50.0%", "", "", self.half()),
         ]
+        for each in self.survival:
+            name = f"{each.name}, n = {each.num_images}"
+            rows.append(_row(name, each.fooling_rate, each.fooling_interval))
         for run in self.runs:
             mark = " *" if run == self.strongest else ""
             name = f"{run.name}, seed {run.seed}{mark}"
@@ -215,10 +222,20 @@ class Audit(Result):
             f"One perturbation changes the prediction on "
             f"{self.fooling_rate:.0%} of the held-out images. This is a lower "
             "bound: a stronger attack may find more.",
+            *self._remarks_on_survival(),
             *(f"Next: {text}" for text in self.next_steps()),
             *self.notes,
             *(f"Warning: {text}" for text in self.warnings),
         ]
+
+    def _remarks_on_survival(self):
+        if self.survival:
+            most = max(each.change_rate for each in self.survival)
+            yield (
+                "Rows with n compare with the clean image under the same "
+                f"change, which alone alters at most {percent(most)} of the "
+                "predictions."
+            )
 
     def __repr__(self):
         low, high = self.fooling_interval

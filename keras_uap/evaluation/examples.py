@@ -36,7 +36,7 @@ class Examples:
 
 def take_examples(labelled, perturbation):
     """Makes `Examples` of `LabelledImages` and an array `(H, W, C)`."""
-    places = _spread_indices(len(labelled.images), labelled.groups)
+    places = spread_indices(len(labelled.images), labelled.groups)
     images = labelled.images[places]
 
     def logits_at(strength):
@@ -57,12 +57,12 @@ def take_examples(labelled, perturbation):
     )
 
 
-def _spread_indices(count, groups):
-    """Up to `MOST` indices, of as many photographs as there are."""
+def spread_indices(count, groups, most=MOST):
+    """Up to `most` indices, of as many photographs as there are."""
     places = np.arange(count)
     if groups is not None:
         _, first = np.unique(groups, return_index=True)
-        if len(first) >= MOST:
+        if len(first) >= most:
             places = np.sort(first)
-    steps = np.linspace(0, len(places) - 1, min(MOST, len(places)))
+    steps = np.linspace(0, len(places) - 1, min(most, len(places)))
     return places[steps.round().astype(int)]

@@ -77,6 +77,7 @@ def _page_of_audit(audit, class_names):
         "strongest": audit.strongest,
         "effort": audit.effort,
         "half": audit.half(),
+        "survival": audit.survival,
         "next_steps": audit.next_steps(),
         "warnings": audit.warnings,
         "notes": audit.notes,
@@ -138,6 +139,7 @@ def _page_of(report, class_names, classifier, epsilon):
         "target": None if report.target is None else name(report.target),
         "rates": _rates(report, name),
         "runs": [],
+        "survival": [],
         "next_steps": [],
         "changes": [],
         "examples": _examples(report, name),
@@ -380,6 +382,7 @@ def _write(path, page):
         lstrip_blocks=True,
     )
     environment.filters["whole"] = _whole
+    environment.filters["images"] = _count
     environment.filters["tenths"] = lambda rate: f"{rate:.1%}"
     parts = {
         name: (TEMPLATES / f"report.{name}").read_text(encoding="utf-8")

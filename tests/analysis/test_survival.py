@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from keras_uap import analysis
-from keras_uap.analysis import survival
+from keras_uap.evaluation import changes, measurement
+from keras_uap.evaluation.labelled_images import LabelledImages
 
 SHAPE = (16, 16, 3)
 QUIET = {"value_range": (0, 1), "verbose": 0}
@@ -99,21 +100,21 @@ def test_the_rate_of_a_shift_invariant_network_does_not_move():
 
 def test_each_change_of_the_perturbation():
     v = np.arange(16 * 16 * 3, dtype="float32").reshape(SHAPE)
-    shifted = survival._shift(v, 3)
+    shifted = changes._shift(v, 3)
     np.testing.assert_array_equal(shifted[3:, 3:], v[:-3, :-3])
     np.testing.assert_array_equal(shifted[0, 0], v[-3, -3])
     sideways = [("mirror", "left-right")]
-    _, (*_, mirrored) = survival._as_changes(sideways, v[np.newaxis], None)
+    _, (*_, mirrored) = changes.as_changes(sideways, v[np.newaxis], None)
     np.testing.assert_array_equal(mirrored(v), v[:, ::-1])
-    patch = survival._patch(v, 0.5)
+    patch = changes._patch(v, 0.5)
     np.testing.assert_array_equal(patch[4:12, 4:12], v[4:12, 4:12])
     assert np.count_nonzero(patch) == 8 * 8 * 3
     flat = np.ones(SHAPE, "float32")
-    np.testing.assert_allclose(survival._blur(flat, 2.0), flat, rtol=1e-6)
+    np.testing.assert_allclose(changes._blur(flat, 2.0), flat, rtol=1e-6)
     # A chessboard is gone; each colour is blurred by itself.
     board = (-1.0) ** np.add.outer(np.arange(16), np.arange(16))
     board = board[..., np.newaxis] * np.array([1.0, 0, -1])
-    blurred = survival._blur(board, 2.0)
+    blurred = changes._blur(board, 2.0)
     assert np.abs(blurred[6:10, 6:10]).max() < 1e-3
     assert not blurred[..., 1].any()
 
@@ -122,9 +123,9 @@ def test_each_change_of_the_picture():
     images = photos(3)
     flat = grey(count=2)
     for change, amount in (
-        (survival._defocus, 2.0),
-        (survival._scale, 0.5),
-        (survival._crop, 0.7),
+        (changes._defocus, 2.0),
+        (changes._scale, 0.5),
+        (changes._crop, 0.7),
     ):
         assert change(images, amount).shape == images.shape
         np.testing.assert_allclose(change(flat, amount), flat, atol=1e-6)
@@ -132,7 +133,7 @@ def test_each_change_of_the_picture():
     # What is cropped away does not come back.
     framed = flat.copy()
     framed[:, 4:12, 4:12] = 0.1
-    np.testing.assert_allclose(survival._crop(framed, 0.5), 0.1, atol=1e-6)
+    np.testing.assert_allclose(changes._crop(framed, 0.5), 0.1, atol=1e-6)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -140,8 +141,8 @@ def test_jpeg_is_what_pillow_saves(channels):
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (2, 24, 24, channels)).astype("uint8")
     # Smooth, as a photograph is.
-    pixels = survival._defocus(pixels.astype("float32"), 2.0).round()
-    found = survival._jpeg(pixels / 255 * 2 - 1, 75, (-1.0, 1.0))
+    pixels = changes._defocus(pixels.astype("float32"), 2.0).round()
+    found = changes._jpeg(pixels / 255 * 2 - 1, 75, (-1.0, 1.0))
     assert found.dtype == "float32"
     for each, image in zip(found, pixels.astype("uint8")):
         file = io.BytesIO()
@@ -191,8 +192,8 @@ def test_noise_is_brought_to_what_is_left_of_the_perturbation():
     )
     peak = 0.1 / (2 * np.pi)
     np.testing.assert_allclose(result.norms, [0.1, peak, 0.1, 0.1], rtol=0.03)
-    blurred = survival._blur(np.random.default_rng(0).normal(size=SHAPE), 1.0)
-    left = survival.at_norm(blurred, result.norms[1], "linf")
+    blurred = changes._blur(np.random.default_rng(0).normal(size=SHAPE), 1.0)
+    left = measurement.at_norm(blurred, result.norms[1], "linf")
     assert np.abs(left).max() == pytest.approx(result.norms[1], 1e-5)
     # A picture is seen without, with the perturbation, and with noise.
     assert [np.abs(x).max() for x in seen[1:]] == pytest.approx([0, 0.1, 0.1])
@@ -201,6 +202,57 @@ def test_noise_is_brought_to_what_is_left_of_the_perturbation():
     )
     assert not nothing.fooling_rates.any()
     assert not nothing.random_rates.any()
+
+
+def labelled(v, images, value_range=(0, 1), groups=None):
+    return LabelledImages(sees(v, 0.5), images, value_range, groups)
+
+
+def test_survival_in_an_audit_is_that_of_the_measurement():
+    v = 0.1 * np.sign(np.random.default_rng(1).normal(size=SHAPE))
+    images = labelled(v, grey())
+    fooled = np.arange(12) < 9
+    found, passes = changes.survival_in(images, v, fooled, 12 * 11)
+    assert passes == 12 * 11
+    assert found[0].fooling_rate == 0.75
+    pairs = [("jpeg", 90), ("jpeg", 75), ("scale", 0.75), ("scale", 0.5)]
+    expected = analysis.survival_rates(
+        sees(v, 0.5), v, grey(), [*pairs, ("shift", 8)], **QUIET
+    )
+    rates = {each.name: each.fooling_rate for each in found}
+    for name in expected.names[1:]:
+        assert rates[name] == rate_of(expected, name)
+    assert rates["rounded to grey levels"] == 1
+    assert rates["v shifted by 8"] == 0
+    assert all(each.num_images == each.num_groups == 12 for each in found)
+
+
+def test_survival_is_measured_on_as_many_photographs_as_there_are():
+    v = np.full(SHAPE, 0.1, "float32")
+    images = labelled(v, grey(), groups=np.arange(12) // 3)
+    found, passes = changes.survival_in(images, v, images.fooled(v), 54)
+    assert (found[1].num_images, found[1].num_groups, passes) == (4, 4, 44)
+    # One image is of one photograph, which says nothing of others.
+    (found, *_), _ = changes.survival_in(images, v, images.fooled(v), 11)
+    assert found.fooling_interval == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "value_range", "passes"),
+    [((32, 2), (0, 1), 99), (SHAPE, None, 99), (SHAPE, (0, 1), 9)],
+)
+def test_no_survival_of_what_cannot_be_changed(shape, value_range, passes):
+    v = np.full(shape, 0.1, "float32")
+    images = labelled(v, grey(shape), value_range)
+    fooled = np.ones(12, bool)
+    assert changes.survival_in(images, v, fooled, passes) == ((), 0)
+
+
+def test_rounded_is_a_whole_grey_level():
+    pixels = np.array([0.4, 0.6, 254.6, 255.0]).reshape(1, 2, 2, 1)
+    found = changes._rounded(pixels / 255 * 2 - 1, (-1.0, 1.0))
+    expected = np.array([0, 1, 255, 255]) / 255 * 2 - 1
+    np.testing.assert_allclose(found.ravel(), expected, atol=1e-6)
 
 
 def test_several_of_each_kind_are_tried():
@@ -236,7 +288,7 @@ def test_signals():
     assert rate_of(result, "v mirrored, time") == 0
     assert not any("JPEG" in name for name in result.names)
     signals = photos(2, shape)
-    scaled = survival._scale(signals, 0.5)
+    scaled = changes._scale(signals, 0.5)
     assert scaled.shape == signals.shape
     np.testing.assert_allclose(scaled.mean(), signals.mean(), atol=0.02)
     with pytest.raises(ValueError, match="'jpeg', which needs"):

@@ -15,6 +15,7 @@ import keras_uap
 from keras_uap.analysis import FoolingReport, TransferMatrix
 from keras_uap.defenses.hardening import Hardening
 from keras_uap.evaluation.audit_result import Audit, Run
+from keras_uap.evaluation.changes import Survived
 from keras_uap.evaluation.race import BUDGETS, for_hardening
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
@@ -136,7 +137,7 @@ def test_a_section_that_is_a_list_begins_on_its_own_line(pages):
 
 def test_fields_of_json_are_those_of_the_results():
     results = {
-        "audit": (Audit, Run),
+        "audit": (Audit, Run, Survived),
         "report": (FoolingReport,),
         "transfer": (TransferMatrix,),
         "harden": (Hardening,),

@@ -103,6 +103,21 @@ def test_one_perturbation_measured_on_held_out_images(audited):
     assert list(audit.effort) == curve
 
 
+def test_survival_takes_few_passes(audited):
+    _, audit = audited
+    names = [each.name for each in audit.survival]
+    assert names[:3] == ["as it is", "JPEG, quality 90", "JPEG, quality 75"]
+    assert len(names) == 6  # A shift by 8 of 8 pixels is none.
+    count = audit.survival[0].num_images
+    assert 0 < 10 * count <= 0.03 * (audit.passes - 10 * count)
+    assert {each.num_images for each in audit.survival} == {count}
+    assert audit.survival[0].fooling_rate > audit.random_rate
+    assert f"JPEG, quality 75, n = {count} " in str(audit)
+    assert "which alone alters at most" in " ".join(str(audit).split())
+    first = audit.to_dict()["survival"][0]
+    assert first["fooling_interval"] == list(audit.survival[0].fooling_interval)
+
+
 def attacker(images, transferred=None):
     model = models.linear(2, scale=0.1)
     return attack_suite.Attacker(
