@@ -376,6 +376,19 @@ def audit(rate, runs=11):
     )
 
 
+def known(name, rate, epsilon=10.0, norm="linf", value_range=(0.0, 255.0)):
+    """A row of `samples.reference_audits`, as far as it is read."""
+    return {
+        "name": name,
+        "norm": norm,
+        "epsilon": epsilon,
+        "value_range": list(value_range),
+        "fooling_rate": rate,
+        "fooling_interval": [0.9 * rate, 1.0],
+        "random_rate": 0.1,
+    }
+
+
 def hardening(before, after):
     """A `Hardening` that moves the fooling rate."""
     return Hardening(

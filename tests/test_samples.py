@@ -106,3 +106,15 @@ def test_ready_made_perturbation_fools_what_its_card_says(norm):
     # A picture on the edge may fall either way with another processor.
     assert abs(report.fooling_rate - held_out["fooling_rate"]) < 0.04
     assert abs(report.random_rate - held_out["random_noise_rate"]) < 0.04
+
+
+def test_reference_audits_are_audits():
+    rows = samples.reference_audits()
+    assert len({row["name"] for row in rows}) == len(rows)
+    for row in rows:
+        low, high = row["fooling_interval"]
+        assert low <= row["fooling_rate"] <= high
+        assert 0 <= row["random_rate"] <= 1
+        assert row["num_groups"] <= row["num_images"]
+        assert row["commit"]
+        assert row["date"]

@@ -1,10 +1,11 @@
 """The result of `keras_uap.audit`: its numbers, table, plot and page."""
 
 import dataclasses
+import math
 
 import numpy as np
 
-from keras_uap import visualization
+from keras_uap import samples, visualization
 from keras_uap.evaluation import gate
 from keras_uap.evaluation.report import FoolingReport
 from keras_uap.reporting import html
@@ -159,6 +160,10 @@ class Audit(Result):
             cost = percent(run.select_rate), f"{run.passes:,}"
             rate = run.fooling_rate, run.fooling_interval
             rows.append(_row(name, *rate, *cost))
+        for each in self.context():
+            if each["name"] is not None:
+                name, rate = f"known: {each['name']}", each["fooling_rate"]
+                rows.append(_row(name, rate, each["fooling_interval"]))
         for label, share in report.dominant_labels(1):
             name = class_name(label, class_names)
             rows.append(_row(f"of the fooled, sent to {name}", share))
@@ -177,6 +182,40 @@ class Audit(Result):
             f"{self.passes:,} model passes in {in_words(self.seconds)}"
         )
         return title, header, rows
+
+    def context(self):
+        """The classifier among known ones audited at the same norm and radius.
+
+        A radius is compared as a share of the value range. The images differ:
+        see `keras_uap.samples.reference_audits`.
+
+        Returns:
+            List of dictionaries with `name`, `fooling_rate`,
+            `fooling_interval` and `random_rate`, the largest rate first. This
+            classifier has the name `None`. Empty if none is known.
+        """
+        report = self.report
+        if report.value_range is None:
+            return []
+
+        def share(epsilon, value_range):
+            return epsilon / (value_range[1] - value_range[0])
+
+        radius = share(self.card["epsilon"], report.value_range)
+        known = [
+            each
+            for each in samples.reference_audits()
+            if each["norm"] == report.norm
+            and math.isclose(
+                share(each["epsilon"], each["value_range"]),
+                radius,
+                rel_tol=0.01,
+            )
+        ]
+        fields = "fooling_rate", "fooling_interval", "random_rate"
+        own = {name: getattr(self, name) for name in fields} | {"name": None}
+        rows = sorted([own, *known], key=lambda each: -each["fooling_rate"])
+        return rows if known else []
 
     def half(self):
         """The passes to fool half of the images, as a text."""
@@ -222,13 +261,20 @@ class Audit(Result):
             f"One perturbation changes the prediction on "
             f"{self.fooling_rate:.0%} of the held-out images. This is a lower "
             "bound: a stronger attack may find more.",
-            *self._remarks_on_survival(),
+            *self._remarks_on_others(),
             *(f"Next: {text}" for text in self.next_steps()),
             *self.notes,
             *(f"Warning: {text}" for text in self.warnings),
         ]
 
-    def _remarks_on_survival(self):
+    def _remarks_on_others(self):
+        if context := self.context():
+            place = 1 + [each["name"] for each in context].index(None)
+            yield (
+                f"This classifier is number {place} of {len(context)} by "
+                "fooling rate, with the known ones of this norm and radius. "
+                "Their images differ, and their budget is standard."
+            )
         if self.survival:
             most = max(each.change_rate for each in self.survival)
             yield (

@@ -8,6 +8,7 @@ sides.
 licences.
 """
 
+import json
 import pathlib
 
 import keras
@@ -24,6 +25,7 @@ __all__ = [
     "load_perturbation",
     "load_photos",
     "photo_groups",
+    "reference_audits",
 ]
 
 _FOLDER = pathlib.Path(__file__).parent
@@ -99,6 +101,23 @@ def load_perturbation(norm="linf"):
     """
     name = f"efficientnet_lite0_{as_norm(norm)}.npz"
     return interchange.load_perturbation(_FOLDER / "perturbations" / name)
+
+
+def reference_audits():
+    """Returns audits of known classifiers, to compare yours with.
+
+    They were made with budget `"standard"` by
+    `benchmarks/reference_audits.py`, each on images of its own kind.
+
+    Returns:
+        List of dictionaries: the `name` of the classifier; `norm`, `epsilon`
+        and `value_range`; `fooling_rate`, `fooling_interval`, `random_rate`,
+        `num_images`, `num_groups`, `passes` and `passes_to_half` as in the
+        result of `keras_uap.audit`; `data`, the images; `versions`, `date` and
+        `commit` of the code.
+    """
+    path = _FOLDER / "reference_audits.json"
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def class_names():

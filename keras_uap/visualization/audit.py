@@ -15,9 +15,11 @@ def plot_audit(audit, class_names=None):
     Returns:
         A `matplotlib.figure.Figure`.
     """
-    figure = style.figure(11.5, 5)
-    rates_at, shown_at, labels_at = figure.subplots(
-        1, 3, width_ratios=[2, 1, 1.1]
+    context = audit.context()
+    figure = style.figure(14.5 if context else 11.5, 5)
+    ratios = [2, 1, 1.1] + [1.1] * bool(context)
+    rates_at, shown_at, labels_at, *known_at = figure.subplots(
+        1, len(ratios), width_ratios=ratios
     )
     style.suptitle(
         figure,
@@ -35,8 +37,25 @@ def plot_audit(audit, class_names=None):
         )
     style.ranking(labels_at, audit.report.dominant_labels(6), class_names, 14)
     style.label(labels_at, "Labels they are\nsent to", "share of the fooled")
-    style.tidy(rates_at, labels_at)
+    for axes in known_at:
+        _draw_context(axes, context)
+    style.tidy(rates_at, labels_at, *known_at)
     return figure
+
+
+def _draw_context(axes, context):
+    """Fooling rates of known classifiers, the audited one among them."""
+    rates = [each["fooling_rate"] for each in context]
+    names = [each["name"] or "this classifier" for each in context]
+    places = np.arange(len(context))
+    colors = [style.NEUTRAL if e["name"] else style.FOOLED for e in context]
+    axes.barh(places, rates, color=colors)
+    bounds = [each["fooling_interval"] for each in context]
+    style.whiskers(axes, places, rates, bounds, horizontal=True)
+    axes.set_yticks(places, style.tick_names(names, 1.5))
+    axes.invert_yaxis()
+    style.percent_axis(axes, "x", 1.02)
+    style.label(axes, "Known classifiers,\non other images", "fooled")
 
 
 def _draw_race(axes, audit):

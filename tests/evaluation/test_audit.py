@@ -677,3 +677,35 @@ def test_what_to_do_next(changes, says):
     (step,) = audit.next_steps()
     assert says in step
     assert step in " ".join(audit.table().split())
+
+
+def test_context_is_of_the_same_norm_and_radius(monkeypatch):
+    rows = [
+        results.known("weak", 0.9, 10 / 255, value_range=(0, 1)),
+        results.known("strong", 0.2),
+        results.known("another radius", 0.4, 12.0),
+        results.known("another norm", 0.4, norm="l2"),
+    ]
+    monkeypatch.setattr(samples, "reference_audits", lambda: rows)
+    audit = results.audit(0.5)
+    names = [each["name"] for each in audit.context()]
+    assert names == ["weak", None, "strong"]
+    text = " ".join(str(audit).split())
+    assert "known: weak 90.0% 81.0% to 100.0%" in text
+    assert "This classifier is number 2 of 3 by fooling rate" in text
+    assert "another" not in text
+    *_, known = audit.plot().axes
+    shown = [label.get_text() for label in known.get_yticklabels()]
+    assert shown == ["weak", "this classifier", "strong"]
+
+
+@pytest.mark.parametrize("value_range", [None, (0, 1)])
+def test_without_known_classifiers_context_is_empty(value_range, monkeypatch):
+    rows = [results.known("weak", 0.9)]
+    monkeypatch.setattr(samples, "reference_audits", lambda: rows)
+    audit = results.audit(0.5)
+    report = dataclasses.replace(audit.report, value_range=value_range)
+    audit = dataclasses.replace(audit, report=report)
+    assert audit.context() == []
+    assert "known" not in str(audit)
+    assert len(audit.plot().axes) == 3

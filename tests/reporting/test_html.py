@@ -11,11 +11,13 @@ import xml.etree.ElementTree
 import models
 import numpy as np
 import pytest
+import results
 from pages import CARD, HOSTILE, report_of, signs
 from pages import audit as audit
 from pages import report as report
 from PIL import Image
 
+from keras_uap import samples
 from keras_uap.defenses import hardening
 
 
@@ -117,6 +119,18 @@ def test_the_answer_and_all_its_parts(audit, report, audit_page):
     assert changed in rows
     for word in ("1,234 model passes", "5 minutes", "0, 1", "keras_uap 0."):
         assert word in text
+
+
+def test_context_and_its_noise(audit, tmp_path, monkeypatch):
+    rows = [results.known("known", 0.7, 51.0)]
+    monkeypatch.setattr(samples, "reference_audits", lambda: rows)
+    audit.save_html(tmp_path / "audit.html")
+    page = Page(tmp_path / "audit.html")
+    assert "Among known classifiers" in [text for _, text in page.all("h2")]
+    (row,) = [text for _, text in page.all("tr") if text.startswith("known")]
+    assert row == "known 70.0%63.0% to 100.0% 63.0% to 100.0% 10.0%"
+    assert any(t.startswith("This classifier") for _, t in page.all("tr"))
+    assert "The images differ" in page.text
 
 
 def test_json_inside_is_the_result(audit, audit_page):
