@@ -26,6 +26,7 @@ os.environ["COLUMNS"] = "80"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import reference  # noqa: E402
+import schema  # noqa: E402
 
 import keras_uap  # noqa: E402
 
@@ -65,6 +66,7 @@ def write_pages(app):
     folder.mkdir(exist_ok=True)
     for name, text in reference.pages().items():
         _write(folder / name, text)
+    _write(folder / "results.schema.json", schema.text())
     folder = HERE / "notebooks"
     folder.mkdir(exist_ok=True)
     for path in (HERE.parent / "notebooks").iterdir():

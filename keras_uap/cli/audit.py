@@ -15,8 +15,6 @@ def run(options):
     limits = options.fail_above, options.baseline, options.tolerance
     threat = {"norm": ball.norm, "epsilon": ball.epsilon}
     baseline = gate.check_limits(*limits, threat)
-    if options.junit:
-        console.make_folder(pathlib.Path(options.junit).parent)
     console.say("1/3", "loading the model and the images")
     classifier = loading.attach(loading.load_model(options.model), options)
     class_names = loading.load_class_names(options, classifier)
@@ -46,6 +44,8 @@ def run(options):
     console.write(folder / "audit.json", audit.to_json())
     console.write(folder / "audit.png", audit.plot(class_names))
     audit.save_html(folder / "audit.html", class_names)
+    if options.card:
+        audit.save_card(options.card, options.call)
     if interrupted:
         raise console.Interrupted(
             f"{interrupted}; what they found is in {folder / 'audit.html'}"

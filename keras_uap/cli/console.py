@@ -49,16 +49,23 @@ def note(text):
     print(textwrap.indent(textwrap.fill(text, 78), "  "), flush=True)
 
 
-def make_folder(folder):
-    """Makes the folder of `--output`, unless it is there."""
+def make_folder(folder, flag="--output"):
+    """Makes the folder of an option, unless it is there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # A folder that cannot be written to is found before the work begins.
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise UsageError(
-            f"--output {folder} cannot be written to: {error.strerror}."
+            f"{flag} {folder} cannot be written to: {error.strerror}."
         ) from error
+
+
+def check_file(flag, path):
+    """Checks that the file of an option can be written; makes its folder."""
+    make_folder(path.parent, flag)
+    if path.is_dir():
+        raise UsageError(f"{flag} {path} is a folder. Expected: a file.")
 
 
 def write(path, content):

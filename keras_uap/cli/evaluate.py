@@ -1,31 +1,52 @@
-"""`evaluate`: how often a saved perturbation fools a classifier."""
+"""`evaluate`: how often saved perturbations fool a classifier."""
 
 import textwrap
 
 from keras_uap import analysis
+from keras_uap.classifiers.adapter import as_adapter
 from keras_uap.cli import loading
 from keras_uap.evaluation.report import PASSES
+from keras_uap.utils.formatting import interval, percent, text_table
 from keras_uap.utils.progress import Progress
+from keras_uap.visualization.style import sample
 
 # Samples of random noise of the perturbation's norm.
 NOISES = 3
 
 
 def run(options):
-    report, class_names, _ = measure(options)
-    return text_of(report, class_names), report.to_dict()
+    paths = options.perturbation
+    reports, class_names, _ = measure(options, paths)
+    if len(paths) == 1:
+        return text_of(reports[0], class_names), reports[0].to_dict()
+    rows = [_row(*each) for each in zip(paths, reports)]
+    header = ("perturbation", "norm", "fooled", "95% interval", "noise")
+    values = [
+        {"perturbation": path} | report.to_dict()
+        for path, report in zip(paths, reports)
+    ]
+    text = f"{sample(reports[0])}\n{text_table(header, rows)}"
+    return text, {"reports": values}
 
 
-def measure(options):
-    """Returns the report that the options ask for, names, and the card."""
+def _row(path, report):
+    rates = percent(report.fooling_rate), interval(report.fooling_interval)
+    size = f"{report.norm} {report.epsilon:.4g}"
+    return path, size, *rates, percent(report.random_rate)
+
+
+def measure(options, paths):
+    """Returns the reports of perturbations, names of classes, and the cards."""
     classifier = loading.attach(loading.load_model(options.model), options)
     shape = classifier.input_shape[1:]
-    perturbation, card = loading.load_perturbation(options.perturbation, shape)
+    loaded = [loading.load_perturbation(path, shape) for path in paths]
     class_names = loading.load_class_names(options, classifier)
     images = loading.load_images(options, "images", shape)
     loading.check_labels(options, images.class_names, classifier)
-    report = report_of(classifier, perturbation, card, images, options)
-    return report, class_names or images.class_names, card
+    adapter = as_adapter(classifier, shape, None, images.images[:4])
+    reports = [report_of(adapter, *each, images, options) for each in loaded]
+    names = class_names or images.class_names
+    return reports, names, [card for _, card in loaded]
 
 
 def report_of(classifier, perturbation, card, images, options):

@@ -7,9 +7,11 @@ once. What a command does is in the file of its name.
 import argparse
 import math
 import pathlib
+import shlex
+import sys
 from argparse import ArgumentTypeError
 
-from keras_uap.cli.console import UsageError, make_folder
+from keras_uap.cli.console import UsageError, check_file, make_folder
 from keras_uap.data.folders import find_images
 from keras_uap.version import __version__
 
@@ -31,8 +33,10 @@ def parse(arguments=None):
     Raises:
         UsageError: if an option is wrong, or names a file that is missing.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = make_parser().parse_args(arguments)
     check(options)
+    options.call = shlex.join(["keras-uap", *arguments])
     return options
 
 
@@ -199,8 +203,17 @@ _GATE = _group(
         help="for --baseline (default: 0.05)",
     ),
     _option(
-        "--junit", metavar="FILE", help="write the limits as JUnit XML to FILE"
+        "--junit",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="write the limits as JUnit XML to FILE",
     ),
+)
+_CARD = _option(
+    "--card",
+    type=pathlib.Path,
+    metavar="FILE.md",
+    help="write a block for a model card to FILE.md, and as JSON to FILE.json",
 )
 
 _AUDIT_BUDGET = _budget(
@@ -293,7 +306,7 @@ _JSON = _option(
 )
 _DATA = _group(_model(), _IMAGES)
 _EVALUATE = [
-    *(_DATA, _perturbation(), _labels("report error rates, too")),
+    *(_DATA, _labels("report error rates, too")),
     *(_SEED, _NAMES, _batch_size(32)),
 ]
 
@@ -371,7 +384,7 @@ COMMANDS = {
         "attacks counts.",
         "--model classifier.keras --images photos/ \\\n      --output audit",
         [
-            *(_DATA, _BALL, _AUDIT_BUDGET, _GATE, _NAMES),
+            *(_DATA, _BALL, _AUDIT_BUDGET, _GATE, _CARD, _NAMES),
             *(_batch_size(32), _OUTPUT),
         ],
     ),
@@ -382,10 +395,10 @@ COMMANDS = {
         [_DATA, _HELD_OUT, _BALL, _FIT, _NAMES, _batch_size(16, True), _OUTPUT],
     ),
     "evaluate": (
-        "Measure how often a saved perturbation fools a classifier.",
+        "Measure how often saved perturbations fool a classifier.",
         "--model classifier.keras \\\n"
         "      --perturbation result/uap.npz --images other_photos/",
-        _EVALUATE,
+        [*_EVALUATE, _perturbation(several=True)],
     ),
     "transfer": (
         "Measure several perturbations on several classifiers.",
@@ -406,7 +419,7 @@ COMMANDS = {
         "--model classifier.keras \\\n"
         "      --perturbation result/uap.npz --images other_photos/ "
         "--output page",
-        [*_EVALUATE, _OUTPUT],
+        [*_EVALUATE, _perturbation(), _OUTPUT],
     ),
 }
 
@@ -451,6 +464,11 @@ def check(options):
             _check_images(flag, given[name], given.get("labels", False))
     if "output" in given:
         make_folder(options.output)
+    for name in ("junit", "card"):
+        if given.get(name):
+            check_file(f"--{name}", given[name])
+    if given.get("card") and options.card.suffix != ".md":
+        raise UsageError(f"--card {options.card} must end in .md.")
 
 
 def _check_images(flag, source, labels):

@@ -7,7 +7,8 @@ from keras_uap.cli import console, evaluate
 
 def run(options):
     console.say("1/2", "measuring")
-    report, class_names, card = evaluate.measure(options)
+    paths = [options.perturbation]
+    (report,), class_names, (card,) = evaluate.measure(options, paths)
     text = evaluate.text_of(report, class_names)
     folder = options.output
     console.say("2/2", f"writing to {folder.resolve()}")

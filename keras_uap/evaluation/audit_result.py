@@ -9,6 +9,7 @@ from keras_uap import samples, visualization
 from keras_uap.evaluation import gate
 from keras_uap.evaluation.report import FoolingReport
 from keras_uap.reporting import html
+from keras_uap.reporting.card import write_card
 from keras_uap.reporting.result import IMAGES, Result
 from keras_uap.utils.formatting import cut, interval, percent
 from keras_uap.utils.progress import in_words
@@ -121,6 +122,20 @@ class Audit(Result):
             class_names: Sequence of strings, to name labels.
         """
         html.write_audit(path, self, class_names)
+
+    def save_card(self, path, command=None):
+        """Writes what a model card says of the audit, as Markdown and JSON.
+
+        Args:
+            path: String or path of the Markdown file, such as `"card.md"`.
+                `card.json` is written beside it.
+            command: String, how the audit is repeated. `None` writes the call
+                of `keras_uap.audit`.
+
+        Raises:
+            ValueError: if `path` does not end in `.md`.
+        """
+        write_card(path, self, command)
 
     def check(self, fail_above=None, baseline=None, tolerance=0.05):
         """Raises `keras_uap.AuditFailed` if the classifier is too fragile.

@@ -153,7 +153,7 @@ def _page_of(report, class_names, classifier, epsilon):
         "classes": classes[:_CLASSES],
         "more_classes": classes[_CLASSES:],
         "facts": _facts(report, epsilon),
-        "software": _software(),
+        "software": ", ".join(map(" ".join, versions().items())),
         "date": datetime.datetime.now(datetime.UTC).date(),
         "warnings": [],
         "notes": [],
@@ -217,12 +217,15 @@ def _facts(report, epsilon):
     ]
 
 
-def _software():
-    return (
-        f"keras_uap {__version__}, Keras {keras.__version__}, TensorFlow "
-        f"{tf.__version__}, NumPy {np.__version__}, Python "
-        f"{platform.python_version()}"
-    )
+def versions():
+    """The versions of the software, by its name."""
+    return {
+        "keras_uap": __version__,
+        "Keras": keras.__version__,
+        "TensorFlow": tf.__version__,
+        "NumPy": np.__version__,
+        "Python": platform.python_version(),
+    }
 
 
 # Images ----------------------------------------------------------------------

@@ -193,6 +193,7 @@ WRONG_EVALUATE = [
     ({"--perturbation": "none.npz"}, "--perturbation none.npz: there is no"),
     ({"--perturbation": "text.npz"}, "text.npz is not a perturbation"),
     ({"--perturbation": "larger.npz"}, "has shape (9, 9, 3)"),
+    ({"--perturbation": ["v.npz", "larger.npz"]}, "has shape (9, 9, 3)"),
     ({"--perturbation": "no_range.npz"}, "names no value_range"),
     ({"--model": "larger.keras"}, "has shape (8, 8, 3)"),
     ({"--model": "none.keras"}, "--model none.keras"),
@@ -427,6 +428,7 @@ def test_report(run, tmp_path):
 def test_audit(run, tmp_path, monkeypatch):
     models.shorten_audits(monkeypatch, 100, "dominant")
     output = {"--output": tmp_path / "out", "--class-names": "names.txt"}
+    output["--card"] = tmp_path / "card" / "a card.md"
     status, out, err = run(*words("audit", AUDIT, output))
     assert (status, err) == (0, "")
     check_columns(out)
@@ -443,6 +445,11 @@ def test_audit(run, tmp_path, monkeypatch):
     assert card["classifier"] == "model.keras"
     assert card["held_out"]["fooling_rate"] == values["fooling_rate"]
     assert np.abs(v).max() <= 10
+    call = f"'{output['--card']}'"
+    assert call in output["--card"].read_text(encoding="utf-8")
+    card = json.loads((tmp_path / "card" / "a card.json").read_text())
+    assert card["command"].startswith("keras-uap audit --model model.keras")
+    assert card["fooling_rate"] == values["fooling_rate"]
 
 
 def test_a_limit_ends_an_audit_with_status_3(run, tmp_path, monkeypatch):
@@ -684,6 +691,24 @@ def test_evaluate_is_a_recount(run, workplace):
     assert f"{rate:.1%}" in out
 
 
+def test_evaluate_prints_a_row_for_each_perturbation(run):
+    files = ["v.npz", "l2.npz"]
+    several = {"--perturbation": files}
+    status, out, err = run(*words("evaluate", EVALUATE, several))
+    assert (status, err) == (0, "")
+    check_columns(out)
+    rows = [line.split() for line in out.splitlines()]
+    assert [row[:2] for row in rows if row[:1] and row[0] in files] == [
+        ["v.npz", "linf"],
+        ["l2.npz", "l2"],
+    ]
+    _, text, _ = run(*words("evaluate", EVALUATE, several | {"--json": []}))
+    _, alone, _ = run(*words("evaluate", EVALUATE, {"--json": []}))
+    first, second = json.loads(text)["reports"]
+    assert first == {"perturbation": "v.npz"} | json.loads(alone)
+    assert second["norm"] == "l2"
+
+
 @pytest.mark.slow
 def test_same_seed_same_files(run, tmp_path):
     arrays = []
@@ -838,7 +863,10 @@ def test_grey_saved_model_with_a_size(size, run, tmp_path):
         ({"--baseline": "none.json"}, "none.json"),
         ({"--baseline": "other.json"}, "another epsilon"),
         ({"--fail-above": 2}, "fail_above"),
-        ({"--junit": "model.keras/junit.xml"}, "model.keras"),
+        ({"--junit": "model.keras/junit.xml"}, "--junit model.keras"),
+        ({"--card": "model.keras/card.md"}, "--card model.keras"),
+        ({"--card": "photos"}, "--card photos is a folder"),
+        ({"--card": "card.txt"}, "--card card.txt must end in .md"),
     ],
 )
 def test_limits_are_checked_before_the_audit(
