@@ -12,8 +12,10 @@ label, so a few images suffice and no labels are needed. The second term keeps
 the predictions on clean images. Both terms come from one forward and one
 backward pass.
 
-A classifier can memorize one path of v. A fresh attack measures its robustness:
-see `keras_uap.harden`.
+A classifier can memorize one path of v, and forget a v of earlier batches.
+Against that there is a memory of perturbations that do not change: every second
+image is shown with one of them, drawn at random, and the others with v. A fresh
+attack measures the robustness: see `keras_uap.harden`.
 
 The classifier runs as at inference: nothing is dropped, and the statistics of
 batch normalization stay, which a few hundred images would spoil.
@@ -23,6 +25,8 @@ Reference:
     - [Zhang et al., 2019](https://arxiv.org/abs/1901.08573), the two terms
     - [Shafahi et al., 2018](https://arxiv.org/abs/1811.11304), one ascent step
       with each batch
+    - [Perolat et al., 2018](https://arxiv.org/abs/1809.07802), training on all
+      past perturbations
 """
 
 import collections
@@ -138,6 +142,8 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
             where the perturbation starts. `None` starts from zero.
         pool_size: Integer, the number of perturbations. They take turns, a
             batch each: with a single one, the classifier memorizes it.
+        memory_size: Integer, how many perturbations `remember` can add to the
+            memory.
         **kwargs: `name`, as for any Keras model.
 
     Attributes:
@@ -145,6 +151,8 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         teacher: The copy of the original classifier.
         v: Weight `(pool_size, H, W, C)`, the perturbations, in pixel units.
         pool_size: Integer.
+        memory: Weight `(memory_size, H, W, C)`, the perturbations that do not
+            change. The first `memory_count` are in use.
 
     Raises:
         TypeError: if `classifier` is not a Keras model, or one that cannot be
@@ -169,6 +177,7 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         from_logits=None,
         perturbation=None,
         pool_size=None,
+        memory_size=0,
         **kwargs,
     ):
         check_classifier(classifier)
@@ -179,6 +188,7 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         check_number("step_size", step_size, above=0, below=np.inf)
         check_counts(pool_size=pool_size)
         check_whole("seed", seed, 0)
+        check_whole("memory_size", memory_size, 0)
         initial = None
         if perturbation is not None:
             initial = pixels.as_pool(perturbation, pool_size)
@@ -195,6 +205,7 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         self.seed = seed
         self.from_logits = from_logits
         self.pool_size = pool_size or 1
+        self.memory_size = memory_size
         self._initial = initial
         self.classifier = classifier
         self.teacher = _copy(classifier)
@@ -230,17 +241,24 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         if self._initial is not None:
             pixels.same_shape(self._initial.shape, shape)
             start[:] = self._initial
-        self.v = self.add_weight(
+        self.v = self._add_weight("perturbation", start)
+        if self.memory_size:
+            memory = np.zeros((self.memory_size, *shape), "float32")
+            self.memory = self._add_weight("memory", memory)
+            self.memory_count = self._add_weight("memory_count", np.int32(0))
+        self.built = True
+
+    def _add_weight(self, name, start):
+        """Returns a weight that the optimizer does not update."""
+        return self.add_weight(
             start.shape,
             lambda shape, dtype: tf.constant(start, dtype),
-            # The optimizer does not update it.
             trainable=False,
             aggregation="only_first_replica",
-            dtype="float32",
+            dtype=start.dtype.name,
             autocast=False,
-            name="perturbation",
+            name=name,
         )
-        self.built = True
 
     # Keras would train all that is trainable below, the teacher too.
 
@@ -323,7 +341,8 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         v = self._start(self.v[turn : turn + 1], turn)
         with tf.GradientTape() as tape:
             tape.watch(v)
-            logits, loss = self._forward(images, v, targets)
+            each = self._with_memory(v, images)
+            logits, loss = self._forward(images, each, targets)
             scaled = self.optimizer.scale_loss(loss)
         # One backward pass: the scale of the ascent does not matter.
         *gradients, ascent = tape.gradient(scaled, [*variables, v])
@@ -343,6 +362,21 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         drawn = tf.random.stateless_uniform(tf.shape(v), seed, -1.0, 1.0)
         step = self.step_size * self.ball.steepest(drawn)
         return tf.where(tf.reduce_all(v == 0.0), self.ball.project(step), v)
+
+    def _with_memory(self, v, images):
+        """The perturbation of each image: v, or one drawn from the memory."""
+        if not self.memory_size:
+            return v
+        shape = tf.shape(images)
+        seed = self.seed, tf.cast(self.optimizer.iterations, "int32")
+        count = tf.convert_to_tensor(self.memory_count)
+        drawn = tf.random.stateless_uniform(
+            shape[:1], seed, 0, tf.maximum(count, 1), "int32"
+        )
+        remembered = tf.gather(self.memory, drawn)
+        every_second = (tf.range(shape[0]) % 2 == 1) & (count > 0)
+        ones = [1] * (images.shape.rank - 1)
+        return tf.where(tf.reshape(every_second, [-1, *ones]), remembered, v)
 
     def test_step(self, data):
         images, targets = self._unpack(data)
@@ -402,6 +436,30 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
             metric.update_state(labels_of(each) == targets.labels)
         return {metric.name: metric.result() for metric in self.metrics[:3]}
 
+    def remember(self, perturbation):
+        """Adds a perturbation to the memory, between two batches or epochs.
+
+        Args:
+            perturbation: Array `(H, W, C)` in the ball.
+
+        Raises:
+            ValueError: if the memory is full, or the perturbation is outside
+                of the ball or of another shape.
+        """
+        count = int(self.memory_count) if self.memory_size else 0
+        if count == self.memory_size:
+            raise ValueError(
+                f"The memory is full. Received: memory_size={count}, and "
+                "another perturbation. Pass a larger memory_size."
+            )
+        v = pixels.as_perturbation(perturbation)
+        pixels.same_shape(v.shape, self.v.shape[1:])
+        self.ball.refuse_outside(v)
+        memory = keras.ops.convert_to_numpy(self.memory).copy()
+        memory[count] = v
+        self.memory.assign(memory)
+        self.memory_count.assign(count + 1)
+
     # Results and files ------------------------------------------------------
 
     @property
@@ -425,7 +483,8 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
     def get_config(self):
         # The teacher is a copy of the classifier; its weights are in the file.
         config = super().get_config()
-        names = ("robustness", "temperature", "step_size", "pool_size")
+        names = ("robustness", "temperature", "step_size")
+        names += ("pool_size", "memory_size")
         return config | {name: getattr(self, name) for name in names}
 
     @classmethod

@@ -3,7 +3,8 @@
 1. The images fall into the parts of an audit: fit, select, held out.
 2. An audit of the original classifier finds the strongest of several attacks.
 3. `AdversarialDistiller` trains the classifier on augmented images of the part
-   to fit.
+   to fit, in rounds. Its memory starts with the perturbation of the audit. At
+   the start of each later round, an attack on the current classifier is added.
 4. The same audit of the hardened classifier, on the same images. It also
    evaluates the perturbation of the first audit, and starts an attack from it.
 
@@ -58,6 +59,10 @@ __all__ = ["Hardening", "harden"]
 
 # The augmented views that the training draws with `epochs=None`.
 DRAWS = 8000
+ROUNDS = 3
+# The attack at the start of a round, and its share of the training's passes.
+ROUND_ATTACK = attack_suite.Attack("coarse to fine", start="coarse")
+ROUND_SHARE = 9 / 80
 LEARNING_RATE = 2e-4
 ROBUSTNESS = 0.5
 TEMPERATURE = 4.0
@@ -184,6 +189,7 @@ def harden_pictures(
     from_logits=None,
     verbose=0,
     backup_dir=None,
+    keep=False,
     before=None,
 ):
     """`harden` of three `Pictures` and an `LpBall`, already checked.
@@ -210,6 +216,7 @@ def harden_pictures(
         seed=seed,
         from_logits=from_logits,
         pool_size=2,
+        memory_size=ROUNDS,
     )
     distiller.build((None, *shape))
     for part in parts:
@@ -228,9 +235,11 @@ def harden_pictures(
     if before is None:
         write("An audit of the classifier as it is.", flush=True)
         before = audited(backup_dir=backup and backup.before)
-    start_from(distiller, before.perturbation)
+    show(distiller, before.perturbation, 0)
     try:
-        history, seconds = _train(distiller, fit, settings, backup, write)
+        history, seconds = _train(
+            distiller, adapter, fit, settings, backup, write
+        )
         write("The same audit of the hardened classifier.", flush=True)
         after = audited(
             known=before.perturbation, backup_dir=backup and backup.after
@@ -244,9 +253,7 @@ def harden_pictures(
         held_out,
         history=history,
         settings=settings,
-        # A forward and a backward of the clean and of the perturbed image, and
-        # a forward of the teacher where there are no labels.
-        training_passes=(4 + (fit.labels is None)) * epochs * len(fit.images),
+        training_passes=passes_of(fit, epochs) + sum(history["attack_passes"]),
         training_seconds=seconds,
         seconds=before.seconds + seconds + after.seconds,
     )
@@ -261,6 +268,7 @@ def _settings(distiller, fit, epochs, learning_rate, budget):
         "temperature": distiller.temperature,
         "step_size": distiller.step_size,
         "pool_size": distiller.pool_size,
+        "memory_size": distiller.memory_size,
         "batch_size": BATCH,
         "labels": fit.labels is not None,
         "budget": budget,
@@ -282,8 +290,8 @@ def _identity(distiller, fit):
     }
 
 
-def _train(distiller, fit, settings, backup, write):
-    """Trains the classifier of a distiller.
+def _train(distiller, adapter, fit, settings, backup, write):
+    """Trains the classifier of a distiller, which has an adapter for attacks.
 
     Returns:
         The history and the seconds, those before an interruption included.
@@ -294,8 +302,12 @@ def _train(distiller, fit, settings, backup, write):
     write(plan, flush=True)
     data = training_data(fit, distiller.value_range, distiller.seed)
     distiller.compile(falling_adam(settings["learning_rate"], steps))
-    callbacks = [_Progress(write, steps), *([backup] if backup else [])]
-    callbacks.append(keras.callbacks.TerminateOnNaN())
+    attacker = attack_suite.Attacker(
+        adapter, fit, distiller.ball, distiller.value_range, None, write
+    )
+    passes = int(ROUND_SHARE * passes_of(fit, epochs))
+    callbacks = [_Progress(write, steps), _Rounds(attacker, passes, write)]
+    callbacks += [*([backup] if backup else []), keras.callbacks.TerminateOnNaN()]
     begun = time.time()
     # The data set shuffles.
     history = distiller.fit(
@@ -324,11 +336,20 @@ def delete_backup(backup_dir):
     _Backup(backup_dir).delete()
 
 
-def start_from(distiller, perturbation):
-    """Starts the first of the pool from a perturbation, the rest from zero."""
-    start = np.zeros(distiller.v.shape, "float32")
-    start[0] = perturbation
-    distiller.v.assign(start)
+def passes_of(fit, epochs):
+    """The model passes of a training, without its attacks."""
+    # A forward and a backward of the clean and of the perturbed image, and a
+    # forward of the teacher where there are no labels.
+    return (4 + (fit.labels is None)) * epochs * len(fit.images)
+
+
+def show(distiller, perturbation, turn):
+    """Adds a perturbation to the memory, and starts one of the pool from it."""
+    if distiller.memory_size:
+        distiller.remember(perturbation)
+    pool = distiller.perturbation.copy()
+    pool[turn] = perturbation
+    distiller.v.assign(pool)
 
 
 def falling_adam(learning_rate, steps, **kwargs):
@@ -354,6 +375,38 @@ def training_data(fit, value_range, seed, augment=True):
     data = tf.data.Dataset.from_tensor_slices(columns)
     data = data.shuffle(len(images), seed=seed).batch(BATCH).prefetch(2)
     return without_tuner(data)
+
+
+class _Rounds(keras.callbacks.Callback):
+    """Adds an attack on the current classifier to the memory, round by round.
+
+    Args:
+        attacker: `Attacker` of the classifier.
+        passes: Integer, the model passes of each attack.
+        write: Function that prints a line of progress.
+    """
+
+    def __init__(self, attacker, passes, write):
+        super().__init__()
+        self._attacker = attacker
+        # A few batches for each part of the attack, in the shortest training.
+        self._passes = max(10 * BATCH, passes)
+        self._write = write
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._spent, rounds = 0, self.model.memory_size
+        starts = {self.params["epochs"] * k // rounds for k in range(1, rounds)}
+        if epoch == 0 or epoch not in starts:
+            return
+        self._write("  An attack on the current classifier.", flush=True)
+        seed = self.model.seed + epoch
+        (found,) = self._attacker.run(ROUND_ATTACK, self._passes, seed)
+        self._spent = found.spent
+        show(self.model, found.v, 1)
+
+    def on_epoch_end(self, epoch, logs=None):
+        # In the history, where a backup keeps it.
+        logs["attack_passes"] = self._spent
 
 
 class _Backup(BackupAndRestore):
