@@ -396,6 +396,7 @@ def hardening(before, after):
         audit(after, 3),
         (before - after - 0.1, before - after + 0.1),
         *(0.8, (0.7, 0.9), 1 - before, 1 - after, (0.0, 1.0)),
+        (before - after - 0.1, before - after + 0.1),
         *(after, after, after, after, 0.9, 0.8, 0.7),
         *({"loss": [1.0, 0.5]}, {"epochs": 2}, 1000, 60.0, 100.0),
         ("The classifier lost predictions. Train longer.",),

@@ -18,7 +18,7 @@ from keras_uap.analysis.fitting import default_fit
 from keras_uap.data.pictures import as_array
 from keras_uap.evaluation.measurement import label_pictures, read_parts
 from keras_uap.perturbations.interchange import read_perturbation
-from keras_uap.reporting.result import IMAGES, Result
+from keras_uap.reporting.result import LEFT_OUT, Result
 from keras_uap.utils.formatting import percent
 from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import check_whole
@@ -40,7 +40,7 @@ class Diversity(Result):
     fooling_rates: np.ndarray | None
     seeds: tuple
     num_images: int
-    perturbations: np.ndarray = dataclasses.field(repr=False, metadata=IMAGES)
+    perturbations: np.ndarray = dataclasses.field(repr=False, metadata=LEFT_OUT)
 
     @property
     def largest(self):

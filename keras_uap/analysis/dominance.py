@@ -38,7 +38,7 @@ from keras_uap.evaluation.measurement import (
 )
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.perturbations.pixels import apply_perturbation, mid_grey
-from keras_uap.reporting.result import IMAGES, Result
+from keras_uap.reporting.result import LEFT_OUT, Result
 from keras_uap.utils.formatting import interval, percent
 from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import check_flag, check_whole
@@ -252,7 +252,7 @@ class DominanceHistory(Result):
     norm: str
     num_images: int
     num_groups: int
-    perturbations: np.ndarray = dataclasses.field(repr=False, metadata=IMAGES)
+    perturbations: np.ndarray = dataclasses.field(repr=False, metadata=LEFT_OUT)
 
     @property
     def settled(self):

@@ -35,7 +35,7 @@ from keras_uap.perturbations.pixels import (
     clip_to_range,
     same_shape,
 )
-from keras_uap.reporting.result import IMAGES, Result
+from keras_uap.reporting.result import LEFT_OUT, Result
 from keras_uap.utils.formatting import interval, percent
 from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import as_images, as_wholes, check_whole
@@ -64,7 +64,7 @@ class BoundaryNormals(Result):
     distances: np.ndarray
     indices: np.ndarray
     num_images: int
-    normals: np.ndarray = dataclasses.field(repr=False, metadata=IMAGES)
+    normals: np.ndarray = dataclasses.field(repr=False, metadata=LEFT_OUT)
 
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each quantity."""
@@ -152,7 +152,7 @@ class NormalSpectrum(Result):
     random_singular_values: np.ndarray
     num_normals: int
     dimension: int
-    directions: np.ndarray = dataclasses.field(repr=False, metadata=IMAGES)
+    directions: np.ndarray = dataclasses.field(repr=False, metadata=LEFT_OUT)
 
     def share(self, dim):
         """The share of the normals' squared length in the first `dim`.

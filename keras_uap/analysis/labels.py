@@ -21,7 +21,7 @@ from keras_uap.data.pictures import as_pictures
 from keras_uap.evaluation.intervals import interval_of_some
 from keras_uap.evaluation.measurement import label_pictures, read_parts
 from keras_uap.perturbations.lp_ball import LpBall
-from keras_uap.reporting.result import IMAGES, Result
+from keras_uap.reporting.result import LEFT_OUT, Result
 from keras_uap.utils.formatting import interval, percent
 from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import as_class, as_wholes, check_number
@@ -238,7 +238,7 @@ class TargetRates(Result):
     norm: str
     num_images: int
     num_groups: int
-    perturbations: np.ndarray = dataclasses.field(repr=False, metadata=IMAGES)
+    perturbations: np.ndarray = dataclasses.field(repr=False, metadata=LEFT_OUT)
 
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each target."""

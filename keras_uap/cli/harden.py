@@ -35,6 +35,7 @@ def run(options):
             seed=options.seed,
             verbose=1,
             backup_dir=backup,
+            keep=options.keep,
         )
     folder = options.output
     console.say("3/3", f"writing to {folder.resolve()}")

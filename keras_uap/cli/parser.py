@@ -369,6 +369,12 @@ _HARDEN = _group(
         "standard: at most 55,000",
     ),
     _labels("train on them instead of on the predictions of the model"),
+    _option(
+        "--keep",
+        action="store_true",
+        help="write the hardened weights even if hardening shows no gain "
+        "(default: then the original weights)",
+    ),
 )
 
 # For each command: a line of help, the options of an example, and its parents.

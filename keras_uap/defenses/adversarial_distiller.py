@@ -375,7 +375,7 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         )
         remembered = tf.gather(self.memory, drawn)
         every_second = (tf.range(shape[0]) % 2 == 1) & (count > 0)
-        ones = [1] * (images.shape.rank - 1)
+        ones = [1] * (len(images.shape) - 1)
         return tf.where(tf.reshape(every_second, [-1, *ones]), remembered, v)
 
     def test_step(self, data):

@@ -37,7 +37,7 @@ from keras_uap.defenses.adversarial_distiller import (
     AdversarialDistiller,
     check_trainable,
 )
-from keras_uap.defenses.hardening import Hardening, warnings_of
+from keras_uap.defenses.hardening import Hardening, ends_of, warnings_of
 from keras_uap.evaluation import attack_suite, audit
 from keras_uap.evaluation.intervals import difference_interval, rate_interval
 from keras_uap.perturbations.lp_ball import LpBall
@@ -84,6 +84,7 @@ def harden(
     from_logits=None,
     verbose="auto",
     backup_dir=None,
+    keep=False,
 ):
     """Hardens a classifier in place, with an audit before and after.
 
@@ -126,6 +127,9 @@ def harden(
             `None`. After an interruption, the same call on the original
             classifier resumes, with other augmentation. The backup is deleted
             once all is done.
+        keep: Boolean, whether a classifier that came out worse stays as it is.
+            By default it gets its original weights back if clean predictions
+            changed and no gain in robust agreement is shown.
 
     Returns:
         A `Hardening`.
@@ -169,6 +173,7 @@ def harden(
             from_logits=from_logits,
             verbose=verbose,
             backup_dir=backup_dir,
+            keep=keep,
         )
     if backup_dir is not None:
         delete_backup(backup_dir)
@@ -236,6 +241,7 @@ def harden_pictures(
         write("An audit of the classifier as it is.", flush=True)
         before = audited(backup_dir=backup and backup.before)
     show(distiller, before.perturbation, 0)
+    original = classifier.get_weights()
     try:
         history, seconds = _train(
             distiller, adapter, fit, settings, backup, write
@@ -244,19 +250,26 @@ def harden_pictures(
         after = audited(
             known=before.perturbation, backup_dir=backup and backup.after
         )
-    except ValueError:
-        classifier.set_weights(distiller.teacher.get_weights())
+    except audit.AuditInterrupted:
+        raise  # The training was completed.
+    except BaseException:
+        classifier.set_weights(original)
         raise
-    return compared(
+    result = compared(
         before,
         after,
         held_out,
+        keep=keep,
+        ends=ends_of(classifier, original),
         history=history,
         settings=settings,
         training_passes=passes_of(fit, epochs) + sum(history["attack_passes"]),
         training_seconds=seconds,
         seconds=before.seconds + seconds + after.seconds,
     )
+    if result.restored:
+        classifier.set_weights(original)
+    return result
 
 
 def _settings(distiller, fit, epochs, learning_rate, budget):
@@ -307,7 +320,10 @@ def _train(distiller, adapter, fit, settings, backup, write):
     )
     passes = int(ROUND_SHARE * passes_of(fit, epochs))
     callbacks = [_Progress(write, steps), _Rounds(attacker, passes, write)]
-    callbacks += [*([backup] if backup else []), keras.callbacks.TerminateOnNaN()]
+    callbacks += [
+        *([backup] if backup else []),
+        keras.callbacks.TerminateOnNaN(),
+    ]
     begun = time.time()
     # The data set shuffles.
     history = distiller.fit(
@@ -519,21 +535,25 @@ class _Progress(keras.callbacks.Callback):
         )
 
 
-def compared(before, after, held_out, **training):
+def compared(before, after, held_out, keep=True, **training):
     """Compares two audits; returns a `Hardening`.
 
     Args:
         before, after: `Audit`s on the same parts. The second one evaluated the
             perturbation of the first.
         held_out: `Pictures`, the held-out part.
+        keep: Boolean, as for `harden`.
         **training: The fields `history`, `settings`, `training_passes`,
-            `training_seconds` and `seconds` of the `Hardening`.
+            `training_seconds`, `seconds` and `ends` of the `Hardening`.
     """
     original = before.report.clean_labels
     clean, attacked = after.report.clean_labels, after.report.perturbed_labels
     kept, robust = clean == original, attacked == original
     robust_before = before.report.perturbed_labels == original
     gain = before.report.fooled.astype(float) - after.report.fooled
+    robust_gain = difference_interval(
+        robust.astype(float) - robust_before, held_out.groups
+    )
 
     def accuracy(predictions):
         labels = held_out.labels
@@ -554,6 +574,7 @@ def compared(before, after, held_out, **training):
         robust_agreement_before=float(robust_before.mean()),
         robust_agreement=float(robust.mean()),
         robust_agreement_interval=rate_interval(robust, held_out.groups),
+        robust_gain_interval=robust_gain,
         transferred_rate=largest_rate({attack_suite.TRANSFERRED}),
         data_free_rate=largest_rate({attack_suite.DATA_FREE}),
         fresh_rate=largest_rate(fresh),
@@ -561,6 +582,7 @@ def compared(before, after, held_out, **training):
         accuracy_before=accuracy(original),
         accuracy=accuracy(clean),
         robust_accuracy=accuracy(attacked),
+        restored=bool(not keep and not kept.all() and robust_gain[0] <= 0),
         **training,
         warnings=(),
     )

@@ -1,12 +1,18 @@
 """The result of `keras_uap.harden`: its numbers, table, plot and page."""
 
+import collections
 import dataclasses
+
+import keras
+import numpy as np
 
 from keras_uap import visualization
 from keras_uap.evaluation.audit_result import Audit
 from keras_uap.reporting import html
-from keras_uap.reporting.result import Result
+from keras_uap.reporting.result import LEFT_OUT, Result
 from keras_uap.utils.formatting import interval, percent
+from keras_uap.utils.saving import not_compiled, random_state_kept
+from keras_uap.utils.validation import check_number
 from keras_uap.visualization.style import sample
 
 # Margin by which a perturbation that needs no gradients of the hardened
@@ -16,6 +22,9 @@ _MARGIN = 0.03
 _LOST = 0.1
 # The first row of the table, which has an interval.
 _STRONGEST = "fooled by the strongest attack"
+
+# A classifier's config, and its weights before and after.
+Ends = collections.namedtuple("Ends", "config original hardened")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -36,6 +45,8 @@ class Hardening(Result):
             Share of the images that keep, under the strongest attack, the
             clean prediction of the original classifier; and the 95% interval
             of the latter.
+        robust_gain_interval: 95% interval of how much robust agreement rose,
+            paired by image.
         transferred_rate: Fooling rate of the hardened classifier by the
             strongest perturbation of the original one.
         data_free_rate: The same for a perturbation found without images.
@@ -51,7 +62,11 @@ class Hardening(Result):
         training_passes: Integer, forward and backward passes of one image.
         training_seconds, seconds: Floats, of the training and of all; what
             was done before an interruption counts.
+        restored: Boolean, whether the classifier has its original weights
+            again, because it came out worse; see `keep` of `harden`. All rates
+            are of the hardened weights.
         warnings: Tuple of sentences.
+        ends: `Ends`, the weights that `at` mixes, or `None`.
     """
 
     before: Audit
@@ -62,6 +77,7 @@ class Hardening(Result):
     robust_agreement_before: float
     robust_agreement: float
     robust_agreement_interval: tuple
+    robust_gain_interval: tuple
     transferred_rate: float
     data_free_rate: float
     fresh_rate: float
@@ -75,6 +91,48 @@ class Hardening(Result):
     training_seconds: float
     seconds: float
     warnings: tuple
+    restored: bool = False
+    ends: Ends | None = dataclasses.field(default=None, metadata=LEFT_OUT)
+
+    def at(self, share):
+        """Returns a classifier between the original and the hardened one.
+
+        Each weight is `(1 - share) * original + share * hardened`. A smaller
+        share keeps more clean predictions, without another training. The
+        rates of this result are those of `share=1`: audit what you choose.
+
+        Args:
+            share: Float from 0, the original classifier, to 1, the hardened
+                one.
+
+        Returns:
+            A new Keras model, not compiled.
+
+        Raises:
+            ValueError: if `share` is out of range, or no weights were kept.
+        """
+        check_number("share", share, least=0, most=1)
+        if self.ends is None:
+            raise ValueError(
+                "This result holds no weights to mix. Expected: the Hardening "
+                "that keras_uap.harden returned."
+            )
+        config, original, hardened = self.ends
+        with random_state_kept():
+            # Code of a Lambda layer is the caller's own, not that of a file.
+            model = keras.saving.deserialize_keras_object(
+                config, safe_mode=False
+            )
+        if not model.built:
+            image = np.zeros_like(self.before.perturbation[np.newaxis])
+            model(image, training=False)
+        share = float(share)
+        mixed = [
+            (1 - share) * start + share * end if _is_float(end) else end
+            for start, end in zip(original, hardened)
+        ]
+        model.set_weights(mixed)
+        return model
 
     def plot(self, class_names=None):
         """Draws before and after; returns the matplotlib figure.
@@ -134,8 +192,12 @@ class Hardening(Result):
             rows.append((name, *map(percent, rates)))
             if name in intervals:
                 rows.append(("its 95% interval", *intervals[name]))
+        gain = interval(self.robust_gain_interval)
+        rows.append(("robust agreement gained, 95% interval", "", gain))
         gain = interval(self.gain_interval)
         rows.append(("fooled less often by, 95% interval", "", gain))
+        halves = [audit.half() for audit in audits]
+        rows.append(("model passes to fool half", *halves))
         title = (
             f"Hardening, {before.report.norm} norm at most "
             f"{before.card['epsilon']:.4g}, {sample(before)}, held out; "
@@ -154,10 +216,26 @@ class Hardening(Result):
         ]
 
 
+def ends_of(classifier, original):
+    """Returns the `Ends` of a hardened classifier and its original weights."""
+    config = not_compiled(keras.saving.serialize_keras_object(classifier))
+    return Ends(config, original, classifier.get_weights())
+
+
+def _is_float(weight):
+    return "float" in weight.dtype.name  # NumPy does not count bfloat16.
+
+
 def warnings_of(result):
     """Warnings about no gain, lost predictions and masked gradients."""
     before, after = result.before, result.after
     found = []
+    if result.restored:
+        found.append(
+            "The classifier has its original weights again: hardening changed "
+            "clean predictions, and shows no gain in robust agreement. Pass "
+            "keep=True for the hardened ones, or take result.at(1.0)."
+        )
     if before.fooling_rate <= after.fooling_rate:
         found.append(
             "Nothing was gained: the hardened classifier is fooled as often as "

@@ -10,7 +10,7 @@ from keras_uap.evaluation import gate
 from keras_uap.evaluation.report import FoolingReport
 from keras_uap.reporting import html
 from keras_uap.reporting.card import write_card
-from keras_uap.reporting.result import IMAGES, Result
+from keras_uap.reporting.result import LEFT_OUT, Result
 from keras_uap.utils.formatting import cut, interval, percent
 from keras_uap.utils.progress import in_words
 from keras_uap.visualization.style import class_name, sample, unit
@@ -84,7 +84,7 @@ class Audit(Result):
     fooling_interval: tuple
     random_rate: float
     larger_rate: float
-    perturbation: np.ndarray = dataclasses.field(metadata=IMAGES)
+    perturbation: np.ndarray = dataclasses.field(metadata=LEFT_OUT)
     strongest: Run
     runs: tuple
     report: FoolingReport

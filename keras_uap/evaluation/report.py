@@ -22,7 +22,7 @@ from keras_uap.evaluation.measurement import Measurement, random_noise
 from keras_uap.perturbations.lp_ball import as_epsilon, lp_norm
 from keras_uap.perturbations.pixels import apply_perturbation
 from keras_uap.reporting import html
-from keras_uap.reporting.result import IMAGES, Result
+from keras_uap.reporting.result import LEFT_OUT, Result
 from keras_uap.utils.formatting import cut, interval, percent
 from keras_uap.utils.validation import as_class, check_whole
 from keras_uap.visualization.style import class_name, norm_in_words, sample
@@ -97,7 +97,7 @@ class FoolingReport(Result):
     target_interval: tuple | None = None
     target_random_rate: float | None = None
     examples: Examples | None = dataclasses.field(
-        default=None, repr=False, metadata=IMAGES
+        default=None, repr=False, metadata=LEFT_OUT
     )
 
     @property

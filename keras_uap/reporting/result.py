@@ -2,8 +2,8 @@
 
 `Result.rows` is the one source of the text, of the HTML of a notebook and of
 what commands print. `to_dict` gives plain values for JSON under the names of
-the attributes. Arrays of images would make it hundreds of megabytes large and
-are left out.
+the attributes. Arrays of images or weights would make it hundreds of megabytes
+large and are left out.
 """
 
 import dataclasses
@@ -15,8 +15,8 @@ import numpy as np
 
 from keras_uap.utils.formatting import html_table, one_line, text_table
 
-# Metadata of a dataclass field of images: left out of `to_dict`.
-IMAGES = {"keras_uap_images": True}
+# Metadata of a dataclass field of large arrays: left out of `to_dict`.
+LEFT_OUT = {"keras_uap_left_out": True}
 
 _WIDTH = 79
 

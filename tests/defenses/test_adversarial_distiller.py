@@ -184,13 +184,54 @@ def test_perturbations_take_turns(images, each_batch):
     np.testing.assert_array_equal(moved[:3], np.eye(3, dtype=bool))
 
 
-def test_a_pool_survives_saving(images, tmp_path):
-    defence = make(models.cnn(), pool_size=2)
+def test_pool_and_memory_survive_saving(images, tmp_path):
+    defence = make(models.cnn(), pool_size=2, memory_size=2)
+    defence.remember(np.full(models.SHAPE, 0.02))
     fit(defence, images)
     defence.save(tmp_path / "defence.keras")
     loaded = keras.saving.load_model(tmp_path / "defence.keras")
     assert loaded.pool_size == 2
+    assert loaded.memory_count == 1
+    np.testing.assert_array_equal(loaded.memory, defence.memory)
     np.testing.assert_array_equal(loaded.perturbation, defence.perturbation)
+
+
+def test_every_second_image_has_one_of_the_memory(images):
+    """v ascends as it would on the other images alone."""
+    start = np.full(models.SHAPE, 0.01, "float32")
+    frozen = [start + 0.02, start - 0.03]
+    found = []
+    for size, batch in ((3, images), (0, images[::2])):
+        defence = make(models.linear(), perturbation=start, memory_size=size)
+        if size:
+            np.testing.assert_array_equal(
+                defence._with_memory(defence.v, images) - start, 0 * images
+            )
+            for v in frozen:
+                defence.remember(v)
+            each = defence._with_memory(defence.v, images).numpy()
+            assert (each[::2] == start).all()
+            drawn = {float(v[0, 0, 0]) for v in each[1::2]}
+            assert drawn == {float(v[0, 0, 0]) for v in frozen}
+        defence.fit(batch, epochs=1, batch_size=40, shuffle=False, verbose=0)
+        found.append(defence)
+    np.testing.assert_array_equal(*[each.perturbation for each in found])
+    assert np.abs(found[0].perturbation - start).max() > 0.009
+    np.testing.assert_array_equal(found[0].memory[:2], frozen)
+    assert found[0].memory_count == 2
+
+
+def test_wrong_memories():
+    defence = make(models.linear(), memory_size=1)
+    v = np.zeros(models.SHAPE)
+    with pytest.raises(ValueError, match="outside the ball"):
+        defence.remember(v + 1)
+    with pytest.raises(ValueError, match="perturbation's shape"):
+        defence.remember(v[1:])
+    defence.remember(v)
+    for full in (defence, make(models.linear())):
+        with pytest.raises(ValueError, match="memory is full"):
+            full.remember(v)
 
 
 @pytest.mark.parametrize("activation", [slow(None), "softmax", slow("sigmoid")])
@@ -265,14 +306,20 @@ def test_resumed_after_a_kill(backup, images, tmp_path):
     def run(*callbacks):
         keras.utils.set_random_seed(0)
         classifier = models.cnn()
-        defence = make(classifier)
+        defence = make(classifier, memory_size=2)
+
+        def remember(epoch, logs):
+            if epoch == 1:
+                defence.remember(defence.perturbation)
+
+        remember = keras.callbacks.LambdaCallback(on_epoch_begin=remember)
         try:
             fit(
                 defence,
                 images,
                 epochs=4,
                 shuffle=False,
-                callbacks=[backup(tmp_path), *callbacks],
+                callbacks=[backup(tmp_path), remember, *callbacks],
             )
         except models.Crash:
             return None
@@ -280,6 +327,7 @@ def test_resumed_after_a_kill(backup, images, tmp_path):
             *arrays(classifier),
             *arrays(defence.teacher),
             defence.perturbation,
+            defence.memory,
         ]
 
     whole = run()
@@ -376,6 +424,7 @@ class Unsaved(keras.Model):
         ({"step_size": 0}, ValueError, "step_size"),
         ({"seed": -1}, ValueError, "seed"),
         ({"pool_size": 0}, ValueError, "pool_size"),
+        ({"memory_size": -1}, ValueError, "memory_size"),
         (
             {"perturbation": np.ones(models.SHAPE)},
             ValueError,

@@ -7,6 +7,7 @@ import json
 import time
 import types
 
+import keras
 import models
 import numpy as np
 import pytest
@@ -37,6 +38,7 @@ def harden(classifier, images=IMAGES, **changes):
         "epochs": 2,
         "learning_rate": 3e-3,
         "verbose": 0,
+        "keep": True,
     }
     return keras_uap.harden(classifier, images, **arguments | changes)
 
@@ -148,7 +150,124 @@ def test_judged_on_what_was_not_trained_on(monkeypatch):
 
 def test_with_labels_no_teacher_is_asked(hardened):
     """A forward and a backward, clean and perturbed, of 48 images twice."""
-    assert hardened[1].training_passes == 4 * 2 * 48
+    result = hardened[1]
+    # The attack of the second round has at most 160 passes.
+    none, attack = result.history["attack_passes"]
+    assert none == 0 < attack <= 160
+    assert result.training_passes == 4 * 2 * 48 + attack
+
+
+def test_memory_grows_round_by_round():
+    """After a third and two thirds of the epochs, by an attack of then."""
+    calls = []
+
+    class _Attacker:
+        def run(self, attack, passes, seed):
+            calls.append((epoch, attack.name, passes, seed))
+            v = np.full(models.SHAPE, EPSILON / (1 + epoch), "float32")
+            return [types.SimpleNamespace(v=v, spent=passes - 1)]
+
+    distiller = keras_uap.AdversarialDistiller(
+        *(models.linear(), EPSILON),
+        value_range=(0, 1),
+        pool_size=2,
+        memory_size=3,
+        seed=7,
+    )
+    hardening.show(distiller, np.full(models.SHAPE, EPSILON), 0)
+    rounds = hardening._Rounds(_Attacker(), 200, progress.silent)
+    rounds.set_model(distiller)
+    rounds.set_params({"epochs": 6})
+    spent = []
+    for epoch in range(6):
+        logs = {}
+        rounds.on_epoch_begin(epoch)
+        rounds.on_epoch_end(epoch, logs)
+        spent.append(logs["attack_passes"])
+    name = "coarse to fine"
+    assert calls == [(2, name, 200, 7 + 2), (4, name, 200, 7 + 4)]
+    assert spent == [0, 0, 199, 0, 199, 0]
+    shown = EPSILON / np.array([1, 3, 5])
+    np.testing.assert_allclose(distiller.memory[:, 0, 0, 0], shown)
+    # The last attack has replaced the one before it in the pool.
+    np.testing.assert_allclose(distiller.v[:, 0, 0, 0], shown[[0, 2]])
+
+
+@pytest.fixture
+def quickly(hardened, monkeypatch):
+    """A function that hardens without audits; `gained` is what they find."""
+    _, found, labels, _ = hardened
+    original = found.before.report.clean_labels
+
+    def run(gained, interrupt=None, **changes):
+        # One clean prediction is lost.
+        lost = np.where(np.arange(len(original)) == 0, -1, original)
+        attacked = original if gained else found.before.report.perturbed_labels
+        report = dataclasses.replace(
+            found.after.report, clean_labels=lost, perturbed_labels=attacked
+        )
+        after = dataclasses.replace(found.after, report=report)
+        audits = iter([found.before, after])
+        monkeypatch.setattr(
+            auditing, "audit_pictures", lambda *_, **__: next(audits)
+        )
+
+        def train(distiller, *_):
+            kernel, bias = distiller.classifier.get_weights()
+            distiller.classifier.set_weights([-kernel, bias + 1])
+            if interrupt:
+                raise interrupt
+            return found.history, 1.0
+
+        monkeypatch.setattr(hardening, "_train", train)
+        classifier = models.linear()
+        with contextlib.suppress(KeyboardInterrupt):
+            return classifier, harden(classifier, labels=labels, **changes)
+        return classifier, None
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("gained", "keep", "restored"),
+    [(False, False, True), (False, True, False), (True, False, False)],
+)
+def test_original_weights_unless_something_was_gained(
+    gained, keep, restored, quickly, original
+):
+    classifier, result = quickly(gained, keep=keep)
+    assert result.restored is result.to_dict()["restored"] is restored
+    low, _ = result.robust_gain_interval
+    assert (low > 0) is gained
+    assert ("original weights again" in str(result)) is restored
+    expected = original.get_weights()
+    if not restored:
+        expected = [-expected[0], expected[1] + 1]
+    for weight, its in zip(classifier.get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(weight, its)
+
+
+def test_ctrl_c_in_the_training_gives_the_weights_back(quickly, original):
+    classifier, _ = quickly(True, interrupt=KeyboardInterrupt)
+    for weight, its in zip(classifier.get_weights(), original.get_weights()):
+        np.testing.assert_array_equal(weight, its)
+
+
+def test_classifiers_between_the_ends(quickly, original, images):
+    classifier, result = quickly(True)
+    for share, model in ((0, original), (1, classifier)):
+        np.testing.assert_array_equal(result.at(share)(images), model(images))
+    half = result.at(0.5)
+    kernel, bias = original.get_weights()
+    assert type(half) is keras.Sequential
+    np.testing.assert_array_equal(half.get_weights()[0], 0 * kernel)
+    np.testing.assert_allclose(half.get_weights()[1], bias + 0.5, rtol=1e-6)
+    assert "ends" not in result.to_dict()
+    for share in (-0.1, 1.1, "half"):
+        with pytest.raises(ValueError, match="share must be"):
+            result.at(share)
+    with pytest.raises(ValueError, match="no weights to mix"):
+        dataclasses.replace(result, ends=None).at(0.5)
 
 
 def test_a_resumed_training_tells_of_all_its_epochs(tmp_path):

@@ -421,6 +421,7 @@ def test_hardening_is_before_and_after(audit, tmp_path):
         robust_agreement_before=0.123,
         robust_agreement=0.517,
         robust_agreement_interval=interval,
+        robust_gain_interval=interval,
         gain_interval=interval,
         transferred_rate=0.31,
         data_free_rate=0.2,
