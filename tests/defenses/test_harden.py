@@ -423,7 +423,7 @@ def test_goes_on_where_it_was_cut_off(tmp_path, monkeypatch, capsys):
         return classifier, result, capsys.readouterr().out
 
     def cut_off_at(name):
-        def stopped(attacker, attack, passes, seed, previous):
+        def stopped(attacker, attack, passes, seed, previous=None):
             if name == (attack.name, previous is not None):
                 raise _Stopped
             return real(attacker, attack, passes, seed, previous)
