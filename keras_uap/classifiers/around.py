@@ -45,12 +45,22 @@ class AroundClassifier(TrainerHooks):
         config = super().get_config()
         names = ("epsilon", "norm", "value_range", "from_logits", "seed")
         config.update({name: getattr(self, name) for name in names})
-        config["classifier"] = not_compiled(
-            keras.saving.serialize_keras_object(self.classifier)
-        )
-        return config
+        return config | {"classifier": classifier_config(self.classifier)}
 
 
-def read_classifier(config):
-    """The classifier of a config, without how older files compiled it."""
-    return keras.saving.deserialize_keras_object(not_compiled(config))
+def classifier_config(classifier):
+    """A classifier as plain values, without its weights and how it compiled."""
+    return not_compiled(keras.saving.serialize_keras_object(classifier))
+
+
+def read_classifier(config, safe_mode=True):
+    """The classifier of a config, without how older files compiled it.
+
+    Args:
+        config: Dictionary.
+        safe_mode: Boolean, whether code of a Lambda layer is refused, which a
+            file may bring. A config of the caller's own classifier is safe.
+    """
+    return keras.saving.deserialize_keras_object(
+        not_compiled(config), safe_mode=safe_mode
+    )

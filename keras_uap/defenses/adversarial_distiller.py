@@ -37,7 +37,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_uap.classifiers.adapter import stated_shape
-from keras_uap.classifiers.around import AroundClassifier
+from keras_uap.classifiers.around import (
+    AroundClassifier,
+    classifier_config,
+    read_classifier,
+)
 from keras_uap.classifiers.logits import (
     as_labels,
     check_classifier,
@@ -52,7 +56,7 @@ from keras_uap.perturbations.ascent import ascend
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.perturbations.perturbation_layer import refuse_other_scope
 from keras_uap.utils.keras_compat import higher_is_better, monitored
-from keras_uap.utils.saving import not_compiled, random_state_kept
+from keras_uap.utils.saving import random_state_kept
 from keras_uap.utils.validation import (
     check_axes,
     check_counts,
@@ -490,8 +494,8 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
     @classmethod
     def from_config(cls, config):
         config = {k: v for k, v in config.items() if k not in _FORMER}
-        read = keras.saving.deserialize_keras_object
-        return cls(**config | {"classifier": read(config["classifier"])})
+        classifier = read_classifier(config["classifier"])
+        return cls(**config | {"classifier": classifier})
 
 
 def _divergence(targets, logits, several):
@@ -530,11 +534,7 @@ def _copy(classifier):
     """A frozen copy of a model, with weights of its own."""
     try:
         with random_state_kept():
-            config = keras.saving.serialize_keras_object(classifier)
-            # Code of a Lambda layer is the caller's own, not that of a file.
-            copy = keras.saving.deserialize_keras_object(
-                not_compiled(config), safe_mode=False
-            )
+            copy = read_classifier(classifier_config(classifier), False)
     except Exception as error:
         raise TypeError(
             "The classifier cannot be copied. Expected: one that keras.saving "

@@ -31,13 +31,14 @@ import tensorflow as tf
 from keras_uap.attacks.callbacks import BackupAndRestore
 from keras_uap.attacks.fitting import BATCH
 from keras_uap.classifiers.adapter import as_adapter
+from keras_uap.classifiers.around import classifier_config
 from keras_uap.data import augmentation
 from keras_uap.data.pictures import without_tuner
 from keras_uap.defenses.adversarial_distiller import (
     AdversarialDistiller,
     check_trainable,
 )
-from keras_uap.defenses.hardening import Hardening, ends_of, warnings_of
+from keras_uap.defenses.hardening import Ends, Hardening, warnings_of
 from keras_uap.evaluation import attack_suite, audit
 from keras_uap.evaluation.intervals import difference_interval, rate_interval
 from keras_uap.perturbations.lp_ball import LpBall
@@ -260,7 +261,9 @@ def harden_pictures(
         after,
         held_out,
         keep=keep,
-        ends=ends_of(classifier, original),
+        ends=Ends(
+            classifier_config(classifier), original, classifier.get_weights()
+        ),
         history=history,
         settings=settings,
         training_passes=passes_of(fit, epochs) + sum(history["attack_passes"]),

@@ -4,14 +4,14 @@ import collections
 import dataclasses
 
 import keras
-import numpy as np
 
 from keras_uap import visualization
+from keras_uap.classifiers.around import read_classifier
 from keras_uap.evaluation.audit_result import Audit
 from keras_uap.reporting import html
 from keras_uap.reporting.result import LEFT_OUT, Result
 from keras_uap.utils.formatting import interval, percent
-from keras_uap.utils.saving import not_compiled, random_state_kept
+from keras_uap.utils.saving import random_state_kept
 from keras_uap.utils.validation import check_number
 from keras_uap.visualization.style import sample
 
@@ -119,19 +119,11 @@ class Hardening(Result):
             )
         config, original, hardened = self.ends
         with random_state_kept():
-            # Code of a Lambda layer is the caller's own, not that of a file.
-            model = keras.saving.deserialize_keras_object(
-                config, safe_mode=False
-            )
-        if not model.built:
-            image = np.zeros_like(self.before.perturbation[np.newaxis])
-            model(image, training=False)
-        share = float(share)
-        mixed = [
-            (1 - share) * start + share * end if _is_float(end) else end
-            for start, end in zip(original, hardened)
-        ]
-        model.set_weights(mixed)
+            model = read_classifier(config, safe_mode=False)
+        for weight, start, end in zip(model.weights, original, hardened):
+            if keras.backend.is_float_dtype(weight.dtype):
+                end = (1 - share) * start + share * end
+            weight.assign(end)
         return model
 
     def plot(self, class_names=None):
@@ -214,16 +206,6 @@ class Hardening(Result):
             *self.after.notes,
             *(f"Warning: {text}" for text in self.warnings),
         ]
-
-
-def ends_of(classifier, original):
-    """Returns the `Ends` of a hardened classifier and its original weights."""
-    config = not_compiled(keras.saving.serialize_keras_object(classifier))
-    return Ends(config, original, classifier.get_weights())
-
-
-def _is_float(weight):
-    return "float" in weight.dtype.name  # NumPy does not count bfloat16.
 
 
 def warnings_of(result):
