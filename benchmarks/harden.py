@@ -68,7 +68,8 @@ RECIPES = {
 }
 # What differs from its default recipe, in ways that it does not offer.
 CHANGES = {
-    "one perturbation": {"pool_size": 1},
+    "one perturbation": {"pool_size": 1, "memory_size": 0},
+    "no memory": {"memory_size": 0},
     "temperature 1": {"temperature": 1.0},
     "steps of all of epsilon": {"step_size": common.EPSILON},
     "average of weights": {},
@@ -154,6 +155,7 @@ def train(classifier, fit, seed, epochs, known, name):
     arguments = {
         "temperature": harden.TEMPERATURE,
         "pool_size": 2,
+        "memory_size": harden.ROUNDS,
         "seed": seed,
         "learning_rate": harden.LEARNING_RATE,
         **(RECIPES | CHANGES)[name],
@@ -172,14 +174,20 @@ def train(classifier, fit, seed, epochs, known, name):
     distiller = keras_uap.AdversarialDistiller(
         classifier, common.EPSILON, **arguments
     )
-    harden.start_from(distiller, known)
+    harden.show(distiller, known, 0)
     steps = epochs * -(-len(fit.images) // common.BATCH)
     averaged = {"use_ema": name == "average of weights", "ema_momentum": 0.98}
     distiller.compile(harden.falling_adam(learning_rate, steps, **averaged))
-    history = distiller.fit(data, epochs=epochs, shuffle=False, verbose=2)
+    passes = harden.passes_of(fit, epochs)
+    rounds = harden.Rounds(
+        attacker(classifier, fit), int(harden.ROUND_SHARE * passes), print
+    )
+    history = distiller.fit(
+        data, epochs=epochs, shuffle=False, verbose=2, callbacks=[rounds]
+    ).history
     return {
-        "history": history.history,
-        "training_passes": 5 * epochs * len(fit.images),
+        "history": history,
+        "training_passes": passes + sum(history["attack_passes"]),
     }
 
 
@@ -215,7 +223,7 @@ def audit(classifier, parts, options, known=None):
         options.seed,
         verbose=1,
         known=known,
-        more_work=True,
+        hardened=True,
     )
 
 
@@ -283,7 +291,12 @@ def quick_start(classifier, fit, options):
 
 def attack(classifier, name, fit, passes, seed):
     """Returns what one attack of an audit finds with so many passes."""
-    attacker = attack_suite.Attacker(
+    (found,) = attacker(classifier, fit).run(ATTACKS[name], passes, seed)
+    return found.v
+
+
+def attacker(classifier, fit):
+    return attack_suite.Attacker(
         as_adapter(classifier, fit.images.shape[1:]),
         datasets.Pictures(fit.images),
         keras_uap.LpBall(common.EPSILON),
@@ -291,8 +304,6 @@ def attack(classifier, name, fit, passes, seed):
         None,
         progress.silent,
     )
-    (found,) = attacker.run(ATTACKS[name], passes, seed)
-    return found.v
 
 
 def attack_kept(name, attack_name, options, original, parts):

@@ -459,7 +459,7 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         v = pixels.as_perturbation(perturbation)
         pixels.same_shape(v.shape, self.v.shape[1:])
         self.ball.refuse_outside(v)
-        memory = keras.ops.convert_to_numpy(self.memory).copy()
+        memory = np.array(self.memory)
         memory[count] = v
         self.memory.assign(memory)
         self.memory_count.assign(count + 1)

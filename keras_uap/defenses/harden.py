@@ -38,7 +38,7 @@ from keras_uap.defenses.adversarial_distiller import (
     AdversarialDistiller,
     check_trainable,
 )
-from keras_uap.defenses.hardening import Ends, Hardening, warnings_of
+from keras_uap.defenses.hardening import Hardening, warnings_of
 from keras_uap.evaluation import attack_suite, audit
 from keras_uap.evaluation.intervals import difference_interval, rate_interval
 from keras_uap.perturbations.lp_ball import LpBall
@@ -242,7 +242,7 @@ def harden_pictures(
         write("An audit of the classifier as it is.", flush=True)
         before = audited(backup_dir=backup and backup.before)
     show(distiller, before.perturbation, 0)
-    original = classifier.get_weights()
+    config, original = classifier_config(classifier), classifier.get_weights()
     try:
         history, seconds = _train(
             distiller, adapter, fit, settings, backup, write
@@ -256,17 +256,16 @@ def harden_pictures(
     except BaseException:
         classifier.set_weights(original)
         raise
+    attack_passes = int(sum(history["attack_passes"]))
     result = compared(
         before,
         after,
         held_out,
         keep=keep,
-        ends=Ends(
-            classifier_config(classifier), original, classifier.get_weights()
-        ),
+        ends=(config, original, classifier.get_weights()),
         history=history,
         settings=settings,
-        training_passes=passes_of(fit, epochs) + sum(history["attack_passes"]),
+        training_passes=passes_of(fit, epochs) + attack_passes,
         training_seconds=seconds,
         seconds=before.seconds + seconds + after.seconds,
     )
@@ -322,11 +321,8 @@ def _train(distiller, adapter, fit, settings, backup, write):
         adapter, fit, distiller.ball, distiller.value_range, None, write
     )
     passes = int(ROUND_SHARE * passes_of(fit, epochs))
-    callbacks = [_Progress(write, steps), _Rounds(attacker, passes, write)]
-    callbacks += [
-        *([backup] if backup else []),
-        keras.callbacks.TerminateOnNaN(),
-    ]
+    callbacks = [keras.callbacks.TerminateOnNaN(), _Progress(write, steps)]
+    callbacks += [Rounds(attacker, passes, write), *filter(None, [backup])]
     begun = time.time()
     # The data set shuffles.
     history = distiller.fit(
@@ -366,7 +362,7 @@ def show(distiller, perturbation, turn):
     """Adds a perturbation to the memory, and starts one of the pool from it."""
     if distiller.memory_size:
         distiller.remember(perturbation)
-    pool = distiller.perturbation.copy()
+    pool = np.array(distiller.v)
     pool[turn] = perturbation
     distiller.v.assign(pool)
 
@@ -396,7 +392,7 @@ def training_data(fit, value_range, seed, augment=True):
     return without_tuner(data)
 
 
-class _Rounds(keras.callbacks.Callback):
+class Rounds(keras.callbacks.Callback):
     """Adds an attack on the current classifier to the memory, round by round.
 
     Args:

@@ -1,6 +1,5 @@
 """The result of `keras_uap.harden`: its numbers, table, plot and page."""
 
-import collections
 import dataclasses
 
 import keras
@@ -22,9 +21,6 @@ _MARGIN = 0.03
 _LOST = 0.1
 # The first row of the table, which has an interval.
 _STRONGEST = "fooled by the strongest attack"
-
-# A classifier's config, and its weights before and after.
-Ends = collections.namedtuple("Ends", "config original hardened")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -66,7 +62,8 @@ class Hardening(Result):
             again, because it came out worse; see `keep` of `harden`. All rates
             are of the hardened weights.
         warnings: Tuple of sentences.
-        ends: `Ends`, the weights that `at` mixes, or `None`.
+        ends: Tuple of what `at` mixes: the classifier's config, its original
+            weights and the hardened ones. Or `None`.
     """
 
     before: Audit
@@ -92,7 +89,7 @@ class Hardening(Result):
     seconds: float
     warnings: tuple
     restored: bool = False
-    ends: Ends | None = dataclasses.field(default=None, metadata=LEFT_OUT)
+    ends: tuple | None = dataclasses.field(default=None, metadata=LEFT_OUT)
 
     def at(self, share):
         """Returns a classifier between the original and the hardened one.

@@ -175,7 +175,7 @@ def test_memory_grows_round_by_round():
         seed=7,
     )
     hardening.show(distiller, np.full(models.SHAPE, EPSILON), 0)
-    rounds = hardening._Rounds(_Attacker(), 200, progress.silent)
+    rounds = hardening.Rounds(_Attacker(), 200, progress.silent)
     rounds.set_model(distiller)
     rounds.set_params({"epochs": 6})
     spent = []
