@@ -130,7 +130,7 @@ def test_audit_and_harden(classifier, signals, monkeypatch, tmp_path):
         groups=np.arange(64) // 4,
         epsilon=EPSILON,
         budget="quick",
-        epochs=1,
+        epochs=2,  # Attacks join the memory in the second.
         **PLAIN,
     )
     audit = result.before

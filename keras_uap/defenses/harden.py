@@ -404,7 +404,7 @@ class Rounds(keras.callbacks.Callback):
     def __init__(self, attacker, passes, write):
         super().__init__()
         self._attacker = attacker
-        # A few batches for each part of the attack, in the shortest training.
+        # Each part of the attack needs a few batches, however short it is.
         self._passes = max(10 * BATCH, passes)
         self._write = write
 
@@ -420,7 +420,7 @@ class Rounds(keras.callbacks.Callback):
         show(self.model, found.v, 1)
 
     def on_epoch_end(self, epoch, logs=None):
-        # In the history, where a backup keeps it.
+        # A backup keeps the history.
         logs["attack_passes"] = self._spent
 
 

@@ -568,7 +568,7 @@ def test_transfer(run, tmp_path):
     ],
 )
 def test_harden(changes, run, tmp_path, workplace, short_audits):
-    output = {"--output": tmp_path / "out", "--epsilon": 30}
+    output = {"--output": tmp_path / "out", "--epsilon": 30, "--keep": []}
     before = (workplace / "model.keras").read_bytes()
     # With --json, what would go to stdout goes to stderr.
     status, text, out = run(*words("harden", FIT, output | changes))
