@@ -450,7 +450,9 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
             ValueError: if the memory is full, or the perturbation is outside
                 of the ball or of another shape.
         """
-        count = int(self.memory_count) if self.memory_size else 0
+        count, read = 0, keras.ops.convert_to_numpy
+        if self.memory_size:
+            count = int(read(self.memory_count))
         if count == self.memory_size:
             raise ValueError(
                 f"The memory is full. Received: memory_size={count}, and "
@@ -459,7 +461,7 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         v = pixels.as_perturbation(perturbation)
         pixels.same_shape(v.shape, self.v.shape[1:])
         self.ball.refuse_outside(v)
-        memory = np.array(self.memory)
+        memory = read(self.memory).copy()
         memory[count] = v
         self.memory.assign(memory)
         self.memory_count.assign(count + 1)

@@ -362,7 +362,7 @@ def show(distiller, perturbation, turn):
     """Adds a perturbation to the memory, and starts one of the pool from it."""
     if distiller.memory_size:
         distiller.remember(perturbation)
-    pool = np.array(distiller.v)
+    pool = keras.ops.convert_to_numpy(distiller.v).copy()
     pool[turn] = perturbation
     distiller.v.assign(pool)
 
