@@ -2,7 +2,8 @@
 
     for each batch of images x:
         t <- probabilities of the original classifier for x
-        train on:   robustness * distance(t, classifier(clip(x + v)))
+        u <- v; for every second image, one drawn from the memory
+        train on:   robustness * distance(t, classifier(clip(x + u)))
                     + (1 - robustness) * distance(t, classifier(x))
         update v:   v <- project(v + step_size * direction(d loss / d v))
 
@@ -12,9 +13,8 @@ label, so a few images suffice and no labels are needed. The second term keeps
 the predictions on clean images. Both terms come from one forward and one
 backward pass.
 
-A classifier can memorize one path of v, and forget a v of earlier batches.
-Against that there is a memory of perturbations that do not change: every second
-image is shown with one of them, drawn at random, and the others with v. A fresh
+A classifier can memorize one path of v, and forget a v of earlier batches. The
+memory holds perturbations that do not change; it may be empty. Only a fresh
 attack measures the robustness: see `keras_uap.harden`.
 
 The classifier runs as at inference: nothing is dropped, and the statistics of
@@ -120,7 +120,7 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
 
     `fit` and `evaluate` report the shares of images with the original clean
     prediction (or the label that is passed): `clean_agreement`, and
-    `perturbed_agreement` under the current perturbation. A *fresh*
+    `perturbed_agreement` under the perturbations shown. A *fresh*
     perturbation fools more: `keras_uap.audit` measures the defense.
 
     Args:
@@ -450,6 +450,10 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
             ValueError: if the memory is full, or the perturbation is outside
                 of the ball or of another shape.
         """
+        v = pixels.as_perturbation(perturbation)
+        self.build((None, *v.shape))
+        pixels.same_shape(v.shape, self.v.shape[1:])
+        self.ball.refuse_outside(v)
         count, read = 0, keras.ops.convert_to_numpy
         if self.memory_size:
             count = int(read(self.memory_count))
@@ -458,9 +462,6 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
                 f"The memory is full. Received: memory_size={count}, and "
                 "another perturbation. Pass a larger memory_size."
             )
-        v = pixels.as_perturbation(perturbation)
-        pixels.same_shape(v.shape, self.v.shape[1:])
-        self.ball.refuse_outside(v)
         memory = read(self.memory).copy()
         memory[count] = v
         self.memory.assign(memory)

@@ -113,7 +113,8 @@ def harden(
         value_range: Pair of floats, the pixel range that the classifier takes,
             or `None`.
         robustness: Float between 0 and 1, the weight of perturbed images. A
-            higher one keeps fewer of the clean predictions.
+            higher one keeps fewer of the clean predictions. `Hardening.at`
+            trades one for the other after the training.
         epochs: Integer, the epochs over the images to fit on. `None` takes
             as many as show 8,000 images.
         learning_rate: Float above 0, of Adam, with a cosine decay to 0.
@@ -276,22 +277,15 @@ def harden_pictures(
 
 def _settings(distiller, fit, epochs, learning_rate, budget):
     """The settings that a `Hardening` reports, as plain Python numbers."""
-    settings = {
-        "robustness": distiller.robustness,
-        "epochs": epochs,
-        "learning_rate": learning_rate,
-        "temperature": distiller.temperature,
-        "step_size": distiller.step_size,
-        "pool_size": distiller.pool_size,
-        "memory_size": distiller.memory_size,
+    names = ("robustness", "temperature", "step_size")
+    names += ("pool_size", "memory_size")
+    return {name: getattr(distiller, name) for name in names} | {
+        "epochs": int(epochs),
+        "learning_rate": float(learning_rate),
         "batch_size": BATCH,
         "labels": fit.labels is not None,
         "budget": budget,
-        "seed": distiller.seed,
-    }
-    return {
-        name: value.item() if isinstance(value, np.generic) else value
-        for name, value in settings.items()
+        "seed": int(distiller.seed),
     }
 
 

@@ -229,6 +229,9 @@ def test_wrong_memories():
     with pytest.raises(ValueError, match="perturbation's shape"):
         defence.remember(v[1:])
     defence.remember(v)
+    unknown = make(models.Subclassed(), memory_size=1)
+    unknown.remember(v)  # Its shape is known from here on.
+    assert unknown.memory_count == 1
     for full in (defence, make(models.linear())):
         with pytest.raises(ValueError, match="memory is full"):
             full.remember(v)
