@@ -67,8 +67,12 @@ def audit(report):
         warnings=("Beware of <b>bold</b> claims.",),
         notes=("A note on \u2028 lines.",),
         card=card | CARD,
-        survival=(
-            Survived("as it is", 0.6, (0.3, 0.9), 0.0, 10, 9),
-            Survived("JPEG, quality 75", 0.4, (0.2, 0.7), 0.1, 10, 9),
+        survival=tuple(
+            Survived(name, 0.4, (0.2, 0.7), 0.1, 10, 9)
+            for name in (
+                *("no change", "JPEG, quality 90", "JPEG, quality 75"),
+                *("scaled to 75% and back", "scaled to 50% and back"),
+                *("rounded to grey levels", "v shifted by 8"),
+            )
         ),
     )

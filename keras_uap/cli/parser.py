@@ -203,15 +203,11 @@ _GATE = _group(
         help="for --baseline (default: 0.05)",
     ),
     _option(
-        "--junit",
-        type=pathlib.Path,
-        metavar="FILE",
-        help="write the limits as JUnit XML to FILE",
+        "--junit", metavar="FILE", help="write the limits as JUnit XML to FILE"
     ),
 )
 _CARD = _option(
     "--card",
-    type=pathlib.Path,
     metavar="FILE.md",
     help="write a block for a model card to FILE.md, and as JSON to FILE.json",
 )
@@ -472,8 +468,8 @@ def check(options):
         make_folder(options.output)
     for name in ("junit", "card"):
         if given.get(name):
-            check_file(f"--{name}", given[name])
-    if given.get("card") and options.card.suffix != ".md":
+            check_file(f"--{name}", pathlib.Path(given[name]))
+    if given.get("card") and pathlib.Path(options.card).suffix != ".md":
         raise UsageError(f"--card {options.card} must end in .md.")
 
 

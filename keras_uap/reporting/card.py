@@ -75,4 +75,4 @@ def shown(text):
 
 def escaped(text):
     """A text in one line, without meaning in Markdown or HTML."""
-    return re.sub(r"([\\`*_\[\]<>()|~&$@#!:])", r"\\\1", shown(text))
+    return re.sub(r"([\\`*_\[\]<>|~&$@#!]|:(?=/))", r"\\\1", shown(text))

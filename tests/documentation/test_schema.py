@@ -1,7 +1,6 @@
 """Tests of the JSON schema: it takes every result, and no broken one."""
 
 import copy
-import dataclasses
 import json
 import pathlib
 import sys
@@ -71,9 +70,6 @@ def test_audit_of_an_earlier_version_is_taken():
 
 
 def test_card_is_as_the_schema_says():
-    known = {"norm": "linf", "epsilon": 10.0, "value_range": (0.0, 255.0)}
-    known |= {"classifier": "tiny", "seed": 0}
-    audit = dataclasses.replace(results.audit(0.5), card=known)
-    values = json.loads(json.dumps(card.card_of(audit)))
+    values = json.loads(json.dumps(card.card_of(results.audit(0.5))))
     assert errors("card", values) == []
     assert values.keys() == WHOLE["$defs"]["card"]["properties"].keys()

@@ -11,16 +11,9 @@ from keras_uap.reporting import card
 
 
 def audit(name="tiny.keras", warnings=()):
-    known = {
-        "classifier": name,
-        "norm": "linf",
-        "epsilon": 10.0,
-        "value_range": (0.0, 255.0),
-        "seed": 3,
-    }
-    return dataclasses.replace(
-        results.audit(0.5, 2), card=known, warnings=warnings
-    )
+    known = results.CARD | {"classifier": name}
+    made = results.audit(0.5, 2)
+    return dataclasses.replace(made, card=known, warnings=warnings)
 
 
 def test_markdown_and_json_have_the_same_results(tmp_path):

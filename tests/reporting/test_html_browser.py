@@ -2,16 +2,22 @@
 
 import numpy as np
 import pytest
+import results
 from browser import WIDTHS
 from pages import CARD, HOSTILE, report_of, signs
 from pages import audit as audit
 from pages import report as report
 
+from keras_uap import samples
+
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
-def page(audit, tmp_path):
+def page(audit, tmp_path, monkeypatch):
+    name = "EfficientNet-Lite0, hardened"
+    rows = [results.known(name, rate, 51.0) for rate in (0.9, 0.7, 0.5, 0.3)]
+    monkeypatch.setattr(samples, "reference_audits", lambda: rows)
     audit.save_html(tmp_path / "audit.html", HOSTILE)
     return tmp_path / "audit.html"
 
@@ -60,6 +66,14 @@ def test_slider_by_keyboard(browser, page, report):
     for pictures in zip(*seen):
         assert len(set(pictures)) == 9
     assert browser.console() == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_context_effort_and_survival_take_a_screen_each(browser, page, width):
+    browser.open(page, width)
+    for name in ("effort", "context", "survival"):
+        (section,) = browser.find(f"section[aria-labelledby='{name}']")
+        assert section.size["height"] <= browser.script("return innerHeight")
 
 
 @pytest.mark.parametrize("width", WIDTHS)
