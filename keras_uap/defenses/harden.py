@@ -116,7 +116,8 @@ def harden(
             higher one keeps fewer of the clean predictions. `Hardening.at`
             trades one for the other after the training.
         epochs: Integer, the epochs over the images to fit on. `None` takes
-            as many as show 8,000 images.
+            as many as show 8,000 images. With fewer than three epochs, fewer
+            attacks on the current classifier join the memory.
         learning_rate: Float above 0, of Adam, with a cosine decay to 0.
         budget: `"quick"`, at most 25,000 model passes in each of the two
             audits, or `"standard"`, at most 55,000.
