@@ -1,12 +1,26 @@
-"""Fixtures that hand out what `models.py` makes."""
+"""Fixtures that hand out what `models.py` makes, and TensorFlow's settings."""
+
+import os
 
 import keras
 import models
 import numpy as np
 import pytest
+import tensorflow as tf
 from browser import browser as browser
 
 import keras_uap
+
+
+def pytest_configure(config):
+    """Settings for many tiny graphs, and for a process a core."""
+    if config.option.markexpr.startswith("not slow"):
+        # Optimizing a graph takes longer than running it does.
+        options = {"disable_meta_optimizer": True}
+        tf.config.optimizer.set_experimental_options(options)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -116,7 +116,8 @@ def by_hand(model, x, num_candidates, overshoot, confidence, max_steps=50):
         total += nearest
 
 
-@pytest.mark.parametrize("confidence", [slow(0.0), 2.0])
+@pytest.mark.slow
+@pytest.mark.parametrize("confidence", [0.0, 2.0])
 def test_agrees_with_numpy_on_a_network(confidence, cnn, images):
     model = cnn(activation=None)
     images = images[:12]
@@ -267,7 +268,7 @@ def test_more_candidates_are_never_further(linear, images):
 
 
 @pytest.mark.parametrize(
-    "value", [0.0, np.nan, slow(np.inf), slow(1e-21), slow(1e25)]
+    "value", [slow(0.0), np.nan, slow(np.inf), slow(1e-21), slow(1e25)]
 )
 def test_images_without_a_gradient_are_left_out(value, broken, linear, images):
     images[:, 0, 0, 0] = np.where(np.arange(40) % 3 == 0, 0.9, 0.1)
@@ -291,6 +292,7 @@ def test_too_few_steps_do_not_converge(cnn, images):
     assert np.isfinite(one.perturbations).all()
 
 
+@pytest.mark.slow
 def test_mixed_precision(cnn, images):
     result = keras_uap.deepfool(cnn(dtype="mixed_float16"), images, verbose=0)
     full = keras_uap.deepfool(cnn(), images, verbose=0)
@@ -449,6 +451,7 @@ def test_images_of_another_size(linear):
         keras_uap.deepfool(len, np.zeros((2, 8, 8, 3)))
 
 
+@pytest.mark.slow
 def test_opaque_model_of_whole_numbers(subclassed, images):
     model = subclassed()
     result = keras_uap.deepfool(

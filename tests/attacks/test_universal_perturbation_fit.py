@@ -13,7 +13,7 @@ from models import SHAPE, UPDATES, Crash, CrashAt, SetRates, slow
 import keras_uap
 
 
-@pytest.mark.parametrize("update", ["deepfool", "one_by_one", "lion"])
+@pytest.mark.parametrize("update", ["deepfool", slow("one_by_one"), "lion"])
 @pytest.mark.parametrize("labelled", [slow(False), True])
 def test_history(update, labelled, cnn, images, held_out, make_uap):
     uap = make_uap(cnn())

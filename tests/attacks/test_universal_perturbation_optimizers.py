@@ -20,7 +20,7 @@ def averaging(kind, **kwargs):
 
 
 @pytest.mark.parametrize("swap", [slow(False), True])
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", slow("l2")])
 @pytest.mark.parametrize("kind", ["sgd", slow("lion"), slow("scaled")])
 def test_averages_stay_in_the_ball(
     kind, norm, swap, cnn, images, held_out, make_uap, each_batch, tmp_path
@@ -103,7 +103,7 @@ def test_what_reached_the_rate_is_kept_and_not_an_average(
         slow("wrapped", None),
         ("factor", None),
         slow("plain", "mixed_float16"),
-        ("plain", "float16"),
+        slow("plain", "float16"),
         slow("plain", "bfloat16"),
     ],
 )
@@ -134,7 +134,7 @@ def test_steps_are_in_pixels_whatever_the_precision(
     loaded.fit(images, verbose=0)
 
 
-@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("wrapped", [slow(False), True])
 def test_accumulating_over_more_batches_than_there_are(
     wrapped, cnn, images, make_uap
 ):
@@ -163,15 +163,15 @@ def test_optimizers_that_hardly_leave_zero_are_refused_by_name(
 @pytest.mark.parametrize(
     "name",
     [
-        "adagrad",
+        slow("adagrad"),
         "adam",
-        "adamax",
-        "adamw",
-        "ftrl",
+        slow("adamax"),
+        slow("adamw"),
+        slow("ftrl"),
         "lion",
-        "muon",
-        "nadam",
-        "rmsprop",
+        slow("muon"),
+        slow("nadam"),
+        slow("rmsprop"),
         "sgd",
     ],
 )

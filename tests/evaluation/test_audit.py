@@ -553,7 +553,7 @@ def test_groups_of_a_folder(groups, says, camera, monkeypatch, tmp_path):
     assert f"n = {held_out}" in " ".join(str(audit.report).split())
 
 
-@pytest.mark.parametrize("call", ["audit", "harden"])
+@pytest.mark.parametrize("call", ["audit", models.slow("harden")])
 def test_a_folder_that_is_cut_is_noted(call, camera, monkeypatch):
     models.shorten_audits(monkeypatch, 32)
     monkeypatch.setattr(auditing, "MOST", 40)

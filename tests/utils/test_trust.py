@@ -20,11 +20,12 @@ def uap(linear, make_uap):
 # Whole files ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "loss"),
     [
-        slow("lion", "crossentropy"),
-        slow("deepfool", "crossentropy"),
+        ("lion", "crossentropy"),
+        ("deepfool", "crossentropy"),
         ("decaying_lion", "features+dominant"),
     ],
 )
