@@ -90,7 +90,7 @@ def survival_in(labelled, v, fooled, passes):
             len(np.unique(groups)),
         )
 
-    found = [row(changes[0][0], fooled[places], clean)]
+    found = [row("no change", fooled[places], clean)]
     for name, of_picture, change in changes[1:]:
         if of_picture:
             others, own = (

@@ -106,7 +106,7 @@ def test_one_perturbation_measured_on_held_out_images(audited):
 def test_survival_takes_few_passes(audited):
     _, audit = audited
     names = [each.name for each in audit.survival]
-    assert names[:3] == ["as it is", "JPEG, quality 90", "JPEG, quality 75"]
+    assert names[:3] == ["no change", "JPEG, quality 90", "JPEG, quality 75"]
     assert len(names) == 6  # A shift by 8 of 8 pixels is none.
     count = audit.survival[0].num_images
     assert 0 < 10 * count <= 0.03 * (audit.passes - 10 * count)
