@@ -87,277 +87,230 @@ def _number(text):
         return math.nan
 
 
-# Options that commands share -------------------------------------------------
+# Options: the arguments of `add_argument` ------------------------------------
 
 
-def _option(flag, **arguments):
-    """A parent parser of one option, from what `add_argument` takes."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument(flag, **arguments)
-    return parser
+def _option(flag, help, **arguments):
+    """One option, as `add_argument` takes it.
 
-
-def _group(*parsers):
-    return argparse.ArgumentParser(add_help=False, parents=parsers)
+    Args:
+        flag: String, the flag and the names of its values in the help.
+        help: String. A default that it does not name is added.
+        **arguments: What else `add_argument` takes.
+    """
+    flag, *names = flag.split()
+    if len(names) > 1:
+        arguments |= {"nargs": len(names), "metavar": tuple(names)}
+    elif names:
+        arguments["metavar"] = names[0]
+    if arguments.get("default") is not None and "default:" not in help:
+        help += " (default: %(default)s)"
+    return flag, {"help": help, **arguments}
 
 
 def _model(several=False):
-    return _group(
+    return [
         _option(
             "--model",
+            "the classifier: a .keras file, or the folder of a SavedModel",
             required=True,
             nargs="+" if several else None,
-            help="the classifier: a .keras file, or the folder of a SavedModel",
         ),
         _option(
-            "--value-range",
-            nargs="+",
-            action="append",
-            metavar="RANGE",
-            help="pixel range of the classifier: LOW HIGH (default: 0 255), or "
+            "--value-range RANGE",
+            "pixel range of the classifier: LOW HIGH (default: 0 255), or "
             "caffe, tf or torch, as in keras.applications"
             + ("; once for all, or once for each model" if several else ""),
+            nargs="+",
+            action="append",
         ),
         _option(
             "--channel-order",
-            choices=("rgb", "bgr"),
-            help="channel order of the classifier (default: rgb, or bgr with "
+            "channel order of the classifier (default: rgb, or bgr with "
             "--value-range caffe)",
+            choices=("rgb", "bgr"),
         ),
         _option(
-            "--size",
+            "--size HEIGHT WIDTH",
+            "image height and width, if the classifier does not state them",
             type=whole,
-            nargs=2,
-            metavar=("HEIGHT", "WIDTH"),
-            help="image height and width, if the classifier does not state "
-            "them",
         ),
         _option(
-            "--model-output",
-            metavar="NAME",
-            help="name of the output with the class scores, if there are "
-            "several",
+            "--model-output NAME",
+            "name of the output with the class scores, if there are several",
         ),
-    )
+    ]
 
 
 def _perturbation(several=False):
     return _option(
-        "--perturbation",
+        "--perturbation UAP.npz",
+        ("files" if several else "a file")
+        + " that demo or fit wrote, uap.npz or uap.keras",
         required=True,
         nargs="+" if several else None,
-        metavar="UAP.npz",
-        help=("files" if several else "a file")
-        + " that demo or fit wrote, uap.npz or uap.keras",
     )
 
 
 def _batch_size(default, fits=False):
-    text = "images in each update, and " if fits else ""
     return _option(
-        "--batch-size",
+        "--batch-size N",
+        ("images in each update, and " if fits else "")
+        + "images classified at once; fewer need less memory",
         type=whole,
         default=default,
-        metavar="N",
-        help=f"{text}images classified at once; fewer need less memory "
-        f"(default: {default})",
     )
 
 
 def _budget(default, help):
-    return _option(
-        "--budget",
-        choices=("quick", "standard"),
-        default=default,
-        help=f"{help} (default: {default})",
-    )
+    choices = ("quick", "standard")
+    return _option("--budget", help, choices=choices, default=default)
 
 
 def _labels(effect):
     return _option(
         "--labels",
+        "the folders of the images, in sorted order, are the classes of the "
+        f"model: {effect}",
         action="store_true",
-        help="the folders of the images, in sorted order, are the classes of "
-        f"the model: {effect}",
     )
 
 
-_GATE = _group(
-    _option(
-        "--fail-above",
-        type=float,
-        metavar="RATE",
-        help="exit with status 3 if the fooling rate is above RATE, 0 to 1",
-    ),
-    _option(
-        "--baseline",
-        metavar="JSON",
-        help="exit with status 3 if the fooling rate is above that of an "
-        "earlier audit.json by more than --tolerance and both intervals",
-    ),
-    _option(
-        "--tolerance",
-        type=float,
-        default=0.05,
-        metavar="SHARE",
-        help="for --baseline (default: 0.05)",
-    ),
-    _option(
-        "--junit", metavar="FILE", help="write the limits as JUnit XML to FILE"
-    ),
-)
-_CARD = _option(
-    "--card",
-    metavar="FILE.md",
-    help="write a block for a model card to FILE.md, and as JSON to FILE.json",
-)
-
-_AUDIT_BUDGET = _budget(
-    "standard",
-    "quick: at most 11,000 model passes; standard: at most 55,000, about ten "
-    "minutes for a small model on two cores",
-)
-
-_IMAGES = _group(
+_IMAGES = [
     _option(
         "--images",
+        "a folder of images, or the name of a TFDS dataset",
         required=True,
-        help="a folder of images, or the name of a TFDS dataset",
     ),
+    _option("--split", "split of a TFDS dataset", default="train"),
     _option(
-        "--split",
-        default="train",
-        help="split of a TFDS dataset (default: train)",
-    ),
-    _option(
-        "--limit",
+        "--limit N",
+        "maximum number of images, evenly from all of a folder",
         type=whole,
         default=1000,
-        metavar="N",
-        help="maximum number of images, evenly from all of a folder (default: "
-        "1000)",
     ),
     _option(
-        "--groups",
-        metavar="RULE",
-        help="which files were cut from one photograph: none, name (what comes "
+        "--groups RULE",
+        "which files were cut from one photograph: none, name (what comes "
         "before the last underscore), folder, or a regular expression for the "
         "photograph (default: only names such as garden_crop3.jpg, or numbers "
         "that count up from 0 or 1 under several names)",
     ),
-)
-_HELD_OUT = _group(
+]
+_DATA = [*_model(), *_IMAGES]
+_HELD_OUT = [
     _option(
-        "--held-out",
-        metavar="IMAGES",
-        help="images to measure on (default: a quarter of --images, of other "
+        "--held-out IMAGES",
+        "images to measure on (default: a quarter of --images, of other "
         "photographs)",
     ),
     _option(
-        "--held-out-split",
-        metavar="SPLIT",
-        help="split of --held-out (default: that of --split)",
+        "--held-out-split SPLIT",
+        "split of --held-out (default: that of --split)",
     ),
-)
-_SEED = _option(
-    "--seed",
-    type=seed,
-    default=0,
-    metavar="N",
-    help="random seed (default: 0)",
-)
-_BALL = _group(
+]
+_SEED = _option("--seed N", "random seed", type=seed, default=0)
+_BALL = [
     _option(
-        "--epsilon",
-        type=positive,
-        metavar="E",
-        help="largest norm of the perturbation, in grey levels of 0 to 255 "
+        "--epsilon E",
+        "largest norm of the perturbation, in grey levels of 0 to 255 "
         "(default: 10 for linf, 2000 for l2)",
+        type=positive,
     ),
     _option(
         "--norm",
+        "linf limits the change of each value, l2 that of the whole image",
         choices=("linf", "l2"),
         default="linf",
-        help="linf limits the change of each value, l2 that of the whole image "
-        "(default: linf)",
     ),
     _SEED,
-)
+]
 _NAMES = _option(
-    "--class-names",
-    metavar="FILE",
-    help="text file with one class name on each line",
+    "--class-names FILE", "text file with one class name on each line"
 )
 _OUTPUT = _option(
-    "--output",
+    "--output FOLDER",
+    "folder for the files (default: the current one)",
     type=pathlib.Path,
     default=pathlib.Path("."),
-    metavar="FOLDER",
-    help="folder for the files (default: the current one)",
 )
 _JSON = _option(
     "--json",
+    "print JSON to stdout, and everything else to stderr",
     action="store_true",
-    help="print JSON to stdout, and everything else to stderr",
 )
-_DATA = _group(_model(), _IMAGES)
 _EVALUATE = [
-    *(_DATA, _labels("report error rates, too")),
+    *(*_DATA, _labels("report error rates, too")),
     *(_SEED, _NAMES, _batch_size(32)),
 ]
-
-_FIT = _group(
-    _option(
-        "--update",
-        metavar="NAME",
-        help="how each batch updates the perturbation: decaying_lion takes "
-        "sign steps with linear decay, deepfool takes DeepFool's increments; "
-        "or any Keras optimizer, with the cross-entropy (default: "
-        "decaying_lion, or deepfool for l2 without a target)",
+_AUDIT = [
+    _budget(
+        "standard",
+        "quick: at most 11,000 model passes; standard: at most 55,000, about "
+        "ten minutes for a small model on two cores",
     ),
     _option(
-        "--epochs",
-        type=whole,
-        metavar="N",
-        help="number of epochs; each costs two or three model passes an image "
+        "--fail-above RATE",
+        "exit with status 3 if the fooling rate is above RATE, 0 to 1",
+        type=float,
+    ),
+    _option(
+        "--baseline JSON",
+        "exit with status 3 if the fooling rate is above that of an earlier "
+        "audit.json by more than --tolerance and both intervals",
+    ),
+    _option("--tolerance SHARE", "for --baseline", type=float, default=0.05),
+    _option("--junit FILE", "write the limits as JUnit XML to FILE"),
+    _option(
+        "--card FILE.md",
+        "write a block for a model card to FILE.md, and as JSON to FILE.json",
+    ),
+]
+_FIT = [
+    _option(
+        "--update NAME",
+        "how each batch updates the perturbation: decaying_lion takes sign "
+        "steps with linear decay, deepfool takes DeepFool's increments; or any "
+        "Keras optimizer, with the cross-entropy (default: decaying_lion, or "
+        "deepfool for l2 without a target)",
+    ),
+    _option(
+        "--epochs N",
+        "number of epochs; each costs two or three model passes an image "
         "(default: 5, or with augmentation at least as many as make 2,000 "
         "augmented views)",
+        type=whole,
     ),
     _option(
-        "--target",
+        "--target CLASS",
+        "class index to send images to (default: any other class)",
         type=int,
-        metavar="CLASS",
-        help="class index to send images to (default: any other class)",
     ),
     _option(
         "--augment",
+        "augment the images in each epoch: random crops, light and mirroring. "
+        "Fewer than 500 images are always augmented",
         action="store_true",
-        help="augment the images in each epoch: random crops, light and "
-        "mirroring. Fewer than 500 images are always augmented",
     ),
-)
-_HARDEN = _group(
+]
+_HARDEN = [
     _option(
-        "--robustness",
+        "--robustness R",
+        "trade-off from 0 (keep all clean predictions) to 1 (most robust; "
+        "default: 0.5)",
         type=share,
         default=0.5,
-        metavar="R",
-        help="trade-off from 0 (keep all clean predictions) to 1 (most "
-        "robust; default: 0.5)",
     ),
     _option(
-        "--epochs",
+        "--epochs N",
+        "epochs of the training (default: as many as show 8,000 images)",
         type=whole,
-        metavar="N",
-        help="epochs of the training (default: as many as show 8,000 images)",
     ),
     _option(
-        "--learning-rate",
+        "--learning-rate RATE",
+        "initial learning rate of Adam, with a cosine decay to 0",
         type=positive,
         default=2e-4,
-        metavar="RATE",
-        help="initial learning rate of Adam, with a cosine decay to 0 "
-        "(default: 0.0002)",
     ),
     _budget(
         "quick",
@@ -367,34 +320,34 @@ _HARDEN = _group(
     _labels("train on them instead of on the predictions of the model"),
     _option(
         "--keep",
+        "write the hardened weights even if hardening shows no gain (default: "
+        "then the original weights)",
         action="store_true",
-        help="write the hardened weights even if hardening shows no gain "
-        "(default: then the original weights)",
     ),
-)
+]
 
-# For each command: a line of help, the options of an example, and its parents.
+# For each command: a line of help, the options of an example, and its options.
 COMMANDS = {
     "demo": (
         "Find a perturbation of the embedded ImageNet classifier, in a few "
         "minutes.",
         "--output demo",
-        [_BALL, _batch_size(16, fits=True), _OUTPUT],
+        [*_BALL, _batch_size(16, fits=True), _OUTPUT],
     ),
     "audit": (
         "Measure how fragile your classifier is: the strongest of several "
         "attacks counts.",
         "--model classifier.keras --images photos/ \\\n      --output audit",
-        [
-            *(_DATA, _BALL, _AUDIT_BUDGET, _GATE, _CARD, _NAMES),
-            *(_batch_size(32), _OUTPUT),
-        ],
+        [*_DATA, *_BALL, *_AUDIT, _NAMES, _batch_size(32), _OUTPUT],
     ),
     "fit": (
         "Find a perturbation of your own classifier on your own images.",
         "--model classifier.keras --images photos/ \\\n"
         "      --value-range -1 1 --epsilon 10 --output result",
-        [_DATA, _HELD_OUT, _BALL, _FIT, _NAMES, _batch_size(16, True), _OUTPUT],
+        [
+            *(*_DATA, *_HELD_OUT, *_BALL, *_FIT),
+            *(_NAMES, _batch_size(16, fits=True), _OUTPUT),
+        ],
     ),
     "evaluate": (
         "Measure how often saved perturbations fool a classifier.",
@@ -407,14 +360,14 @@ COMMANDS = {
         "--model one.keras two.keras \\\n"
         "      --perturbation one/uap.npz two/uap.npz --images other_photos/",
         [
-            *(_model(several=True), _perturbation(several=True), _IMAGES),
+            *(*_model(several=True), _perturbation(several=True), *_IMAGES),
             *(_SEED, _batch_size(32), _OUTPUT),
         ],
     ),
     "harden": (
         "Train a classifier so that perturbations fool it less.",
         "--model classifier.keras --images photos/ \\\n      --output hardened",
-        [_DATA, _HELD_OUT, _BALL, _HARDEN, _NAMES, _OUTPUT],
+        [*_DATA, *_HELD_OUT, *_BALL, *_HARDEN, _NAMES, _OUTPUT],
     ),
     "report": (
         "Write a page about a saved perturbation.",
@@ -433,15 +386,16 @@ def make_parser():
     parser.add_argument("--version", action="version", version=version)
     shown = {"dest": "command", "metavar": "command"}
     commands = parser.add_subparsers(required=True, **shown)
-    for name, (text, example, parents) in COMMANDS.items():
-        commands.add_parser(
+    for name, (text, example, options) in COMMANDS.items():
+        command = commands.add_parser(
             name,
             help=text,
             description=text,
             epilog=f"example:\n  python -m keras_uap {name} {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            parents=[*parents, _JSON],
         )
+        for flag, arguments in [*options, _JSON]:
+            command.add_argument(flag, **arguments)
     return parser
 
 
