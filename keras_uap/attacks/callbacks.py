@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 
 import keras
 import numpy as np
@@ -15,7 +16,12 @@ from keras_uap.perturbations.perturbation_layer import PerturbationLayer
 from keras_uap.perturbations.pixels import same_shape
 from keras_uap.utils.keras_compat import all_layers, start_at
 from keras_uap.utils.saving import atomic_path, delete_unfinished
-from keras_uap.utils.validation import check_number, check_whole
+from keras_uap.utils.validation import (
+    check_choice,
+    check_number,
+    check_whole,
+    invalid,
+)
 
 
 class StopAtFoolingRate(keras.callbacks.Callback):
@@ -42,11 +48,7 @@ class StopAtFoolingRate(keras.callbacks.Callback):
     def __init__(self, rate, images=None, monitor="fooling_rate"):
         super().__init__()
         check_number("rate", rate, above=0, most=1)
-        if monitor not in ("fooling_rate", "target_rate"):
-            raise ValueError(
-                "monitor must be 'fooling_rate' or 'target_rate'. Received: "
-                f"monitor={monitor!r}."
-            )
+        check_choice("monitor", monitor, ("fooling_rate", "target_rate"))
         self.rate = rate
         self.images = images
         self.monitor = monitor
@@ -76,9 +78,8 @@ class StopAtFoolingRate(keras.callbacks.Callback):
             )
 
     def _evaluate(self, images, steps=None):
-        rates = self.model.evaluate(
-            images, steps=steps, verbose=0, return_dict=True
-        )
+        options = {"steps": steps, "verbose": 0, "return_dict": True}
+        rates = self.model.evaluate(images, **options)
         if self.monitor not in rates:
             raise ValueError(
                 f"monitor={self.monitor!r} needs a perturbation with a target."
@@ -120,9 +121,7 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         if not self.model.built:
-            raise ValueError(
-                "A model must be built to be backed up. Call `build` before."
-            )
+            raise ValueError("The model must be built. Call `build` before.")
         delete_unfinished(self.backup_dir)
         backups = self._backups()
         if backups:
@@ -158,12 +157,12 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     def _backups(self):
         """The paths of the backups by the number of epochs done."""
-        found = {
-            path.name.split(".")[0].removeprefix("epoch_"): path
-            for path in self.backup_dir.glob("epoch_*.weights.h5")
-        }
         # Other files of the user may be there.
-        return {int(n): path for n, path in found.items() if n.isdecimal()}
+        paths = self.backup_dir.glob("epoch_*.weights.h5")
+        found = [
+            (re.match(r"epoch_(\d+)\.", path.name), path) for path in paths
+        ]
+        return {int(match[1]): path for match, path in found if match}
 
 
 class PerturbationTensorBoard(keras.callbacks.Callback):
@@ -225,9 +224,8 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._holder = self._find_holder()
-        self._writer = tf.summary.create_file_writer(
-            os.path.join(self.log_dir, "perturbation")
-        )
+        folder = os.path.join(self.log_dir, "perturbation")
+        self._writer = tf.summary.create_file_writer(folder)
         self._adapter = self._written = None
         self._next = 0
 
@@ -257,9 +255,8 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
         ]
         if len(layers) != 1:
             raise ValueError(
-                "PerturbationTensorBoard needs a UniversalPerturbation, an "
-                "AdversarialDistiller, or a model with one PerturbationLayer "
-                "that has an epsilon or a rate. Received: model "
+                "The model must have one perturbation: a PerturbationLayer "
+                "with an epsilon or a rate. Received: model "
                 f"{self.model.name!r} with {len(layers)}."
             )
         return layers[0]
@@ -299,10 +296,8 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
             self._adapter = getattr(
                 self._holder, "adapter", None
             ) or ClassifierAdapter(classifier, v.shape, images=self._images)
-        value_range, names = self._holder.value_range, self.class_names
-        figure = draw_perturbation(
-            self._adapter, v, self._images, value_range, names, None
-        )
+        shown = self._images, self._holder.value_range, self.class_names
+        figure = draw_perturbation(self._adapter, v, *shown, None)
         size = (figure.bbox.size[::-1]).astype(int)
         _write_images("examples", size, [ink.as_png(figure)])
 
@@ -339,6 +334,4 @@ def _write_images(tag, size, files):
 def _check_folder(name, value):
     """Raises TypeError unless `value` is a path."""
     if not isinstance(value, (str, os.PathLike)):
-        raise TypeError(
-            f"{name} must be the path of a folder. Received: {name}={value!r}."
-        )
+        raise invalid(name, "the path of a folder", value, error=TypeError)

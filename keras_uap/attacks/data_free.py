@@ -13,7 +13,7 @@ Reference:
 import numpy as np
 
 from keras_uap.perturbations.pixels import as_value_range
-from keras_uap.utils.validation import check_whole
+from keras_uap.utils.validation import check_choice, check_whole, invalid
 
 KINDS = ("jigsaw", "noise")
 
@@ -58,18 +58,11 @@ def noise_images(n, shape, kind="jigsaw", seed=0, value_range=(0, 255)):
     for size in shape:
         check_whole("each size in shape", size, 1)
     if len(shape) < 2:
-        raise ValueError(
-            f"shape must be (height, width, channels). Received: {shape}."
-        )
-    if kind not in KINDS:
-        raise ValueError(
-            f"Unknown kind. Received: kind={kind!r}. Expected one of {KINDS}."
-        )
+        raise invalid("shape", "(height, width, channels)", shape)
+    check_choice("kind", kind, KINDS)
     if value_range is None:
-        raise ValueError(
-            "value_range must be a pair (low, high). Received: None. Pass the "
-            "least and the largest value that your images or signals have."
-        )
+        fix = "Pass the least and the largest value that your images have."
+        raise invalid("value_range", "a pair (low, high)", None, fix)
     low, high = as_value_range(value_range)
     rng = np.random.default_rng(seed)
     if kind == "jigsaw":

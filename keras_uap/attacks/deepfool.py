@@ -29,6 +29,7 @@ Reference:
 """
 
 import collections
+import typing
 
 import keras
 import numpy as np
@@ -38,22 +39,21 @@ from keras_uap.attacks import losses
 from keras_uap.classifiers.adapter import as_adapter
 from keras_uap.classifiers.logits import check_gradient, labels_of
 from keras_uap.data.pictures import as_array
+from keras_uap.utils import validation
 from keras_uap.utils.formatting import one_line
 from keras_uap.utils.progress import progress_bar
-from keras_uap.utils.validation import check_flag, check_number, check_whole
 
 # Moves an image that lies exactly on a boundary over it, in logits.
 _NUDGE = 1e-5
 
 
-class DeepFoolResult(
-    collections.namedtuple(
-        "DeepFoolResult", ["perturbations", "labels", "steps", "converged"]
-    )
-):
+class DeepFoolResult(typing.NamedTuple):
     """The results of `deepfool` as arrays."""
 
-    __slots__ = ()
+    perturbations: np.ndarray
+    labels: np.ndarray
+    steps: np.ndarray
+    converged: np.ndarray
 
     def __repr__(self):
         return one_line("DeepFoolResult", self._asdict())
@@ -63,10 +63,7 @@ class DeepFoolResult(
 # before any step; the model passes; the indices of the images that still move.
 _State = collections.namedtuple(
     "_State",
-    [
-        *("increments", "labels", "steps", "converged"),
-        *("first_labels", "passes", "active"),
-    ],
+    "increments labels steps converged first_labels passes active",
 )
 
 
@@ -121,8 +118,8 @@ def deepfool(
         boundary="nearest",
         confidence=confidence,
     )
-    check_whole("max_steps", max_steps, 1)
-    check_whole("batch_size", batch_size, 1)
+    validation.check_whole("max_steps", max_steps, 1)
+    validation.check_whole("batch_size", batch_size, 1)
     images = as_array(images)
     shape, first = images.shape[1:], images[:4].astype("float32")
     adapter = as_adapter(classifier, shape, from_logits, first)
@@ -208,17 +205,13 @@ class DeepFool:
         boundary=None,
         confidence=None,
     ):
-        check_whole("num_candidates", num_candidates, 2)
-        check_flag("one_by_one", one_by_one)
-        check_number("overshoot", overshoot, least=0, below=np.inf)
+        validation.check_whole("num_candidates", num_candidates, 2)
+        validation.check_flag("one_by_one", one_by_one)
+        validation.check_number("overshoot", overshoot, least=0, below=np.inf)
         nearest = one_by_one or num_candidates > 2
         if boundary is None:
             boundary = "nearest" if nearest else "dominant"
-        if boundary not in ("nearest", "dominant"):
-            raise ValueError(
-                "boundary must be 'nearest' or 'dominant'. Received: "
-                f"boundary={boundary!r}."
-            )
+        validation.check_choice("boundary", boundary, ("nearest", "dominant"))
         dominant = boundary == "dominant"
         if dominant and nearest:
             raise ValueError(
@@ -235,13 +228,15 @@ class DeepFool:
             momentum = 0.6 if dominant else 0.9
         if confidence is None:
             confidence = 10.0 if dominant else 0.0
-        check_whole("max_steps", max_steps, 1)
+        validation.check_whole("max_steps", max_steps, 1)
         if step_size is not None and not isinstance(
             step_size, keras.optimizers.schedules.LearningRateSchedule
         ):
-            check_number("step_size", step_size, above=0, below=np.inf)
-        check_number("momentum", momentum, least=0, below=1)
-        check_number("confidence", confidence, least=0, below=np.inf)
+            validation.check_number(
+                "step_size", step_size, above=0, below=np.inf
+            )
+        validation.check_number("momentum", momentum, least=0, below=1)
+        validation.check_number("confidence", confidence, least=0, below=np.inf)
         self.num_candidates = num_candidates
         self.overshoot = overshoot
         self.max_steps = max_steps

@@ -22,7 +22,7 @@ import collections
 import keras
 import tensorflow as tf
 
-from keras_uap.utils.validation import check_number
+from keras_uap.utils.validation import check_number, invalid
 
 
 class Seen(
@@ -255,9 +255,8 @@ class Features(BatchLoss):
     def __init__(self, layer=None, name="features", **kwargs):
         super().__init__(name=name, **kwargs)
         if not (layer is None or isinstance(layer, str)):
-            raise TypeError(
-                f"layer must be a layer's name, or None. Received: {layer=}."
-            )
+            expected = "a layer's name, or None"
+            raise invalid("layer", expected, layer, error=TypeError)
         self.layer = layer
 
     def call(self, y_true, y_pred, seen):
@@ -313,11 +312,10 @@ class WeightedSum(BatchLoss):
         return tuple(() if each is None else each for each in found)
 
     def call(self, y_true, y_pred, seen):
+        parts = zip(self._parts, self.weights, seen.summary)
         return sum(
             weight * each.call(y_true, y_pred, seen._replace(summary=summary))
-            for each, weight, summary in zip(
-                self._parts, self.weights, seen.summary
-            )
+            for each, weight, summary in parts
         )
 
     def get_config(self):
@@ -371,13 +369,9 @@ def get(loss, targeted=False):
             )
         return loss
     if not isinstance(loss, str):
-        raise TypeError(
-            "loss must be a name or a keras.losses.Loss. "
-            f"Received: loss={loss!r} of type {type(loss).__name__}."
-        )
+        expected = "a name or a keras.losses.Loss"
+        raise invalid("loss", expected, loss, error=TypeError)
     if loss not in _LOSSES:
-        raise ValueError(
-            f"Unknown loss. Received: loss={loss!r}. Expected one of "
-            f"{sorted(_LOSSES)} or a keras.losses.Loss."
-        )
+        expected = f"one of {sorted(_LOSSES)} or a keras.losses.Loss"
+        raise invalid("loss", expected, loss)
     return _LOSSES[loss](targeted=targeted)

@@ -80,9 +80,8 @@ class Rates:
     def __init__(self, target):
         self._target = target
         self.fooling = FoolingRate()
-        self._target_rate = higher_is_better(
-            keras.metrics.Mean(name="target_rate")
-        )
+        target_rate = keras.metrics.Mean(name="target_rate")
+        self._target_rate = higher_is_better(target_rate)
         self._accuracy = keras.metrics.Mean(name="accuracy")
         self.monitored = [self.fooling]
         if target is not None:
@@ -103,9 +102,8 @@ class Rates:
         axes = list(range(1, images.shape.rank))
         finite = tf.reduce_all(tf.math.is_finite(images), axis=axes)
         finite &= (clean >= 0) & (predicted >= 0)
-        self.fooling.update_state(
-            clean, predicted, tf.where(finite, 1.0, np.nan)
-        )
+        weights = tf.where(finite, 1.0, np.nan)
+        self.fooling.update_state(clean, predicted, weights)
         updated = [*self.monitored]
         if self._target is not None:
             # An image that is there already cannot be sent there.

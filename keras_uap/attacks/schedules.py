@@ -52,6 +52,5 @@ def linear_decay(first, batches):
 
     It is a schedule of Keras' own, so that saved files hold nothing else.
     """
-    return keras.optimizers.schedules.PolynomialDecay(
-        first, batches, first / _FALL
-    )
+    decay = keras.optimizers.schedules.PolynomialDecay
+    return decay(first, batches, first / _FALL)

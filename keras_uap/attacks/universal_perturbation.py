@@ -27,29 +27,16 @@ from keras_uap.attacks import updates
 from keras_uap.attacks.fit_lifecycle import FitLifecycle, all_callbacks
 from keras_uap.attacks.metrics import Rates
 from keras_uap.attacks.schedules import linear_decay
+from keras_uap.classifiers import logits
 from keras_uap.classifiers.adapter import ClassifierAdapter, stated_shape
 from keras_uap.classifiers.around import AroundClassifier, read_classifier
-from keras_uap.classifiers.logits import (
-    UndecidedError,
-    as_labels,
-    check_classifier,
-    class_indices,
-    labels_of,
-)
 from keras_uap.data import sources
 from keras_uap.perturbations import pixels
 from keras_uap.perturbations.interchange import read_perturbation
 from keras_uap.perturbations.lp_ball import LpBall, MaskedBall
-from keras_uap.utils import keras_compat
+from keras_uap.utils import keras_compat, validation
 from keras_uap.utils.formatting import one_line
 from keras_uap.utils.saving import SavedSeed, WholeFiles
-from keras_uap.utils.validation import (
-    as_class,
-    as_numbers,
-    check_counts,
-    check_number,
-    check_whole,
-)
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")
@@ -129,7 +116,7 @@ class UniversalPerturbation(
         adapter = None
         if isinstance(classifier, ClassifierAdapter):
             adapter, classifier = classifier, classifier.classifier
-        check_classifier(classifier)
+        logits.check_classifier(classifier)
         # The perturbation stays float32, also around a float16 classifier.
         kwargs.setdefault("dtype", "float32")
         super().__init__(autocast=False, **kwargs)
@@ -137,12 +124,14 @@ class UniversalPerturbation(
         self.adapter = adapter
         self.ball = LpBall(epsilon, norm)
         self.value_range = pixels.as_value_range(value_range)
-        self.target = None if target is None else as_class("target", target)
+        self.target = (
+            None if target is None else validation.as_class("target", target)
+        )
         self.from_logits = from_logits
         self.mask = None
         self._initial_mask = None if mask is None else pixels.as_mask(mask)
         if seed is not None:
-            check_whole("seed", seed, 0)
+            validation.check_whole("seed", seed, 0)
         self.seed = None if seed is None else int(seed)
         self.seed_generator = keras.random.SeedGenerator(self.seed)
         self.stop_reason = None
@@ -195,7 +184,7 @@ class UniversalPerturbation(
             ValueError: for an unknown name, a negative `smoothing`, or
                 `jit_compile=True` with DeepFool.
         """
-        check_number("smoothing", smoothing, least=0, below=np.inf)
+        validation.check_number("smoothing", smoothing, least=0, below=np.inf)
         with self.distribute_strategy.scope():
             update = updates.get(optimizer, loss, self.target is not None)
         update.refuse(self.target, jit_compile, smoothing)
@@ -231,8 +220,8 @@ class UniversalPerturbation(
             hundredth and stay there: compile again before another fit.
 
         """
-        check_whole("batches", batches, 1)
-        check_number("step", step, above=0, below=np.inf)
+        validation.check_whole("batches", batches, 1)
+        validation.check_number("step", step, above=0, below=np.inf)
         shape = self.perturbation.shape
         step = step * float(self.ball.pixel_step(shape))
         return keras.optimizers.Lion(linear_decay(step, batches))
@@ -251,9 +240,7 @@ class UniversalPerturbation(
         self._model_passes.update_state(passes + step.passes)
         # A perturbed image without a prediction is not fooled.
         predicted = tf.where(step.predicted < 0, clean.labels, step.predicted)
-        logs = self._rates.update(
-            clean.labels, predicted, self._as_classes(labels), images
-        )
+        logs = self._counted(clean, predicted, labels, images)
         for metric in (self._model_passes, *self._update.metrics):
             logs[metric.name] = metric.result()
         return self._for_workers(logs)
@@ -263,31 +250,25 @@ class UniversalPerturbation(
         if clean is None:
             clean = sources.Clean(self._measured(images))
         predicted = self._measured(self.perturbed(images))
-        return self._for_workers(
-            self._rates.update(
-                clean.labels, predicted, self._as_classes(labels), images
-            )
-        )
+        logs = self._counted(clean, predicted, labels, images)
+        return self._for_workers(logs)
 
-    def _as_classes(self, labels):
-        if labels is None:
-            return None
-        return class_indices(labels, self.adapter.num_classes)
+    def _counted(self, clean, predicted, labels, images):
+        """Adds a batch to the rates; returns them by name."""
+        if labels is not None:
+            labels = logits.class_indices(labels, self.adapter.num_classes)
+        return self._rates.update(clean.labels, predicted, labels, images)
 
     def _clean(self, images, loss):
         """The `Clean` of images that a loss needs, from one forward."""
         if not loss.needs_features:
-            return sources.Clean(self._predicted(images))
-        features, logits = self.adapter.forward_with_features(
-            images, loss.layer
-        )
-        return sources.Clean(labels_of(logits), features)
-
-    def _predicted(self, images):
-        return labels_of(self.adapter.forward(images))
+            return sources.Clean(logits.labels_of(self.adapter.forward(images)))
+        forward = self.adapter.forward_with_features
+        features, scores = forward(images, loss.layer)
+        return sources.Clean(logits.labels_of(scores), features)
 
     def _measured(self, images):
-        return labels_of(self.adapter.forward(images, exact=True))
+        return logits.labels_of(self.adapter.forward(images, exact=True))
 
     @property
     def metrics(self):
@@ -362,7 +343,7 @@ class UniversalPerturbation(
                 fit; the best perturbation so far is kept.
         """
         batch_size = 16 if batch_size is None else batch_size
-        check_counts(
+        validation.check_counts(
             batch_size=batch_size,
             steps_per_epoch=steps_per_epoch,
             validation_steps=validation_steps,
@@ -372,9 +353,7 @@ class UniversalPerturbation(
         self._prepare(train)
         held_out = None
         if validation_data is not None:
-            held_out = sources.validation_source(
-                validation_data, validation_steps
-            )
+            held_out = sources.for_validation(validation_data, validation_steps)
             self._prepare(held_out)
         elif validation_split not in (None, 0):
             train, held_out = train.split(validation_split)
@@ -390,16 +369,13 @@ class UniversalPerturbation(
             (initial_epoch, epochs),
             lambda: steps_per_epoch or train.count_batches(batch_size),
         )
-        hidden = [self._model_passes.name]
-        hidden += [metric.name for metric in self._update.metrics]
+        hidden = [m.name for m in (self._model_passes, *self._update.metrics)]
         callbacks = all_callbacks(lifecycle, callbacks, verbose and hidden)
         order = self._order if shuffle else None
-        features = self._update.loss.needs_features, self._update.loss.layer
+        loss = self._update.loss
         try:
             return super().fit(
-                train.batches(
-                    batch_size, self.adapter, order, verbose, *features
-                ),
+                train.batches(batch_size, self.adapter, order, verbose, loss),
                 epochs=epochs,
                 verbose=verbose,
                 shuffle=False,
@@ -451,7 +427,9 @@ class UniversalPerturbation(
             ValueError: if the images are empty, not finite or of the wrong
                 shape.
         """
-        check_counts(batch_size=batch_size, steps=kwargs.get("steps"))
+        validation.check_counts(
+            batch_size=batch_size, steps=kwargs.get("steps")
+        )
         name = "validation_data" if keras_compat.is_validation(kwargs) else "x"
         # `fit` has checked its validation data, once for all epochs.
         if name == "x":
@@ -486,7 +464,7 @@ class UniversalPerturbation(
         Returns:
             Float32 NumPy array of the same shape.
         """
-        images = as_numbers("images", images)
+        images = validation.as_numbers("images", images)
         v = self.perturbation
         pixels.same_shape(images.shape, v.shape)
         return pixels.apply_perturbation(images, v, self.value_range).numpy()
@@ -550,7 +528,7 @@ class UniversalPerturbation(
         images = source.first
         self._build_for(images.shape[1:], images[:4].astype("float32"))
         classes = self.adapter.num_classes
-        as_labels("y, the labels,", source.labels, len(images), classes)
+        logits.as_labels("y, the labels,", source.labels, len(images), classes)
         pixels.warn_of_other_range(images, self.value_range, source.name, 4)
 
     def _build_for(self, image_shape, images=None):
@@ -573,7 +551,7 @@ class UniversalPerturbation(
                 self.adapter = ClassifierAdapter(
                     self.classifier, self.v.shape, self.from_logits, images
                 )
-            except UndecidedError:
+            except logits.UndecidedError:
                 # An opaque classifier is tried on the first images it gets.
                 return
         elif images is not None and self.adapter.refresh(images):
@@ -581,7 +559,7 @@ class UniversalPerturbation(
             self.make_test_function(force=True)
             self.make_predict_function(force=True)
         if self.target is not None:
-            as_class("target", self.target, self.adapter.num_classes)
+            validation.as_class("target", self.target, self.adapter.num_classes)
 
     def _add_weights(self, shape):
         def add(name, value, trainable=False):
@@ -599,9 +577,8 @@ class UniversalPerturbation(
         self.best_v = add("best_perturbation", np.zeros(shape))
         self.best_rate = add("best_rate", -1.0)
         if self._initial_mask is not None:
-            self.mask = add(
-                "mask", pixels.spread_mask(self._initial_mask, shape)
-            )
+            mask = pixels.spread_mask(self._initial_mask, shape)
+            self.mask = add("mask", mask)
             self.ball = MaskedBall(self.ball, self.mask)
         self.v.constraint = self.ball
 

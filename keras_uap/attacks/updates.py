@@ -30,6 +30,7 @@ from keras_uap.classifiers.logits import check_gradient, labels_of
 from keras_uap.data.pictures import new_seed
 from keras_uap.perturbations.pixels import apply_perturbation, clip_to_range
 from keras_uap.utils.keras_compat import averages
+from keras_uap.utils.validation import invalid
 
 # The labels `(n,)` of the perturbed images before the update, and the forwards
 # and backwards of one image that it took.
@@ -354,10 +355,8 @@ def get(optimizer, loss="crossentropy", targeted=False):
         kind = OneByOneDeepFool if optimizer.one_by_one else WholeBatchDeepFool
         return kind(optimizer)
     if not isinstance(optimizer, str):
-        raise TypeError(
-            "optimizer must be 'deepfool', a keras_uap.DeepFool, or a "
-            f"Keras optimizer or its name. Received: optimizer={optimizer!r}."
-        )
+        expected = "a keras_uap.DeepFool, or a Keras optimizer, or a name"
+        raise invalid("optimizer", expected, optimizer, error=TypeError)
     name = optimizer.lower()
     if name == "deepfool":
         return WholeBatchDeepFool(DeepFool())

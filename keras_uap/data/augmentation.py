@@ -146,9 +146,8 @@ def views(pictures, batch_size=16, value_range=(0, 255), seed=0):
     whole = tf.data.Dataset.from_tensor_slices(paths)
     whole = whole.map(read, num_parallel_calls=tf.data.AUTOTUNE).cache()
     draws = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
-    data = tf.data.Dataset.zip(
-        whole.shuffle(len(paths), seed=seed), draws.batch(2)
-    )
+    whole = whole.shuffle(len(paths), seed=seed)
+    data = tf.data.Dataset.zip(whole, draws.batch(2))
     data = data.map(crop, num_parallel_calls=tf.data.AUTOTUNE)
     return without_tuner(
         data.batch(batch_size)

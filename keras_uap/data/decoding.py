@@ -10,8 +10,6 @@ import tensorflow as tf
 
 from keras_uap.utils.validation import explained
 
-_ORIENTATION = PIL.ExifTags.Base.Orientation
-
 
 def read_image(path, fast=False):
     """Returns the uint8 array `(h, w, 3)` of an image file.
@@ -29,7 +27,7 @@ def read_image(path, fast=False):
         explained(f"{path} cannot be read as an image"),
         PIL.Image.open(path) as image,
     ):
-        upright = image.getexif().get(_ORIENTATION, 1) == 1
+        upright = image.getexif().get(PIL.ExifTags.Base.Orientation, 1) == 1
         plain = image.format == "JPEG" and image.mode in ("L", "RGB")
         if fast and upright and plain:
             content = tf.io.read_file(path)

@@ -19,9 +19,9 @@ from keras_uap.data.decoding import read_image, to_color_mode
 from keras_uap.data.folders import find_images
 from keras_uap.data.pictures import Pictures, without_tuner
 from keras_uap.data.splitting import photographs
+from keras_uap.utils import validation
 from keras_uap.utils.formatting import images_of
 from keras_uap.utils.progress import progress_bar
-from keras_uap.utils.validation import check_counts, check_flag, explained
 
 _CHANNELS = {"rgb": 3, "grayscale": 1}
 
@@ -101,13 +101,9 @@ def images(
             images or labels in it, an argument is out of range, or a file
             cannot be read and `strict=True`.
     """
-    check_flag("strict", strict)
-    check_counts(limit=limit)
-    if color_mode not in _CHANNELS:
-        raise ValueError(
-            f"color_mode must be one of {[*_CHANNELS]}. Received: "
-            f"{color_mode!r}."
-        )
+    validation.check_flag("strict", strict)
+    validation.check_counts(limit=limit)
+    validation.check_choice("color_mode", color_mode, tuple(_CHANNELS))
     options = {"data_format": "channels_last", "dtype": "float32"}
     resize = keras.layers.Resizing(*size, crop_to_aspect_ratio=True, **options)
 
@@ -327,7 +323,9 @@ def _from_tfds(source, split, labels):
         ) from error
     builder = source
     if not hasattr(source, "as_dataset"):
-        with explained(f"{str(source)!r} is neither a folder nor a TFDS name"):
+        with validation.explained(
+            f"{str(source)!r} is neither a folder nor a TFDS name"
+        ):
             builder = tfds.builder(str(source))
     name = f"The TFDS dataset {getattr(source, 'name', str(source))!r}"
     features = builder.info.features
@@ -348,11 +346,11 @@ def _from_tfds(source, split, labels):
             f"{name} has no labels. Expected: 'label'. Received: {described}."
         )
     with (
-        explained(f"{name} cannot be downloaded and prepared"),
+        validation.explained(f"{name} cannot be downloaded and prepared"),
         contextlib.suppress(NotImplementedError),  # Of a folder.
     ):
         builder.download_and_prepare()
-    with explained(f"{name} has no split {split!r}"):
+    with validation.explained(f"{name} has no split {split!r}"):
         # TFDS would keep whole splits in memory, even if a limit cuts them.
         data = builder.as_dataset(
             split=split, read_config=tfds.ReadConfig(try_autocache=False)

@@ -13,14 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_uap.data.pictures import (
-    Pictures,
-    is_endless,
-    new_seed,
-    no_images,
-    unpack_batch,
-    without_tuner,
-)
+from keras_uap.data import pictures
 from keras_uap.utils.validation import as_images, as_numbers, check_number
 
 # The clean predictions of images: labels `(n,)`, and features `(n, d)` if an
@@ -56,7 +49,7 @@ def source(x, y=None, name="x", steps=None, steps_name="steps_per_epoch"):
     """
     if isinstance(x, (ArraySource, DataSource)):
         return x
-    if isinstance(x, Pictures):
+    if isinstance(x, pictures.Pictures):
         return ArraySource(x.images, x.labels if y is None else y, name)
     if isinstance(x, (tf.data.Dataset, keras.utils.PyDataset)):
         return DataSource(x, y, name, steps, steps_name)
@@ -68,12 +61,12 @@ def source(x, y=None, name="x", steps=None, steps_name="steps_per_epoch"):
     )
 
 
-def validation_source(data, steps):
+def for_validation(data, steps):
     """A source of validation data in any of the forms that Keras takes."""
     x, y = data, None
     # A longer list is one of images.
-    pair = isinstance(data, (list, tuple)) and not isinstance(data, Pictures)
-    if pair and 1 <= len(data) <= 3:
+    one = isinstance(data, pictures.Pictures)
+    if isinstance(data, (list, tuple)) and not one and 1 <= len(data) <= 3:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         _refuse_weights(sample_weight)
     return source(x, y, "validation_data", steps, "validation_steps")
@@ -120,15 +113,7 @@ class ArraySource:
 
     count_batches = num_batches
 
-    def batches(
-        self,
-        size,
-        adapter=None,
-        order=None,
-        verbose=0,
-        with_features=False,
-        layer=None,
-    ):
+    def batches(self, size, adapter=None, order=None, verbose=0, loss=None):
         """Returns a data set of batches.
 
         Args:
@@ -137,27 +122,26 @@ class ArraySource:
                 images; they are computed once. `None` leaves them out.
             order: `Order` of the images. `None` takes them as they come.
             verbose: `"auto"`, 0, 1 or 2, whether to show progress.
-            with_features: Boolean, whether to put the features of the clean
-                images beside them too, if memory allows.
-            layer: String, the layer that gives them, or `None`.
+            loss: `BatchLoss`. The features that it needs of the clean images
+                are put beside them too, if memory allows.
         """
         parts = self.images
         if adapter is not None:
-            self._predict(adapter, with_features, layer, verbose)
+            self._predict(adapter, loss, verbose)
             parts = {_IMAGES: self.images, _CLEAN: self._clean}
-            if with_features and self._features is not None:
+            if self._features is not None:
                 parts[_FEATURES] = self._features
         if self.labels is not None:
             parts = (parts, self.labels)
         return _gathered(parts, len(self.images), size, order)
 
-    def _predict(self, adapter, with_features, layer, verbose):
+    def _predict(self, adapter, loss, verbose):
         """Computes what is not known yet, in one forward of each image."""
-        if with_features and self._features is None:
-            count = adapter.num_features(layer)
+        if loss is not None and loss.needs_features and self._features is None:
+            count = adapter.num_features(loss.layer)
             if count and 4 * count * len(self.images) <= _MOST_FEATURES:
                 self._clean, self._features = adapter.labels_and_features(
-                    self.images, layer, verbose=verbose
+                    self.images, loss.layer, verbose=verbose
                 )
         if self._clean is None:
             self._clean = adapter.labels(self.images, verbose=verbose)
@@ -173,20 +157,20 @@ class DataSource:
                 "labels). Received: labels beside it."
             )
         if isinstance(data, tf.data.Dataset):
-            data = without_tuner(data)
+            data = pictures.without_tuner(data)
             first = next(iter(data), None)
         else:
             first = data[0] if data.num_batches != 0 else None
         if first is None:
-            raise no_images(name)
+            raise pictures.no_images(name)
         self.data = data
         self.name = name
         self.steps = steps
         self.labels = None  # They come with the batches.
-        images, _, sample_weight = unpack_batch(first, name)
+        images, _, sample_weight = pictures.unpack_batch(first, name)
         _refuse_weights(sample_weight)
         self.first = as_images(images, name)
-        if steps is None and is_endless(data):
+        if steps is None and pictures.is_endless(data):
             raise ValueError(
                 f"{name} is a data set without an end. Received: "
                 f"{steps_name}=None. Pass {steps_name}, the batches to take."
@@ -232,7 +216,7 @@ class Order:
 
     def renew(self, seed_generator):
         """Draws the seed of the next epoch."""
-        self._seed = new_seed(seed_generator)
+        self._seed = pictures.new_seed(seed_generator)
 
     def of(self, count):
         return np.random.default_rng(self._seed).permutation(count)
@@ -291,7 +275,7 @@ def _gathered(parts, count, size, order):
     options = tf.data.Options()
     policy = tf.data.experimental.AutoShardPolicy.DATA
     options.experimental_distribute.auto_shard_policy = policy
-    return without_tuner(data.with_options(options))
+    return pictures.without_tuner(data.with_options(options))
 
 
 def _refuse_weights(sample_weight):

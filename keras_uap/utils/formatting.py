@@ -101,11 +101,6 @@ def html_table(caption, header, rows, remarks=()):
     )
 
 
-def first_line(error):
-    """The first line of an error's message, which may have none."""
-    return (str(error).strip().splitlines() or [""])[0]
-
-
 def images_of(count, photographs):
     """A number of images, and of the photographs that they were cut from."""
     if photographs == count:

@@ -145,9 +145,7 @@ class ReplacingModel(keras.Model):
         super().__init__(graph.input, graph.output, name=model.name)
         self.dtype_policy = model.dtype_policy
         # Keras would track the layers in a dictionary.
-        self._replacement = lambda operation: replaced.get(
-            id(operation), operation
-        )
+        self._replacement = lambda each: replaced.get(id(each), each)
 
     def call(self, inputs, training=False, mask=None):
         # The folded weights hold in inference only.

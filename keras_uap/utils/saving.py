@@ -115,8 +115,7 @@ class SavedSeed:
     def load_own_variables(self, store):
         names = list(store.keys())
         # Keras numbers the weights. Older files hold other names, too.
-        super().load_own_variables(
-            {name: store[name] for name in names if name.isdigit()}
-        )
+        weights = {name: store[name] for name in names if name.isdigit()}
+        super().load_own_variables(weights)
         if self.seed_generator is not None and _SEED_STATE in names:
             self.seed_generator.state.assign(store[_SEED_STATE])

@@ -10,7 +10,7 @@ import re
 
 import numpy as np
 
-from keras_uap.utils.formatting import cut, first_line
+from keras_uap.utils.formatting import cut
 
 # What keeps a file from loading, by the error of Keras or TensorFlow.
 _REASONS = (
@@ -39,7 +39,28 @@ def reason_of(error):
     for pattern, reason in _REASONS:
         if found := re.search(pattern, str(error)):
             return f"It holds {found.expand(reason)}."
-    return f"{type(error).__name__}: {cut(first_line(error), 200)}"
+    first = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {cut(first, 200)}"
+
+
+def invalid(name, expected, value, fix="", error=ValueError):
+    """Returns the error of an argument, to be raised.
+
+    Args:
+        name: String, the argument.
+        expected: String, what it must be.
+        value: What was received.
+        fix: String, a sentence that says what to do.
+        error: Class of the error.
+    """
+    text = f"{name} must be {expected}. Received: {name}={value!r}. {fix}"
+    return error(text.rstrip())
+
+
+def check_choice(name, value, choices):
+    """Raises ValueError unless `value` is one of some strings."""
+    if value not in choices:
+        raise invalid(name, " or ".join(map(repr, choices)), value)
 
 
 def is_whole(value):
@@ -50,10 +71,7 @@ def is_whole(value):
 def check_whole(name, value, least):
     """Raises ValueError unless `value` is an integer of at least `least`."""
     if not is_whole(value) or value < least:
-        raise ValueError(
-            f"{name} must be a whole number of at least {least}. "
-            f"Received: {name}={value!r}."
-        )
+        raise invalid(name, f"a whole number of at least {least}", value)
 
 
 def check_counts(**counts):
@@ -90,17 +108,13 @@ def check_number(name, value, least=None, above=None, most=None, below=None):
     )
     if None not in (least, most):
         expected = f"between {least:g} and {most:g}"
-    raise ValueError(
-        f"{name} must be a number {expected}. Received: {name}={value!r}."
-    )
+    raise invalid(name, f"a number {expected}", value)
 
 
 def check_flag(name, value):
     """Raises ValueError unless `value` is True or False."""
     if not isinstance(value, (bool, np.bool_)):
-        raise ValueError(
-            f"{name} must be True or False. Received: {name}={value!r}."
-        )
+        raise invalid(name, "True or False", value)
 
 
 def as_numbers(name, value):
@@ -117,9 +131,7 @@ def as_numbers(name, value):
         kind = "O"
     # bfloat16 and similar types are of kind V.
     if kind in "OSUcmM":
-        raise TypeError(
-            f"{name} must be an array of numbers. Received: {name}={value!r}."
-        )
+        raise invalid(name, "an array of numbers", value, error=TypeError)
     return array
 
 
@@ -206,10 +218,8 @@ def as_wholes(name, values, least, most):
     sequence = isinstance(values, (list, tuple, range, np.ndarray))
     found = tuple(values) if sequence and np.ndim(values) == 1 else ()
     if not found or not all(is_whole(v) and least <= v <= most for v in found):
-        raise ValueError(
-            f"{name} must be whole numbers from {least} to {most}, at least "
-            f"one. Received: {name}={values!r}."
-        )
+        expected = f"whole numbers from {least} to {most}, at least one"
+        raise invalid(name, expected, values)
     return tuple(int(value) for value in found)
 
 
@@ -223,9 +233,7 @@ def as_sizes(name, values):
     array = as_numbers(name, values)
     good = np.all((array > 0) & np.isfinite(array))
     if array.ndim != 1 or array.size == 0 or not good:
-        raise ValueError(
-            f"{name} must be numbers above 0. Received: {name}={values!r}."
-        )
+        raise invalid(name, "numbers above 0", values)
     return tuple(float(value) for value in array)
 
 
@@ -237,13 +245,9 @@ def as_class(name, value, num_classes=np.inf):
         ValueError: if it is not one of the classes.
     """
     if not is_whole(value):
-        raise TypeError(
-            f"{name} must be a class index. Received: {name}={value!r}."
-        )
+        raise invalid(name, "a class index", value, error=TypeError)
     check_whole(name, value, 0)
     if value >= num_classes:
-        raise ValueError(
-            f"{name} must be one of the {num_classes} classes, 0 to "
-            f"{num_classes - 1}. Received: {name}={value}."
-        )
+        classes = f"{num_classes} classes, 0 to {num_classes - 1}"
+        raise invalid(name, f"one of the {classes}", int(value))
     return int(value)
