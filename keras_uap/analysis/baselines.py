@@ -9,6 +9,7 @@ Reference:
 """
 
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from keras_uap.evaluation.measurement import label_pictures, read_parts
 from keras_uap.perturbations.interchange import read_perturbation
 from keras_uap.perturbations.lp_ball import LpBall, as_norm, lp_norm
 from keras_uap.perturbations.pixels import same_shape
-from keras_uap.reporting.result import Result
+from keras_uap.reporting.result import Result, in_columns
 from keras_uap.utils.formatting import interval, percent
 from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import as_images, as_sizes, check_whole
@@ -48,18 +49,14 @@ class Baselines(Result):
 
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each direction."""
-        rows = [
-            (
-                name,
-                f"{self.norms[j]:.4g}",
-                percent(self.fooling_rates[i, j]),
-                interval(self.intervals[i, j]),
-            )
-            for i, name in enumerate(self.names)
-            for j in range(len(self.norms))
-        ]
-        header = ("direction", f"{self.norm} norm", "fooled", "95% interval")
-        return f"Perturbations of one norm, {sample(self)}", header, rows
+        names, norms = zip(*itertools.product(self.names, self.norms))
+        return in_columns(
+            f"Perturbations of one norm, {sample(self)}",
+            ("direction", str, names),
+            (f"{self.norm} norm", "{:.4g}".format, norms),
+            ("fooled", percent, self.fooling_rates.ravel()),
+            ("95% interval", interval, self.intervals.reshape(-1, 2)),
+        )
 
     def plot(self):
         """Draws the rates against the norm; returns the figure."""
@@ -120,18 +117,11 @@ def baseline_rates(
     if norms is None:
         norms = [lp_norm(v, norm) * factor for factor in (0.25, 0.5, 1, 2)]
     norms = np.array(as_sizes("norms", norms))
-    labelled = label_pictures(
-        classifier, held_out, value_range, batch_size, from_logits
-    )
+    options = {"batch_size": batch_size, "from_logits": from_logits}
+    labelled = label_pictures(classifier, held_out, value_range, **options)
     if increments is None:
-        increments = deepfool(
-            classifier,
-            images,
-            num_candidates=2,
-            batch_size=batch_size,
-            from_logits=from_logits,
-            verbose=verbose,
-        ).perturbations
+        found = deepfool(classifier, images, 2, verbose=verbose, **options)
+        increments = found.perturbations
     increments = as_images(increments, "increments")
     rng = np.random.default_rng(seed)
     moved = np.flatnonzero(increments.reshape(len(increments), -1).any(axis=1))
@@ -147,19 +137,17 @@ def baseline_rates(
         "random noise": LpBall(1.0, norm).noise(v.shape, rng),
     }
     shape = (len(directions), len(norms))
-    rates, intervals = np.zeros(shape), np.zeros((*shape, 2))
-    progress = progress_bar(rates.size, verbose, "rate")
-    for row, direction in enumerate(directions.values()):
-        for column, size in enumerate(norms):
-            rates[row, column], intervals[row, column] = labelled.rate(
-                LpBall(size, norm).scaled(direction)
-            )
-            progress.update(row * len(norms) + column + 1)
+    progress = progress_bar(np.prod(shape), verbose, "rate")
+    measured = []
+    for direction, size in itertools.product(directions.values(), norms):
+        measured.append(labelled.rate(LpBall(size, norm).scaled(direction)))
+        progress.add(1)
+    rates, intervals = zip(*measured)
     return Baselines(
         names=tuple(directions),
         norms=norms,
-        fooling_rates=rates,
-        intervals=intervals,
+        fooling_rates=np.reshape(rates, shape),
+        intervals=np.reshape(intervals, (*shape, 2)),
         norm=norm,
         **labelled.counts,
     )

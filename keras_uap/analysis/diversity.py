@@ -18,7 +18,7 @@ from keras_uap.analysis.fitting import default_fit
 from keras_uap.data.pictures import as_array
 from keras_uap.evaluation.measurement import label_pictures, read_parts
 from keras_uap.perturbations.interchange import read_perturbation
-from keras_uap.reporting.result import LEFT_OUT, Result
+from keras_uap.reporting.result import LEFT_OUT, Result, in_columns
 from keras_uap.utils.formatting import percent
 from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import check_whole
@@ -50,22 +50,24 @@ class Diversity(Result):
 
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each seed."""
+        title, fooled = (
+            "Perturbations of one classifier",
+            ["-"] * len(self.seeds),
+        )
+        if self.fooling_rates is not None:
+            title += f", n = {self.num_images} held-out images"
+            fooled = map(percent, self.fooling_rates)
         others = np.where(np.eye(len(self.seeds)), -np.inf, self.inner_products)
-        rows = [
+        return in_columns(
+            title,
+            ("seed", str, self.seeds),
+            ("fooled", str, fooled),
             (
-                str(seed),
-                "-"
-                if self.fooling_rates is None
-                else percent(self.fooling_rates[i]),
-                f"{others[i].max():.3f}",
-            )
-            for i, seed in enumerate(self.seeds)
-        ]
-        header = ("seed", "fooled", "largest inner product with another")
-        measured = ""
-        if self.num_images:
-            measured = f", n = {self.num_images} held-out images"
-        return f"Perturbations of one classifier{measured}", header, rows
+                "largest inner product with another",
+                "{:.3f}".format,
+                others.max(axis=1),
+            ),
+        )
 
     def plot(self):
         """Draws perturbations and matrix; returns the matplotlib figure."""

@@ -33,12 +33,11 @@ from keras_uap.evaluation.intervals import rate_interval
 from keras_uap.evaluation.measurement import (
     Measurement,
     label_pictures,
-    rates_and_intervals,
     read_parts,
 )
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.perturbations.pixels import apply_perturbation, mid_grey
-from keras_uap.reporting.result import LEFT_OUT, Result
+from keras_uap.reporting.result import LEFT_OUT, Result, in_columns
 from keras_uap.utils.formatting import interval, percent
 from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import check_flag, check_whole
@@ -270,30 +269,22 @@ class DominanceHistory(Result):
 
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each fit."""
-        rows = [
-            (
-                f"seed {seed}",
-                _name(self.labels[i, -1], class_names),
-                str(self.settled[i]),
-                percent(self.shares[i, -1]),
-                interval(self.intervals[i]),
-                percent(self.fooling_rates[i, -1]),
-            )
-            for i, seed in enumerate(self.seeds)
+        fits = [*(f"seed {seed}" for seed in self.seeds), "random noise"]
+        labels = [
+            "none" if label < 0 else class_name(label, class_names)
+            for label in (*self.labels[:, -1], self.random_label)
         ]
-        rows.append(
-            (
-                "random noise",
-                _name(self.random_label, class_names),
-                "-",
-                percent(self.random_share),
-                interval(self.random_interval),
-                percent(self.random_rate),
-            )
+        shares = [*self.shares[:, -1], self.random_share]
+        rates = [*self.fooling_rates[:, -1], self.random_rate]
+        return in_columns(
+            f"Dominant labels of fits, loss {self.loss}, {sample(self)}",
+            ("fit", str, fits),
+            ("label", str, labels),
+            ("since batch", str, [*self.settled, "-"]),
+            ("sent there", percent, shares),
+            ("95%", interval, [*self.intervals, self.random_interval]),
+            ("fooled", percent, rates),
         )
-        title = f"Dominant labels of fits, loss {self.loss}, {sample(self)}"
-        header = ("fit", "label", "since batch", "sent there", "95%", "fooled")
-        return title, header, rows
 
     def plot(self, class_names=None):
         """Draws what each fit's label took over its batches.
@@ -302,10 +293,6 @@ class DominanceHistory(Result):
             class_names: List of strings, one for each class.
         """
         return visualization.plot_dominance_history(self, class_names)
-
-
-def _name(label, class_names):
-    return "none" if label < 0 else class_name(label, class_names)
 
 
 def dominance_history(
@@ -395,14 +382,14 @@ def dominance_history(
         np.array([[look[part] for look in watch.seen] for watch in watches])
         for part in range(4)
     )
-    hits = [watch.hits for watch in watches]
+    intervals = [rate_interval(w.hits, labelled.groups) for w in watches]
     return DominanceHistory(
         seeds=seeds,
         batches=batches[0],
         labels=labels,
         shares=shares,
         fooling_rates=rates,
-        intervals=rates_and_intervals(hits, labelled.groups)[1],
+        intervals=np.array(intervals),
         random_label=random_label,
         random_share=float(random_hits.mean()),
         random_rate=random_rate,

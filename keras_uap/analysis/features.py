@@ -33,7 +33,7 @@ from keras_uap import visualization
 from keras_uap.attacks.losses import Features
 from keras_uap.classifiers.adapter import as_adapter
 from keras_uap.classifiers.logits import predict_logits
-from keras_uap.evaluation.measurement import Measurement
+from keras_uap.evaluation.measurement import Measurement, stacked
 from keras_uap.perturbations.pixels import apply_perturbation
 from keras_uap.reporting.result import Result
 from keras_uap.utils.formatting import percent
@@ -184,7 +184,11 @@ def feature_collapse(
         )
         features.append(found.astype("float64"))
         labels.append(logits.argmax(-1))
-    units = [_unit(each) for each in features]
+    # Rows of length 1; one of zeros points nowhere, and stays.
+    units = [
+        each / np.maximum(np.linalg.norm(each, axis=1, keepdims=True), 1e-300)
+        for each in features
+    ]
     return FeatureCollapse(
         names=("clean", "perturbed", "random noise"),
         **_pairs(features, units, labels[0], groups),
@@ -197,66 +201,53 @@ def feature_collapse(
     )
 
 
-def _unit(features):
-    """Rows of length 1; one of zeros points nowhere, and stays."""
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    return np.divide(
-        features, lengths, out=np.zeros_like(features), where=lengths > 0
-    )
-
-
 def _pairs(features, units, labels, groups):
     """The fields of a result about pairs."""
     squares = [_square_distances(each) for each in features]
     products = [each @ each.T for each in units]
-    kinds, dropped = _kinds(labels, groups), _dropped(groups)
-    found = {}
-    for kind, chosen in kinds.items():
+    dropped = _dropped(groups)
+    pairs = ~np.eye(len(labels), dtype=bool)
+    photograph = groups[:, np.newaxis] == groups
+    same = labels[:, np.newaxis] == labels
+    rows = []
+    for kind, chosen in (
+        ("one photograph", pairs & photograph),
+        ("one class", ~photograph & same),
+        ("two classes", ~photograph & ~same),
+        ("all", pairs),
+    ):
         # Of all pairs, and of those without each photograph.
         counts = dropped(chosen.astype("float64"))
         if not np.all(counts > 0):
             continue
-        distances = [
-            np.sqrt(dropped(np.where(chosen, each, 0)) / counts)
-            for each in squares
-        ]
-        if not np.all(distances[0] > 0):
+        means = [dropped(np.where(chosen, s, 0)) / counts for s in squares]
+        cosines = [dropped(np.where(chosen, p, 0)) / counts for p in products]
+        if not np.all(means[0] > 0):
             continue
-        cosines = [
-            dropped(np.where(chosen, each, 0)) / counts for each in products
-        ]
-        relative = [each / distances[0] for each in distances]
-        found[kind] = {
-            "num_pairs": round(counts[0] / 2),
-            "distances": [each[0] for each in distances],
-            "relative_distances": [each[0] for each in relative],
-            "relative_intervals": [_jackknife(r, 0, np.inf) for r in relative],
-            "cosines": [each[0] for each in cosines],
-            "cosine_intervals": [_jackknife(c, -1.0, 1.0) for c in cosines],
-        }
-    if "all" not in found:
+        distances = np.sqrt(means)
+        relative = distances / distances[0]
+        rows.append(
+            {
+                "pairs": kind,
+                "num_pairs": round(counts[0] / 2),
+                "distances": distances[:, 0],
+                "relative_distances": relative[:, 0],
+                "relative_intervals": [
+                    _jackknife(each, 0, np.inf) for each in relative
+                ],
+                "cosines": [each[0] for each in cosines],
+                "cosine_intervals": [_jackknife(c, -1.0, 1.0) for c in cosines],
+            }
+        )
+    if not rows or rows[-1]["pairs"] != "all":
         raise ValueError(
             "The features of the clean images do not differ: nothing is left "
             f"to collapse. Received: {len(labels)} images. Pass other images."
         )
-    # The kind of pair is the second axis, after that of the kind of image.
-    fields = {
-        name: np.stack([kind[name] for kind in found.values()], min(1, rank))
-        for name, rank in ((k, np.ndim(v)) for k, v in found["all"].items())
-    }
-    return {"pairs": tuple(found), **fields}
-
-
-def _kinds(labels, groups):
-    """Boolean arrays `(n, n)` by the kind of pair, without the diagonal."""
-    pairs = ~np.eye(len(labels), dtype=bool)
-    photograph = groups[:, np.newaxis] == groups
-    same = labels[:, np.newaxis] == labels
+    # The kind of image is the first axis, before that of the kind of pair.
     return {
-        "one photograph": pairs & photograph,
-        "one class": ~photograph & same,
-        "two classes": ~photograph & ~same,
-        "all": pairs,
+        name: each if np.ndim(each) == 1 else np.swapaxes(each, 0, 1)
+        for name, each in stacked(rows).items()
     }
 
 

@@ -95,17 +95,11 @@ def default_fit(classifier, norm, value_range, draws, from_logits):
     It takes further arguments of `fit_perturbation` as keywords.
     """
 
+    options = {"draws": draws, "from_logits": from_logits}
+
     def fit(images, epsilon, seed, **others):
-        return fit_perturbation(
-            classifier,
-            images,
-            epsilon,
-            norm,
-            value_range,
-            seed=seed,
-            draws=draws,
-            from_logits=from_logits,
-            **others,
-        )
+        ball = epsilon, norm, value_range
+        others |= options | {"seed": seed}
+        return fit_perturbation(classifier, images, *ball, **others)
 
     return fit

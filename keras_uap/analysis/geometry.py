@@ -28,14 +28,14 @@ from keras_uap.classifiers.adapter import as_adapter
 from keras_uap.classifiers.logits import check_gradient
 from keras_uap.data.pictures import as_array, as_pictures
 from keras_uap.evaluation.intervals import difference_interval, rate_interval
-from keras_uap.evaluation.measurement import label_pictures, rates_and_intervals
+from keras_uap.evaluation.measurement import label_pictures
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.perturbations.pixels import (
     as_value_range,
     clip_to_range,
     same_shape,
 )
-from keras_uap.reporting.result import LEFT_OUT, Result
+from keras_uap.reporting.result import LEFT_OUT, Result, in_columns
 from keras_uap.utils.formatting import interval, percent
 from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import as_images, as_wholes, check_whole
@@ -68,14 +68,17 @@ class BoundaryNormals(Result):
 
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each quantity."""
+        quartiles = np.percentile(self.distances, (0, 25, 50, 75, 100))
+        least, low, median, high, most = map("{:.4g}".format, quartiles)
         rows = [
             ("images", f"{self.num_images}"),
             ("of them brought over a boundary", f"{len(self.indices)}"),
+            ("distance, least", least),
+            ("distance, a quarter below", low),
+            ("distance, median", median),
+            ("distance, a quarter above", high),
+            ("distance, most", most),
         ]
-        names = "least", "a quarter below", "median", "a quarter above", "most"
-        quartiles = np.percentile(self.distances, (0, 25, 50, 75, 100))
-        for name, value in zip(names, quartiles):
-            rows.append((f"distance, {name}", f"{value:.4g}"))
         title = "Distances to the decision boundary, l2, pixel units"
         return title, ("", "value"), rows
 
@@ -108,16 +111,9 @@ def boundary_normals(
         TypeError: if `classifier` is not a Keras model.
         ValueError: if DeepFool brings no image over a boundary.
     """
-    found = deepfool(
-        classifier,
-        images,
-        num_candidates=num_candidates,
-        overshoot=_OVERSHOOT,
-        max_steps=max_steps,
-        batch_size=batch_size,
-        from_logits=from_logits,
-        verbose=verbose,
-    )
+    steps = num_candidates, _OVERSHOOT, max_steps
+    options = batch_size, from_logits, verbose
+    found = deepfool(classifier, images, *steps, *options)
     flat = found.perturbations.reshape(len(found.labels), -1)
     lengths = np.linalg.norm(flat, axis=1)
     usable = np.flatnonzero(found.converged & (lengths > 0))
@@ -160,27 +156,31 @@ class NormalSpectrum(Result):
         Args:
             dim: Integer, how many of the singular vectors count.
         """
-        squares = np.square(self.singular_values)
-        return float(squares[:dim].sum() / squares.sum())
+        return _share(self.singular_values, dim)
 
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for some dimensions."""
-        random = np.square(self.random_singular_values)
         dims = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
         dims = [dim for dim in dims if dim < self.num_normals]
-        rows = []
-        for dim in (*dims, self.num_normals):
-            share = percent(random[:dim].sum() / random.sum())
-            rows.append((f"first {dim}", percent(self.share(dim)), share))
-        title = (
+        dims.append(self.num_normals)
+        random = [_share(self.random_singular_values, dim) for dim in dims]
+        return in_columns(
             f"Squared length of n = {self.num_normals} unit normals in "
-            f"{self.dimension:,} dimensions"
+            f"{self.dimension:,} dimensions",
+            ("singular vectors", "first {}".format, dims),
+            ("normals", percent, map(self.share, dims)),
+            ("random vectors", percent, random),
         )
-        return title, ("singular vectors", "normals", "random vectors"), rows
 
     def plot(self):
         """Draws both spectra; returns the matplotlib figure."""
         return visualization.plot_spectrum(self)
+
+
+def _share(values, dim):
+    """The share of the sum of squares that the first `dim` values make."""
+    squares = np.square(values)
+    return float(squares[:dim].sum() / squares.sum())
 
 
 def normal_spectrum(normals, seed=0):
@@ -273,22 +273,17 @@ class SubspaceFooling(Result):
 
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each dimension."""
-        rows = [
-            (
-                f"span of the first {dim}",
-                percent(self.fooling_rates[i]),
-                interval(self.intervals[i]),
-                percent(self.best_rates[i]),
-                interval(self.difference_intervals[i]),
-            )
-            for i, dim in enumerate(self.dims)
-        ]
-        whole = percent(self.random_rate), interval(self.random_interval)
-        rows.append(("whole space", *whole, "-", "-"))
+        names = [f"span of the first {dim}" for dim in self.dims]
+        more = [*map(interval, self.difference_intervals), "-"]
         ball = f"{self.norm} norm {self.epsilon:g}"
-        title = f"Random vectors, {ball}, {sample(self)}"
-        header = ("vectors", "fooled", "95%", "best", "more than random, 95%")
-        return title, header, rows
+        return in_columns(
+            f"Random vectors, {ball}, {sample(self)}",
+            ("vectors", str, [*names, "whole space"]),
+            ("fooled", percent, [*self.fooling_rates, self.random_rate]),
+            ("95%", interval, [*self.intervals, self.random_interval]),
+            ("best", str, [*map(percent, self.best_rates), "-"]),
+            ("more than random, 95%", str, more),
+        )
 
     def plot(self):
         """Draws the rates against the dimension; returns the figure."""
@@ -348,28 +343,28 @@ def subspace_fooling(
         classifier, images, value_range, batch_size, from_logits
     )
     groups = labelled.groups
-    shape = spectrum.directions.shape[1:]
     rng = np.random.default_rng(seed)
     progress = progress_bar((len(dims) + 1) * num_random, verbose, "vector")
 
-    def measure(draw):
+    def measure(dim=None):
+        """How often each image is fooled, and the rate of the best vector."""
         hits = []
         for _ in range(num_random):
-            hits.append(labelled.fooled(draw()))
+            if dim is None:
+                v = ball.noise(spectrum.directions.shape[1:], rng)
+            else:
+                v = ball.scaled(_combine(spectrum, rng.standard_normal(dim)))
+            hits.append(labelled.fooled(v))
             progress.add(1)
         return np.mean(hits, axis=0), np.mean(hits, axis=1).max()
 
-    def in_span(dim):
-        return ball.scaled(_combine(spectrum, rng.standard_normal(dim)))
-
-    hits, best = zip(*(measure(lambda d=dim: in_span(d)) for dim in dims))
-    rates, intervals = rates_and_intervals(hits, groups)
-    random_hits, _ = measure(lambda: ball.noise(shape, rng))
+    hits, best = zip(*map(measure, dims))
+    random_hits, _ = measure()
     more = [difference_interval(each - random_hits, groups) for each in hits]
     return SubspaceFooling(
         dims=dims,
-        fooling_rates=rates,
-        intervals=intervals,
+        fooling_rates=np.mean(hits, axis=1),
+        intervals=np.array([rate_interval(each, groups) for each in hits]),
         best_rates=np.array(best),
         random_rate=float(random_hits.mean()),
         random_interval=rate_interval(random_hits, groups),
@@ -437,7 +432,16 @@ def subspace_perturbation(
     few = images[:4].astype("float32")
     adapter = as_adapter(classifier, few.shape[1:], from_logits, few)
     clean = adapter.labels(images)
-    pixel_gradient = _pixel_gradient(adapter, value_range)
+    loss = ClippedCrossentropy()
+
+    @tf.function(autograph=False)
+    def pixel_gradient(batch, labels, v):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(v)
+            scores = adapter.logits(clip_to_range(batch + v, value_range))
+            value = tf.reduce_mean(loss.call(labels, scores))
+        return check_gradient(tape.gradient(value, v))
+
     rng = np.random.default_rng(seed)
     basis = spectrum.directions[:dim].reshape(dim, -1)
     coordinates = rng.standard_normal(dim)
@@ -456,27 +460,12 @@ def subspace_perturbation(
         length = np.linalg.norm(slope)
         if np.isfinite(length) and length > 0:
             momentum = 0.8 * momentum - 0.2 * slope / length
-            size = np.linalg.norm(momentum)
+            size = max(np.linalg.norm(momentum), 1e-12)
             pace = learning_rate * (1 - step / steps)
-            coordinates = coordinates + pace * momentum / max(size, 1e-12)
+            coordinates = coordinates + pace * momentum / size
             coordinates /= np.linalg.norm(coordinates)
         progress.update(step + 1)
     return ball.scaled(_combine(spectrum, coordinates))
-
-
-def _pixel_gradient(adapter, value_range):
-    """Returns a compiled function from a batch, labels and v to a gradient."""
-    loss = ClippedCrossentropy()
-
-    @tf.function(autograph=False)
-    def pixel_gradient(batch, labels, v):
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(v)
-            scores = adapter.logits(clip_to_range(batch + v, value_range))
-            value = tf.reduce_mean(loss.call(labels, scores))
-        return check_gradient(tape.gradient(value, v))
-
-    return pixel_gradient
 
 
 def _combine(spectrum, coordinates):

@@ -31,10 +31,10 @@ import numpy as np
 from keras_uap import visualization
 from keras_uap.attacks.deepfool import deepfool
 from keras_uap.evaluation.intervals import difference_interval, rate_interval
-from keras_uap.evaluation.measurement import Measurement, at_norm
+from keras_uap.evaluation.measurement import Measurement, at_norm, stacked
 from keras_uap.perturbations.lp_ball import lp_norm
 from keras_uap.perturbations.pixels import apply_perturbation, mid_grey
-from keras_uap.reporting.result import Result
+from keras_uap.reporting.result import Result, in_columns
 from keras_uap.utils.formatting import percent
 from keras_uap.utils.validation import as_images, check_whole
 from keras_uap.visualization.style import sample
@@ -86,23 +86,19 @@ class MutualInfluence(Result):
 
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each kind."""
-        rows = [
-            (
-                name,
-                f"{self.norms[i].mean():.3g}",
-                f"{self.with_perturbation[i].mean():.2f}",
-                f"{self.with_image[i].mean():.2f}",
-                f"{self.unrelated[i].mean():.2f}",
-                percent(self.decided[i]),
-                "{:.0%} to {:.0%}".format(*self.decided_intervals[i]),
-                percent(self.fooling_rates[i]),
-            )
-            for i, name in enumerate(self.names)
-        ]
         title = "Logits of x + v: correlation with v alone, with x"
-        first = "v", self.norm, "with v", "with x", "v, x"
-        header = (*first, "decides", "95%", "fooled")
-        return f"{title}, {sample(self)}", header, rows
+        number = "{:.2f}".format
+        return in_columns(
+            f"{title}, {sample(self)}",
+            ("v", str, self.names),
+            (self.norm, "{:.3g}".format, self.norms.mean(axis=1)),
+            ("with v", number, self.with_perturbation.mean(axis=1)),
+            ("with x", number, self.with_image.mean(axis=1)),
+            ("v, x", number, self.unrelated.mean(axis=1)),
+            ("decides", percent, self.decided),
+            ("95%", "{0[0]:.0%} to {0[1]:.0%}".format, self.decided_intervals),
+            ("fooled", percent, self.fooling_rates),
+        )
 
     def plot(self):
         """Draws each image's correlations and their means; returns the figure.
@@ -175,21 +171,17 @@ def mutual_influence(
                 "increments must be one perturbation per image. Received: "
                 f"shape {increments.shape}. Expected: {images.shape}."
             )
-    labelled = given.labelled(classifier, batch_size, from_logits, verbose)
+    options = {"batch_size": batch_size, "from_logits": from_logits}
+    options["verbose"] = verbose
+    labelled = given.labelled(classifier, **options)
     if labelled.num_classes < 3:
         raise ValueError(
             "A correlation over two classes is always 1 or -1. Expected: a "
             f"classifier of 3 or more. Received: {labelled.num_classes}."
         )
     if increments is None:
-        increments = deepfool(
-            classifier,
-            images,
-            num_candidates=num_candidates,
-            batch_size=batch_size,
-            from_logits=from_logits,
-            verbose=verbose,
-        ).perturbations
+        found = deepfool(classifier, images, num_candidates, **options)
+        increments = found.perturbations
     # For linf, signs use up the ball in every pixel, as v and the noise do.
     steps = np.sign(increments) if norm == "linf" else increments
     kinds = {
@@ -208,9 +200,13 @@ def _measured(labelled, kinds, norm):
     rows = []
     for name, perturbations in kinds.items():
         value_range = None if name == _MINIMAL else labelled.value_range
-        both = _logits(labelled, images, perturbations, value_range)
-        on_grey = np.broadcast_to(grey, perturbations.shape)
-        alone = _logits(labelled, on_grey, perturbations, value_range)
+        both, alone = (
+            labelled.adapter.predict(
+                apply_perturbation(shown, perturbations, value_range),
+                batch_size=labelled.batch_size,
+            )
+            for shown in (images, grey)
+        )
         with_v = _correlations(both, alone)
         with_x = _correlations(both, labelled.clean_logits)
         decided = with_v > with_x
@@ -218,6 +214,7 @@ def _measured(labelled, kinds, norm):
         norms = [lp_norm(each, norm) for each in perturbations]
         rows.append(
             {
+                "names": name,
                 "with_perturbation": with_v,
                 "with_image": with_x,
                 "unrelated": _correlations(labelled.clean_logits, alone),
@@ -231,27 +228,11 @@ def _measured(labelled, kinds, norm):
             }
         )
     return MutualInfluence(
-        names=tuple(kinds),
-        **{name: np.array([row[name] for row in rows]) for name in rows[0]},
+        **stacked(rows),
         norm=norm,
         grey=float(grey.flat[0]),
         **labelled.counts,
     )
-
-
-def _logits(labelled, images, perturbations, value_range):
-    """Logits `(n, num_classes)` of images, each with its own perturbation."""
-    if len(perturbations) == 1:
-        perturbations = np.broadcast_to(perturbations, images.shape)
-    size = labelled.batch_size
-    starts = iter(range(0, len(images), size))
-
-    def transform(batch):
-        start = next(starts)
-        own = perturbations[start : start + size]
-        return apply_perturbation(batch, own, value_range)
-
-    return labelled.adapter.predict(images, transform, size)
 
 
 def _correlations(some, others):
@@ -267,10 +248,8 @@ def _correlations(some, others):
     )
     lengths = np.linalg.norm(some, axis=-1) * np.linalg.norm(others, axis=-1)
     products = (some * others).sum(axis=-1)
-    found = np.divide(
-        products, lengths, out=np.zeros(len(lengths)), where=lengths > 0
-    )
-    return np.clip(found, -1.0, 1.0)
+    # Where a length is zero, the product is.
+    return np.clip(products / np.maximum(lengths, 1e-300), -1.0, 1.0)
 
 
 def _mean_interval(values, groups):

@@ -19,9 +19,9 @@ from keras_uap import visualization
 from keras_uap.analysis.fitting import default_fit
 from keras_uap.data.pictures import as_pictures
 from keras_uap.evaluation.intervals import interval_of_some
-from keras_uap.evaluation.measurement import label_pictures, read_parts
+from keras_uap.evaluation.measurement import label_pictures, read_parts, stacked
 from keras_uap.perturbations.lp_ball import LpBall
-from keras_uap.reporting.result import LEFT_OUT, Result
+from keras_uap.reporting.result import LEFT_OUT, Result, in_columns
 from keras_uap.utils.formatting import interval, percent
 from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import as_class, as_wholes, check_number
@@ -125,21 +125,19 @@ class LabelFlow(Result):
 
     def rows(self, class_names=None):
         """A title, the names of the columns and the ten top labels."""
-        rows = [
-            (
-                class_name(label, class_names),
-                percent(np.mean(self.perturbed_labels == label)),
-                percent(np.mean(self.clean_labels == label)),
-                percent(self.captured[i]),
-            )
-            for i, label in enumerate(self.labels[:10])
-        ]
-        title = (
-            f"Labels of n = {self.num_images} images, {self.fooling_rate:.1%} "
-            "of them fooled"
+        top = self.labels[:10]
+        after, before = (
+            [np.mean(labels == label) for label in top]
+            for labels in (self.perturbed_labels, self.clean_labels)
         )
-        header = ("label", "perturbed", "clean", "perturbed, up to here")
-        return title, header, rows
+        return in_columns(
+            f"Labels of n = {self.num_images} images, {self.fooling_rate:.1%} "
+            "of them fooled",
+            ("label", str, [class_name(label, class_names) for label in top]),
+            ("perturbed", percent, after),
+            ("clean", percent, before),
+            ("perturbed, up to here", percent, self.captured),
+        )
 
     def plot(self, class_names=None):
         """Draws dominant labels and their share; returns the figure.
@@ -242,20 +240,16 @@ class TargetRates(Result):
 
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each target."""
-        rows = [
-            (
-                class_name(target, class_names),
-                percent(self.target_rates[i]),
-                str(self.num_others[i]),
-                interval(self.intervals[i]),
-                percent(self.fooling_rates[i]),
-            )
-            for i, target in enumerate(self.targets)
-        ]
+        names = [class_name(target, class_names) for target in self.targets]
         ball = f"{self.norm} norm {self.epsilon:g}"
-        title = f"Sent to a target, {ball}, {sample(self)}"
-        header = ("target", "sent there", "of", "95% interval", "fooled")
-        return title, header, rows
+        return in_columns(
+            f"Sent to a target, {ball}, {sample(self)}",
+            ("target", str, names),
+            ("sent there", percent, self.target_rates),
+            ("of", str, self.num_others),
+            ("95% interval", interval, self.intervals),
+            ("fooled", percent, self.fooling_rates),
+        )
 
     def plot(self, class_names=None):
         """Draws the rates as bars; returns the matplotlib figure.
@@ -318,28 +312,30 @@ def target_rates(
                 "the classifier gives that label."
             )
     progress = progress_bar(len(targets), verbose, "target")
-    perturbations, rates, intervals, fooled = [], [], [], []
     fit = default_fit(classifier, norm, value_range, draws, from_logits)
+    rows = []
     for target, other in zip(targets, others):
-        perturbations.append(fit(images, epsilon, seed, target=target))
-        labels = labelled.labels(perturbations[-1])
+        v = fit(images, epsilon, seed, target=target)
+        labels = labelled.labels(v)
         hits = labels[other] == target
-        rates.append(hits.mean())
         groups = None if labelled.groups is None else labelled.groups[other]
-        intervals.append(interval_of_some(hits, groups))
-        fooled.append(np.mean(labels != labelled.clean))
+        rows.append(
+            {
+                "target_rates": hits.mean(),
+                "intervals": interval_of_some(hits, groups),
+                "num_others": other.sum(),
+                "clean_rates": np.mean(~other),
+                "fooling_rates": np.mean(labels != labelled.clean),
+                "perturbations": v,
+            }
+        )
         progress.add(1)
     return TargetRates(
         targets=targets,
-        target_rates=np.array(rates),
-        intervals=np.array(intervals),
-        num_others=np.array([other.sum() for other in others]),
-        clean_rates=np.array([np.mean(labelled.clean == t) for t in targets]),
-        fooling_rates=np.array(fooled),
+        **stacked(rows),
         epsilon=ball.epsilon,
         norm=ball.norm,
         **labelled.counts,
-        perturbations=np.stack(perturbations),
     )
 
 

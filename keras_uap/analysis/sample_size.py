@@ -24,14 +24,14 @@ import numpy as np
 from keras_uap import visualization
 from keras_uap.analysis.fitting import default_fit
 from keras_uap.data.pictures import as_array, as_pictures
+from keras_uap.evaluation.intervals import rate_interval
 from keras_uap.evaluation.measurement import (
     check_alike,
     label_pictures,
-    rates_and_intervals,
     read_parts,
 )
 from keras_uap.perturbations.lp_ball import LpBall
-from keras_uap.reporting.result import Result
+from keras_uap.reporting.result import Result, in_columns
 from keras_uap.utils.formatting import interval, percent
 from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import as_sizes, as_wholes, check_whole
@@ -64,21 +64,15 @@ class FoolingCurve(Result):
 
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each value."""
-        rows = [
-            (
-                value if isinstance(value, str) else f"{value:g}",
-                percent(self.fooling_rates[i].mean()),
-                interval(self.intervals[i]),
-                percent(self.random_rates[i]),
-            )
-            for i, value in enumerate(self.values)
-        ]
-        title = (
+        names = [v if isinstance(v, str) else f"{v:g}" for v in self.values]
+        return in_columns(
             f"Held-out fooling rate, {self.norm} ball, {sample(self)}, "
-            f"{self.fooling_rates.shape[1]} seed(s)"
+            f"{self.fooling_rates.shape[1]} seed(s)",
+            (self.name, str, names),
+            ("fooled", percent, self.fooling_rates.mean(axis=1)),
+            ("95% interval", interval, self.intervals),
+            ("random noise", percent, self.random_rates),
         )
-        header = (self.name, "fooled", "95% interval", "random noise")
-        return title, header, rows
 
     def plot(self):
         """Draws the curve, or bars for names; returns the figure."""
@@ -376,11 +370,11 @@ def _curve(values, choose, fit, labelled, norm, num_seeds, seed, verbose):
             rng = np.random.default_rng(seed)
             noise = ball.noise(labelled.images.shape[1:], rng)
             noise_rates[ball.epsilon] = labelled.fooled(noise).mean()
-    mean_hits = fooled.mean(axis=1)
+    mean_hits, groups = fooled.mean(axis=1), labelled.groups
     return {
         "values": values,
         "fooling_rates": fooled.mean(axis=2),
-        "intervals": rates_and_intervals(mean_hits, labelled.groups)[1],
+        "intervals": np.array([rate_interval(h, groups) for h in mean_hits]),
         "random_rates": np.array([noise_rates[b.epsilon] for b in balls]),
         "norm": balls[0].norm,
         **labelled.counts,

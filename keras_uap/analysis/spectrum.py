@@ -30,10 +30,11 @@ import itertools
 import numpy as np
 
 from keras_uap import visualization
-from keras_uap.evaluation.measurement import Measurement, rates_and_intervals
+from keras_uap.evaluation.intervals import rate_interval
+from keras_uap.evaluation.measurement import Measurement, stacked
 from keras_uap.perturbations.interchange import read_perturbation
 from keras_uap.perturbations.lp_ball import LpBall
-from keras_uap.reporting.result import Result
+from keras_uap.reporting.result import Result, in_columns
 from keras_uap.utils.formatting import interval, percent
 from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import as_sizes, check_whole
@@ -102,21 +103,16 @@ class PerturbationSpectrum(Result):
 
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each band."""
-        rows = [
-            (
-                name,
-                percent(self.shares[i]),
-                f"{self.root_mean_squares[i]:.3g}",
-                percent(self.fooling_rates[i]),
-                interval(self.intervals[i]),
-                percent(self.random_rates[i]),
-            )
-            for i, name in enumerate(self.names())
-        ]
         size = f"{self.norm} norm {self.epsilon:.4g}"
-        title = f"Parts of a perturbation, each of {size}, {sample(self)}"
-        first = "cycles per image", "power", "rms", "fooled", "95% interval"
-        return title, (*first, "noise"), rows
+        return in_columns(
+            f"Parts of a perturbation, each of {size}, {sample(self)}",
+            ("cycles per image", str, self.names()),
+            ("power", percent, self.shares),
+            ("rms", "{:.3g}".format, self.root_mean_squares),
+            ("fooled", percent, self.fooling_rates),
+            ("95% interval", interval, self.intervals),
+            ("noise", percent, self.random_rates),
+        )
 
     def plot(self):
         """Draws the power and the rates of the bands; returns the figure."""
@@ -192,33 +188,34 @@ def perturbation_spectrum(
         progress.add(1)
         return fooled, np.sqrt(np.mean(np.square(part, dtype="float64")))
 
-    own, random = [], []
+    rows = []
     for band in bands:
         inside = _inside(radii, band)
         share = power[inside].sum()
-        part = _filtered(v, inside) if share > _NOTHING else np.zeros_like(v)
-        own.append((*measure(ball.scaled(part)), share))
+        part = _filtered(v, inside) if share > _NOTHING else 0 * v
+        fooled, size = measure(ball.scaled(part))
         draws = [
             measure(ball.scaled(_filtered(ball.noise(v.shape, rng), inside)))
             for _ in range(num_random)
         ]
-        random.append([np.mean(column, axis=0) for column in zip(*draws)])
-    hits, sizes, shares = zip(*own)
-    random_hits, random_sizes = zip(*random)
-    rates, intervals = rates_and_intervals(hits, labelled.groups)
-    of_noise = rates_and_intervals(random_hits, labelled.groups)
+        moved, noise_size = (np.mean(each, axis=0) for each in zip(*draws))
+        rows.append(
+            {
+                "shares": share,
+                "fooling_rates": fooled.mean(),
+                "intervals": rate_interval(fooled, labelled.groups),
+                "random_rates": moved.mean(),
+                "random_intervals": rate_interval(moved, labelled.groups),
+                "root_mean_squares": size,
+                "random_root_mean_squares": noise_size,
+            }
+        )
     return PerturbationSpectrum(
         frequencies=np.arange(int(np.rint(radii.max())) + 1),
         power=_by_radius(radii, power),
         white_power=_by_radius(radii, np.full(radii.shape, 1 / radii.size)),
         bands=bands,
-        shares=np.array(shares),
-        fooling_rates=rates,
-        intervals=intervals,
-        random_rates=of_noise[0],
-        random_intervals=of_noise[1],
-        root_mean_squares=np.array(sizes),
-        random_root_mean_squares=np.array(random_sizes),
+        **stacked(rows),
         epsilon=ball.epsilon,
         norm=ball.norm,
         num_random=num_random,

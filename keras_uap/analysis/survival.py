@@ -32,13 +32,10 @@ import numpy as np
 
 from keras_uap import visualization
 from keras_uap.evaluation.changes import as_changes, labels_of_changed
-from keras_uap.evaluation.measurement import (
-    Measurement,
-    at_norm,
-    rates_and_intervals,
-)
+from keras_uap.evaluation.intervals import rate_interval
+from keras_uap.evaluation.measurement import Measurement, at_norm, stacked
 from keras_uap.perturbations.lp_ball import lp_norm
-from keras_uap.reporting.result import Result
+from keras_uap.reporting.result import Result, in_columns
 from keras_uap.utils.formatting import interval, percent
 from keras_uap.utils.progress import progress_bar
 from keras_uap.visualization.style import sample
@@ -80,21 +77,16 @@ class Survival(Result):
 
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each change."""
-        rows = [
-            (
-                name,
-                percent(self.fooling_rates[i]),
-                interval(self.intervals[i]),
-                percent(self.random_rates[i]),
-                percent(self.unchanged_rates[i]),
-                percent(self.change_rates[i]),
-            )
-            for i, name in enumerate(self.names)
-        ]
         size = f"{self.norm} norm {self.norms[0]:.4g}"
-        title = f"What a perturbation survives, {size}, {sample(self)}"
-        first = "change", "fooled", "95% interval", "noise"
-        return title, (*first, "of unchanged", "by change"), rows
+        return in_columns(
+            f"What a perturbation survives, {size}, {sample(self)}",
+            ("change", str, self.names),
+            ("fooled", percent, self.fooling_rates),
+            ("95% interval", interval, self.intervals),
+            ("noise", percent, self.random_rates),
+            ("of unchanged", percent, self.unchanged_rates),
+            ("by change", percent, self.change_rates),
+        )
 
     def plot(self):
         """Draws the rates as bars; returns the matplotlib figure."""
@@ -168,12 +160,12 @@ def survival_rates(
     labelled = given.labelled(classifier, batch_size, from_logits)
     v, noise, norm = given.v, given.noise(), given.norm
     progress = progress_bar(len(changes), verbose, "change")
-    rows, hits = [], []
+    rows = []
     for name, of_picture, change in changes:
         if of_picture:
             clean, own, random = (
                 labels_of_changed(labelled, added, change)
-                for added in (np.zeros_like(v), v, noise)
+                for added in (0 * v, v, noise)
             )
             size = given.epsilon
         else:
@@ -181,26 +173,17 @@ def survival_rates(
             size = lp_norm(changed, norm)
             own = labelled.labels(changed)
             random = labelled.labels(at_norm(change(noise), size, norm))
-        hits.append(own != clean)
-        rates = (
-            np.mean(random != clean),
-            np.mean(own != labelled.clean),
-            np.mean(clean != labelled.clean),
+        rows.append(
+            {
+                "names": name,
+                "of_picture": of_picture,
+                "fooling_rates": np.mean(own != clean),
+                "intervals": rate_interval(own != clean, labelled.groups),
+                "random_rates": np.mean(random != clean),
+                "unchanged_rates": np.mean(own != labelled.clean),
+                "change_rates": np.mean(clean != labelled.clean),
+                "norms": size,
+            }
         )
-        rows.append((name, of_picture, *rates, size))
         progress.add(1)
-    names, *columns = zip(*rows)
-    of_picture, random, unchanged, alone, sizes = map(np.array, columns)
-    rates, intervals = rates_and_intervals(hits, labelled.groups)
-    return Survival(
-        names=names,
-        of_picture=of_picture,
-        fooling_rates=rates,
-        intervals=intervals,
-        random_rates=random,
-        unchanged_rates=unchanged,
-        change_rates=alone,
-        norms=sizes,
-        norm=norm,
-        **labelled.counts,
-    )
+    return Survival(**stacked(rows), norm=norm, **labelled.counts)

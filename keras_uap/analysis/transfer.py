@@ -14,6 +14,7 @@ Reference:
 
 import collections.abc
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from keras_uap.perturbations.interchange import read_perturbation
 from keras_uap.perturbations.lp_ball import as_norm, lp_norm
 from keras_uap.perturbations.pixels import as_value_range
 from keras_uap.perturbations.resizing import resize_images, resize_perturbation
-from keras_uap.reporting.result import Result
+from keras_uap.reporting.result import Result, in_columns
 from keras_uap.utils.formatting import interval, percent
 from keras_uap.utils.validation import check_whole
 from keras_uap.visualization.style import sample
@@ -61,21 +62,18 @@ class TransferMatrix(Result):
 
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each pair."""
-        rows = [
-            (
-                name,
-                classifier,
-                percent(self.fooling_rates[i, j]),
-                interval(self.intervals[i, j]),
-                percent(self.random_rates[i, j]),
-                "yes" if self.resized[i, j] else "no",
-            )
-            for i, name in enumerate(self.perturbations)
-            for j, classifier in enumerate(self.classifiers)
-        ]
+        pairs = itertools.product(self.perturbations, self.classifiers)
+        found_on, measured_on = zip(*pairs)
         size = f"{self.norm} norm {self.epsilons.max():.4g}"
-        names = "found on", "measured on", "fooled", "95%", "noise", "resized"
-        return f"Transfer, {size}, {sample(self)}", names, rows
+        return in_columns(
+            f"Transfer, {size}, {sample(self)}",
+            ("found on", str, found_on),
+            ("measured on", str, measured_on),
+            ("fooled", percent, self.fooling_rates.ravel()),
+            ("95%", interval, self.intervals.reshape(-1, 2)),
+            ("noise", percent, self.random_rates.ravel()),
+            ("resized", {True: "yes", False: "no"}.get, self.resized.ravel()),
+        )
 
     def plot(self):
         """Draws the matrix as a heat map; returns the matplotlib figure."""

@@ -104,18 +104,21 @@ def check_alike(images, held_out):
         )
 
 
-def rates_and_intervals(hits, groups):
-    """Rates and 95% intervals of several perturbations.
+def stacked(rows):
+    """Puts what several measurements gave into the fields of a result.
 
     Args:
-        hits: Sequence of k arrays `(n,)`, whether each image is fooled.
-        groups: Array `(n,)`, the photograph of each image, or `None`.
+        rows: List of dictionaries from names of fields to values, one for
+            each measurement.
 
     Returns:
-        Arrays `(k,)` and `(k, 2)`.
+        Dictionary from the names to arrays, and to tuples of strings.
     """
-    bounds = [rate_interval(each, groups) for each in hits]
-    return np.mean(hits, axis=1), np.array(bounds)
+    fields = {name: [row[name] for row in rows] for name in rows[0]}
+    return {
+        name: tuple(values) if isinstance(values[0], str) else np.array(values)
+        for name, values in fields.items()
+    }
 
 
 def random_noise(shape, size, norm, rng):

@@ -75,6 +75,18 @@ class Result:
         return html_table(*self.rows(), self._remarks())
 
 
+def in_columns(title, *columns):
+    """What `Result.rows` returns, of columns.
+
+    Args:
+        title: String.
+        *columns: Tuples of the name of a column, the function that makes a
+            string of a value, and the values.
+    """
+    names, formats, values = zip(*columns)
+    return title, names, list(zip(*map(map, formats, values)))
+
+
 def _plain_fields(value):
     return {
         field.name: _plain(getattr(value, field.name))
