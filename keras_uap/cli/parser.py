@@ -303,7 +303,7 @@ _HARDEN = [
     ),
     _option(
         "--epochs N",
-        "epochs of the training (default: as many as show 8,000 images)",
+        "epochs of the training (default: as many as show 6,500 images)",
         type=whole,
     ),
     _option(

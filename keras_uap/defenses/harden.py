@@ -59,7 +59,7 @@ from keras_uap.utils.validation import (
 __all__ = ["Hardening", "harden"]
 
 # The augmented views that the training draws with `epochs=None`.
-DRAWS = 8000
+DRAWS = 6500
 ROUNDS = 3
 # The attack at the start of a round, and its share of the training's passes.
 ROUND_ATTACK = attack_suite.Attack("coarse to fine", start="coarse")
@@ -116,7 +116,7 @@ def harden(
             higher one keeps fewer of the clean predictions. `Hardening.at`
             trades one for the other after the training.
         epochs: Integer, the epochs over the images to fit on. `None` takes
-            as many as show 8,000 images. With fewer than three epochs, fewer
+            as many as show 6,500 images. With fewer than three epochs, fewer
             attacks on the current classifier join the memory.
         learning_rate: Float above 0, of Adam, with a cosine decay to 0.
         budget: `"quick"`, at most 25,000 model passes in each of the two
