@@ -15,7 +15,8 @@ import numpy as np
 
 from keras_uap import visualization
 from keras_uap.attacks.deepfool import deepfool
-from keras_uap.evaluation.measurement import label_pictures, read_parts
+from keras_uap.evaluation.labelled_images import LabelledImages
+from keras_uap.evaluation.measurement import read_parts
 from keras_uap.perturbations.interchange import read_perturbation
 from keras_uap.perturbations.lp_ball import LpBall, as_norm, lp_norm
 from keras_uap.perturbations.pixels import same_shape
@@ -118,7 +119,7 @@ def baseline_rates(
         norms = [lp_norm(v, norm) * factor for factor in (0.25, 0.5, 1, 2)]
     norms = np.array(as_sizes("norms", norms))
     options = {"batch_size": batch_size, "from_logits": from_logits}
-    labelled = label_pictures(classifier, held_out, value_range, **options)
+    labelled = LabelledImages(classifier, held_out, value_range, **options)
     if increments is None:
         found = deepfool(classifier, images, 2, verbose=verbose, **options)
         increments = found.perturbations

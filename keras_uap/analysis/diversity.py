@@ -16,12 +16,13 @@ import numpy as np
 from keras_uap import visualization
 from keras_uap.analysis.fitting import default_fit
 from keras_uap.data.pictures import as_array
-from keras_uap.evaluation.measurement import label_pictures, read_parts
+from keras_uap.evaluation.labelled_images import LabelledImages
+from keras_uap.evaluation.measurement import read_parts
 from keras_uap.perturbations.interchange import read_perturbation
 from keras_uap.reporting.result import LEFT_OUT, Result, in_columns
 from keras_uap.utils.formatting import percent
 from keras_uap.utils.progress import progress_bar
-from keras_uap.utils.validation import check_whole
+from keras_uap.utils.validation import check_whole, invalid
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -121,9 +122,8 @@ def perturbation_diversity(
     labelled = None
     if held_out is not None:
         _, held_out = read_parts(images, held_out)
-        labelled = label_pictures(
-            classifier, held_out, value_range, batch_size, from_logits
-        )
+        options = value_range, batch_size, from_logits
+        labelled = LabelledImages(classifier, held_out, *options)
     progress = progress_bar(count, verbose, "perturbation")
     seeds = tuple(range(seed, seed + count))
     perturbations, rates = [], []
@@ -155,10 +155,8 @@ def inner_products(perturbations):
         ValueError: if one is zero, or they differ in shape.
     """
     if not isinstance(perturbations, (list, tuple, np.ndarray)):
-        raise TypeError(
-            "perturbations must be a sequence of arrays. Received: "
-            f"perturbations={perturbations!r}."
-        )
+        expected = "a sequence of arrays"
+        raise invalid("perturbations", expected, perturbations, error=TypeError)
     arrays = [read_perturbation(v) for v in perturbations]
     shapes = sorted({v.shape for v in arrays})
     if len(shapes) != 1:

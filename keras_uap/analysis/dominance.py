@@ -30,11 +30,8 @@ from keras_uap.analysis.fitting import default_fit
 from keras_uap.analysis.labels import captured_by
 from keras_uap.attacks import losses
 from keras_uap.evaluation.intervals import rate_interval
-from keras_uap.evaluation.measurement import (
-    Measurement,
-    label_pictures,
-    read_parts,
-)
+from keras_uap.evaluation.labelled_images import LabelledImages
+from keras_uap.evaluation.measurement import Measurement, read_parts
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.perturbations.pixels import apply_perturbation, mid_grey
 from keras_uap.reporting.result import LEFT_OUT, Result, in_columns
@@ -352,9 +349,8 @@ def dominance_history(
     losses.get(loss)  # Raises an error if it is none.
     ball = LpBall(epsilon, norm)
     images, held_out = read_parts(images, held_out, groups)
-    labelled = label_pictures(
-        classifier, held_out, value_range, batch_size, from_logits
-    )
+    options = value_range, batch_size, from_logits
+    labelled = LabelledImages(classifier, held_out, *options)
     fit = default_fit(classifier, norm, value_range, draws, from_logits)
     seeds = tuple(range(seed, seed + num_seeds))
     shape = images.shape[1:]

@@ -28,7 +28,7 @@ from keras_uap.classifiers.adapter import as_adapter
 from keras_uap.classifiers.logits import check_gradient
 from keras_uap.data.pictures import as_array, as_pictures
 from keras_uap.evaluation.intervals import difference_interval, rate_interval
-from keras_uap.evaluation.measurement import label_pictures
+from keras_uap.evaluation.labelled_images import LabelledImages
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.perturbations.pixels import (
     as_value_range,
@@ -38,7 +38,12 @@ from keras_uap.perturbations.pixels import (
 from keras_uap.reporting.result import LEFT_OUT, Result, in_columns
 from keras_uap.utils.formatting import interval, percent
 from keras_uap.utils.progress import progress_bar
-from keras_uap.utils.validation import as_images, as_wholes, check_whole
+from keras_uap.utils.validation import (
+    as_images,
+    as_wholes,
+    check_whole,
+    invalid,
+)
 from keras_uap.visualization.style import sample
 
 # Columns of a random matrix that are held at a time.
@@ -339,9 +344,8 @@ def subspace_fooling(
     check_whole("num_random", num_random, 1)
     check_whole("seed", seed, 0)
     images = as_pictures(images, "images", groups)
-    labelled = label_pictures(
-        classifier, images, value_range, batch_size, from_logits
-    )
+    options = value_range, batch_size, from_logits
+    labelled = LabelledImages(classifier, images, *options)
     groups = labelled.groups
     rng = np.random.default_rng(seed)
     progress = progress_bar((len(dims) + 1) * num_random, verbose, "vector")
@@ -478,10 +482,8 @@ def _combine(spectrum, coordinates):
 
 def _check_dims(name, dims, spectrum):
     if not isinstance(spectrum, NormalSpectrum):
-        raise TypeError(
-            "spectrum must be a NormalSpectrum, as normal_spectrum gives. "
-            f"Received: spectrum={spectrum!r}."
-        )
+        expected = "a NormalSpectrum, as normal_spectrum gives"
+        raise invalid("spectrum", expected, spectrum, error=TypeError)
     # More normals give more directions.
     return as_wholes(name, dims, 1, len(spectrum.directions))
 

@@ -17,9 +17,9 @@ import numpy as np
 
 from keras_uap import visualization
 from keras_uap.analysis.fitting import default_fit
-from keras_uap.data.pictures import as_pictures
 from keras_uap.evaluation.intervals import interval_of_some
-from keras_uap.evaluation.measurement import label_pictures, read_parts, stacked
+from keras_uap.evaluation.labelled_images import LabelledImages
+from keras_uap.evaluation.measurement import read_parts, stacked
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.reporting.result import LEFT_OUT, Result, in_columns
 from keras_uap.utils.formatting import interval, percent
@@ -191,10 +191,8 @@ def label_flow(
     Reference:
         - [Moosavi-Dezfooli et al., 2017](https://arxiv.org/abs/1610.08401)
     """
-    images = as_pictures(images)
-    labelled = label_pictures(
-        classifier, images, value_range, batch_size, from_logits, verbose
-    )
+    options = value_range, batch_size, from_logits, verbose
+    labelled = LabelledImages(classifier, images, *options)
     before, after = labelled.clean, labelled.labels(perturbation, verbose)
     labels, captured = captured_by(after)
     return LabelFlow(
@@ -298,9 +296,8 @@ def target_rates(
     targets = as_wholes("targets", targets, 0, np.inf)
     ball = LpBall(epsilon, norm)
     images, held_out = read_parts(images, held_out, groups)
-    labelled = label_pictures(
-        classifier, held_out, value_range, batch_size, from_logits
-    )
+    options = value_range, batch_size, from_logits
+    labelled = LabelledImages(classifier, held_out, *options)
     as_class("targets", max(targets), labelled.num_classes)
     # An image that is already of the target cannot be sent there.
     others = [labelled.clean != target for target in targets]

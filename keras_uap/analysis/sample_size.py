@@ -25,16 +25,13 @@ from keras_uap import visualization
 from keras_uap.analysis.fitting import default_fit
 from keras_uap.data.pictures import as_array, as_pictures
 from keras_uap.evaluation.intervals import rate_interval
-from keras_uap.evaluation.measurement import (
-    check_alike,
-    label_pictures,
-    read_parts,
-)
-from keras_uap.perturbations.lp_ball import LpBall
+from keras_uap.evaluation.labelled_images import LabelledImages
+from keras_uap.evaluation.measurement import check_alike, read_parts
+from keras_uap.perturbations.lp_ball import LpBall, as_norm
 from keras_uap.reporting.result import Result, in_columns
 from keras_uap.utils.formatting import interval, percent
 from keras_uap.utils.progress import progress_bar
-from keras_uap.utils.validation import as_sizes, as_wholes, check_whole
+from keras_uap.utils.validation import as_sizes, as_wholes, check_whole, invalid
 from keras_uap.visualization.style import sample
 
 
@@ -185,9 +182,8 @@ def sample_size_curve(
     """
     images, held_out = read_parts(images, held_out, groups)
     sizes = as_wholes("sizes", sizes, 1, len(images))
-    labelled = label_pictures(
-        classifier, held_out, value_range, batch_size, from_logits
-    )
+    options = value_range, batch_size, from_logits
+    labelled = LabelledImages(classifier, held_out, *options)
 
     def subset(size, each):
         order = np.random.default_rng(each).permutation(len(images))
@@ -234,19 +230,16 @@ def image_kinds(
         ValueError: for kinds without images.
     """
     if not isinstance(kinds, collections.abc.Mapping):
-        raise TypeError(
-            "kinds must be a dictionary from names to arrays. Received: "
-            f"kinds={kinds!r}."
-        )
+        expected = "a dictionary from names to arrays"
+        raise invalid("kinds", expected, kinds, error=TypeError)
     kinds = {k: as_array(x, f"kinds[{k!r}]") for k, x in kinds.items()}
     if not kinds:
         raise ValueError("kinds must hold at least one. Received: none.")
     held_out = as_pictures(held_out, "held_out", groups)
     for images in kinds.values():
         check_alike(images, held_out.images)
-    labelled = label_pictures(
-        classifier, held_out, value_range, batch_size, from_logits
-    )
+    options = value_range, batch_size, from_logits
+    labelled = LabelledImages(classifier, held_out, *options)
 
     def of_kind(name, each):
         return kinds[name], epsilon
@@ -296,9 +289,8 @@ def epsilon_curve(
     """
     images, held_out = read_parts(images, held_out, groups)
     epsilons = as_sizes("epsilons", epsilons)
-    labelled = label_pictures(
-        classifier, held_out, value_range, batch_size, from_logits
-    )
+    options = value_range, batch_size, from_logits
+    labelled = LabelledImages(classifier, held_out, *options)
 
     def of_radius(epsilon, each):
         return images, epsilon
@@ -357,25 +349,24 @@ def _curve(values, choose, fit, labelled, norm, num_seeds, seed, verbose):
     """
     check_whole("num_seeds", num_seeds, 1)
     check_whole("seed", seed, 0)
-    balls = [LpBall(choose(value, seed)[1], norm) for value in values]
+    epsilons = [choose(value, seed)[1] for value in values]
+    noise_rates = {}
+    for epsilon in set(epsilons):
+        rng = np.random.default_rng(seed)
+        noise = LpBall(epsilon, norm).noise(labelled.images.shape[1:], rng)
+        noise_rates[epsilon] = labelled.fooled(noise).mean()
     progress = progress_bar(len(values) * num_seeds, verbose, "perturbation")
     fooled = np.zeros((len(values), num_seeds, len(labelled.images)), bool)
     for i, j in np.ndindex(fooled.shape[:2]):
         images, epsilon = choose(values[i], seed + j)
         fooled[i, j] = labelled.fooled(fit(images, epsilon, seed + j))
         progress.add(1)
-    noise_rates = {}
-    for ball in balls:
-        if ball.epsilon not in noise_rates:
-            rng = np.random.default_rng(seed)
-            noise = ball.noise(labelled.images.shape[1:], rng)
-            noise_rates[ball.epsilon] = labelled.fooled(noise).mean()
     mean_hits, groups = fooled.mean(axis=1), labelled.groups
     return {
         "values": values,
         "fooling_rates": fooled.mean(axis=2),
         "intervals": np.array([rate_interval(h, groups) for h in mean_hits]),
-        "random_rates": np.array([noise_rates[b.epsilon] for b in balls]),
-        "norm": balls[0].norm,
+        "random_rates": np.array([noise_rates[each] for each in epsilons]),
+        "norm": as_norm(norm),
         **labelled.counts,
     }

@@ -29,7 +29,7 @@ from keras_uap.perturbations.pixels import as_value_range
 from keras_uap.perturbations.resizing import resize_images, resize_perturbation
 from keras_uap.reporting.result import Result, in_columns
 from keras_uap.utils.formatting import interval, percent
-from keras_uap.utils.validation import check_whole
+from keras_uap.utils.validation import check_whole, invalid
 from keras_uap.visualization.style import sample
 
 
@@ -129,7 +129,7 @@ def transfer_matrix(
     classifiers = _named(classifiers, "classifiers")
     perturbations = _named(perturbations, "perturbations", list(classifiers))
     pictures = as_pictures(images, "images", groups)
-    images, groups = pictures.images, pictures.groups
+    images = pictures.images
     norm = as_norm(norm)
     value_range = as_value_range(value_range)
     check_whole("seed", seed, 0)
@@ -146,25 +146,27 @@ def transfer_matrix(
     for column, (name, classifier) in enumerate(classifiers.items()):
         own = value_ranges.get(name, value_range)
         seen, scale = _as_seen_by(classifier, images, value_range, own)
+        size = seen.shape[1:3]
         labelled = LabelledImages(
-            classifier, seen, own, groups, batch_size, from_logits, verbose
+            classifier,
+            pictures._replace(images=seen),
+            *(own, batch_size, from_logits, verbose),
         )
         random_rate = {}
         for row, v in enumerate(arrays.values()):
             at = row, column
-            resized[at] = seen.shape != images.shape
-            if v.shape[:2] != seen.shape[1:3]:
-                v = resize_perturbation(v, seen.shape[1:3], norm=norm)
-                resized[at] = True
+            resized[at] = not v.shape[:2] == size == images.shape[1:3]
+            if v.shape[:2] != size:
+                v = resize_perturbation(v, size, norm=norm)
             v = scale * v
             rates[at], intervals[at] = labelled.rate(v, verbose)
             # The noise has the norm that the perturbation arrived with.
-            size = round(lp_norm(v, norm), 6)
-            if size not in random_rate:
+            epsilon = round(lp_norm(v, norm), 6)
+            if epsilon not in random_rate:
                 rng = np.random.default_rng(seed)
-                noise = random_noise(v.shape, size, norm, rng)
-                random_rate[size] = labelled.fooled(noise, verbose).mean()
-            random_rates[at] = random_rate[size]
+                noise = random_noise(v.shape, epsilon, norm, rng)
+                random_rate[epsilon] = labelled.fooled(noise, verbose).mean()
+            random_rates[at] = random_rate[epsilon]
     return TransferMatrix(
         perturbations=tuple(arrays),
         classifiers=tuple(classifiers),
@@ -182,10 +184,8 @@ def _as_ranges(value_ranges, value_range, classifiers):
     """Returns the pixel ranges of classifiers that have one of their own."""
     value_ranges = {} if value_ranges is None else value_ranges
     if not isinstance(value_ranges, collections.abc.Mapping):
-        raise TypeError(
-            "value_ranges must be a dictionary from names of classifiers. "
-            f"Received: value_ranges={value_ranges!r}."
-        )
+        expected = "a dictionary from names of classifiers"
+        raise invalid("value_ranges", expected, value_ranges, error=TypeError)
     unknown = sorted(set(value_ranges) - set(classifiers))
     if unknown:
         raise ValueError(

@@ -37,7 +37,7 @@ from keras_uap.evaluation import attack_suite, intervals
 from keras_uap.evaluation.attack_suite import Attacker, attacks_for
 from keras_uap.evaluation.audit_result import Audit, Run
 from keras_uap.evaluation.changes import survival_in
-from keras_uap.evaluation.measurement import label_pictures
+from keras_uap.evaluation.labelled_images import LabelledImages
 from keras_uap.evaluation.race import BUDGETS, for_hardening, race
 from keras_uap.evaluation.report import TOO_FEW, report_on
 from keras_uap.perturbations.lp_ball import LpBall
@@ -312,8 +312,8 @@ class _Evaluation:
         options = value_range, batch_size, None, self._progress
         # The selection set may hold one photograph alone.
         alone = select._replace(groups=None)
-        self.select = label_pictures(adapter, alone, *options)
-        self.held_out = label_pictures(adapter, held_out, *options)
+        self.select = LabelledImages(adapter, alone, *options)
+        self.held_out = LabelledImages(adapter, held_out, *options)
         self.num_select = len(select.images)
         # No photograph is in both parts.
         others = self.num_select + _photographs(held_out)

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 
 from keras_uap.classifiers.adapter import as_adapter
+from keras_uap.data.pictures import as_pictures
 from keras_uap.evaluation.intervals import rate_interval
 from keras_uap.perturbations.interchange import read_perturbation
 from keras_uap.perturbations.pixels import (
@@ -13,7 +14,7 @@ from keras_uap.perturbations.pixels import (
     same_shape,
 )
 from keras_uap.utils.formatting import percent
-from keras_uap.utils.validation import as_groups, as_images, check_whole
+from keras_uap.utils.validation import check_whole
 
 
 class LabelledImages:
@@ -22,9 +23,8 @@ class LabelledImages:
     Args:
         classifier: Keras model that maps images to class scores, or its
             `ClassifierAdapter`.
-        images: Array `(n, H, W, C)`.
+        images: `Pictures`, or what they are read from.
         value_range: Pair of floats, the pixel range, or `None`.
-        groups: Array `(n,)`, the photograph of each image, or `None`.
         batch_size: Integer.
         from_logits: Boolean, whether the classifier returns logits; `None`
             finds out.
@@ -44,14 +44,13 @@ class LabelledImages:
         classifier,
         images,
         value_range=(0, 255),
-        groups=None,
         batch_size=32,
         from_logits=None,
         verbose=0,
     ):
         check_whole("batch_size", batch_size, 1)
-        self.images = as_images(images)
-        self.groups = as_groups(groups, self.images)
+        pictures = as_pictures(images)
+        self.images, self.groups = pictures.images, pictures.groups
         self.value_range = as_value_range(value_range)
         self.batch_size = batch_size
         shape, few = self.images.shape[1:], self.images[:4]

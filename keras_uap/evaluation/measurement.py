@@ -63,17 +63,7 @@ class Measurement:
     def labelled(self, classifier, batch_size, from_logits, verbose=0):
         """The images with the clean predictions of a classifier."""
         options = self.value_range, batch_size, from_logits, verbose
-        return label_pictures(classifier, self.pictures, *options)
-
-
-def label_pictures(
-    classifier, pictures, value_range, batch_size, from_logits, verbose=0
-):
-    """Returns `LabelledImages` of `Pictures`."""
-    options = batch_size, from_logits, verbose
-    return LabelledImages(
-        classifier, pictures.images, value_range, pictures.groups, *options
-    )
+        return LabelledImages(classifier, self.pictures, *options)
 
 
 def read_parts(images, held_out, groups=None):

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from keras_uap import analysis
+from keras_uap.data.pictures import as_pictures
 from keras_uap.evaluation import changes, measurement
 from keras_uap.evaluation.labelled_images import LabelledImages
 
@@ -205,7 +206,8 @@ def test_noise_is_brought_to_what_is_left_of_the_perturbation():
 
 
 def labelled(v, images, value_range=(0, 1), groups=None):
-    return LabelledImages(sees(v, 0.5), images, value_range, groups)
+    pictures = as_pictures(images, groups=groups)
+    return LabelledImages(sees(v, 0.5), pictures, value_range)
 
 
 def test_survival_in_an_audit_is_that_of_the_measurement():
