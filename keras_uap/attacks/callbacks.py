@@ -286,7 +286,7 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
         self._written = perturbation
 
     def _write_examples(self, v, ink):
-        from keras_uap.visualization.perturbation import draw_perturbation
+        from keras_uap.visualization.perturbation import plot_perturbation
 
         same_shape(self._images.shape, v.shape)
         if self._adapter is None:
@@ -297,7 +297,7 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
                 self._holder, "adapter", None
             ) or ClassifierAdapter(classifier, v.shape, images=self._images)
         shown = self._images, self._holder.value_range, self.class_names
-        figure = draw_perturbation(self._adapter, v, *shown, None)
+        figure = plot_perturbation(self._adapter, v, *shown)
         size = (figure.bbox.size[::-1]).astype(int)
         _write_images("examples", size, [ink.as_png(figure)])
 

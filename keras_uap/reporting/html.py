@@ -34,187 +34,28 @@ TEMPLATES = pathlib.Path(__file__).parent / "templates"
 _LARGEST, _SMALL = 512, 96
 # The most characters of all images of the examples together.
 _MOST_CHARACTERS = 4_000_000
-# Classes in the table; the others are folded away.
-_CLASSES = 12
-_WRONG = "Error rate by the labels"
 
 
 def write_audit(path, audit, class_names=None):
     """Writes an `Audit` as a page; see `Audit.save_html`."""
-    _write(path, _page_of_audit(audit, class_names))
+    page = {"report": audit.report, "card": audit.card, "audit": audit}
+    _write(path, class_names, audit, warnings=audit.warnings, **page)
 
 
 def write_hardening(path, hardening, class_names=None):
     """Writes a `Hardening` as a page; see `Hardening.save_html`."""
-    page = _page_of_audit(hardening.after, class_names)
-    settings = hardening.settings
-    page |= {
-        "kind": "Hardening",
-        "changes": hardening.rows()[2],
-        "before": hardening.before.fooling_rate,
-        "kept": hardening.agreement,
-        "warnings": hardening.warnings,
-        "values": hardening.to_dict(),
-    }
-    training = (
-        f"{settings['epochs']} epochs of {hardening.after.num_fit} images, "
-        f"robustness {settings['robustness']:g}, learning rate "
-        f"{settings['learning_rate']:g}: {hardening.training_passes:,} model "
-        f"passes in {in_words(hardening.training_seconds)}"
-    )
-    page["facts"].append(("Training", training))
-    _write(path, page)
-
-
-def _page_of_audit(audit, class_names):
-    card, report = audit.card, audit.report
-    page = _page_of(report, class_names, card["classifier"], card["epsilon"])
-    twice = _row("The perturbation at twice the norm", audit.larger_rate)
-    page["rates"].insert(2, twice)
-    page |= {
-        "kind": "Audit",
-        "runs": audit.runs,
-        "strongest": audit.strongest,
-        "effort": audit.effort,
-        "half": audit.half(),
-        "survival": audit.survival,
-        "context": audit.context(),
-        "next_steps": audit.next_steps(),
-        "warnings": audit.warnings,
-        "notes": audit.notes,
-        "values": audit.to_dict(),
-    }
-    images = (
-        f"{audit.num_fit} to fit on, {audit.num_select} to select the "
-        f"strongest attack on; held out: {_count(report)}; no photograph is in "
-        "two parts"
-    )
-    search = (
-        f"budget “{audit.budget}”: {len(audit.runs)} perturbations, "
-        f"{audit.passes:,} model passes (forward or backward passes of one "
-        f"image) in {in_words(audit.seconds)}"
-    )
-    seeds = ", ".join(map(str, sorted({run.seed for run in audit.runs})))
-    page["facts"] += [("Images", images), ("Search", search), ("Seeds", seeds)]
-    return page
+    audit = hardening.after
+    page = {"report": audit.report, "card": audit.card, "audit": audit}
+    page |= {"hardening": hardening, "warnings": hardening.warnings}
+    _write(path, class_names, hardening, **page)
 
 
 def write_report(path, report, class_names=None, card=None, warnings=()):
     """Writes a `FoolingReport` as a page; see `FoolingReport.save_html`."""
-    card = card or {}
-    name = card.get("classifier", "the classifier")
-    page = _page_of(report, class_names, name, report.ball_epsilon)
-    terms = {
-        "found_on": "Found on",
-        "found_by": "Found by",
-        "seed": "Seed of the attack",
-        "stop_reason": "The fit ended",
-    }
-    page["facts"] += [
-        ("Images", f"measured on {_count(report)}"),
-        *((terms[k], str(card[k])) for k in terms if card.get(k) is not None),
-    ]
-    page |= {"values": report.to_dict(), "warnings": warnings}
-    _write(path, page)
-
-
-# What is on the page ---------------------------------------------------------
-
-
-def _page_of(report, class_names, classifier, epsilon):
-    """What a page of an audit and one of a report have in common."""
-
-    def name(label):
-        return style.class_name(int(label), class_names)
-
-    classes = [
-        {"name": name(c), "rate": rate, "count": count}
-        for c, (rate, count) in report.per_class().items()
-    ]
-    return {
-        "kind": "Report",
-        "classifier": classifier,
-        "report": report,
-        "count": _count(report),
-        "size": _size(report, epsilon or report.epsilon),
-        "target": None if report.target is None else name(report.target),
-        "rates": _rates(report, name),
-        "runs": [],
-        "survival": [],
-        "context": [],
-        "next_steps": [],
-        "changes": [],
-        "examples": _examples(report, name),
-        "perturbation": _perturbation(report),
-        "dominant": [
-            {"name": name(c), "rate": share}
-            for c, share in report.dominant_labels(8)
-        ],
-        "classes": classes[:_CLASSES],
-        "more_classes": classes[_CLASSES:],
-        "facts": _facts(report, epsilon),
-        "software": ", ".join(map(" ".join, versions().items())),
-        "date": datetime.datetime.now(datetime.UTC).date(),
-        "warnings": [],
-        "notes": [],
-    }
-
-
-def _count(report):
-    return images_of(report.num_images, report.num_groups)
-
-
-def _size(report, epsilon):
-    """How large the perturbation is, in words."""
-    unit = style.unit(report.value_range)
-    if report.norm == "linf":
-        return f"of at most {epsilon:.4g}{unit} in each value"
-    return f"of {report.norm} norm at most {epsilon:,.4g}"
-
-
-def _row(text, rate, interval=None, kind="fooled"):
-    """A row with a bar; `kind` says in which colour."""
-    return {"name": text, "rate": rate, "interval": interval, "kind": kind}
-
-
-def _rates(report, name):
-    """Rows of the table of rates."""
-    rows, own = [], "The perturbation"
-    if report.target_rate is not None:
-        sent, own = f"Sent to {name(report.target)}", "Any other label"
-        random_rate = report.target_random_rate
-        rows = [
-            _row(sent, report.target_rate, report.target_interval),
-            _row(f"{sent}, by random noise", random_rate, kind="noise"),
-        ]
-    noise = report.random_rate, report.random_interval, "noise"
-    rows += [
-        _row(own, report.fooling_rate, report.fooling_interval),
-        _row("Random noise of the same norm", *noise),
-        _row("Rounded to whole grey levels", report.rounded_rate),
-        _row("Without clipping to the range", report.unclipped_rate),
-        _row(f"{_WRONG}, clean", report.clean_error_rate, kind="noise"),
-        _row(f"{_WRONG}, perturbed", report.error_rate),
-    ]
-    return [row for row in rows if row["rate"] is not None]
-
-
-def _facts(report, epsilon):
-    """Pairs of a term and a text: how it was measured."""
-    ball = f"{report.norm}, this perturbation has {report.epsilon:.4g}"
-    if epsilon is not None:
-        ball += f"; at most {epsilon:.4g} was allowed"
-    values = "none: nothing is clipped"
-    if report.value_range is not None:
-        values = "{:g} to {:g}, clipped".format(*report.value_range)
-    noise = "random signs" if report.norm == "linf" else "Gaussian noise"
-    return [
-        ("Norm", ball),
-        ("Range of values", values),
-        ("Fooled", "the prediction differs from the clean prediction"),
-        ("Random noise", f"{noise}, of the perturbation's own norm"),
-        ("Intervals", "95%; images of one photograph are not independent"),
-    ]
+    card = {"classifier": "the classifier"} | (card or {})
+    card["epsilon"] = report.ball_epsilon
+    page = {"report": report, "card": card, "warnings": warnings}
+    _write(path, class_names, report, **page)
 
 
 def versions():
@@ -265,9 +106,6 @@ def _examples(report, name):
         "stops": stops,
         # The perturbation as it is.
         "start": int(np.argmin(np.abs(examples.strengths - 1))),
-        "is_drawn": style.is_drawn(examples.perturbation),
-        "shape": " by ".join(map(str, examples.perturbation.shape)),
-        "coarse": _is_coarse(examples.perturbation),
     }
 
 
@@ -294,11 +132,6 @@ def _strengths(report, i):
     ]
 
 
-def _is_coarse(v):
-    """Whether an image is so small that its pixels are shown as squares."""
-    return style.is_image(v) and max(v.shape[:2]) <= _SMALL
-
-
 def _perturbation(report):
     """An image of the perturbation and its description, or None."""
     if report.examples is None:
@@ -316,9 +149,10 @@ def _perturbation(report):
     return {
         "image": image,
         "scale": scale,
-        "shape": " by ".join(map(str, v.shape)),
+        "shape": v.shape,
         "largest": f"{np.abs(v).max():.4g}",
-        "coarse": _is_coarse(v),
+        # Pixels of small images are shown as squares.
+        "coarse": style.is_image(v) and max(v.shape[:2]) <= _SMALL,
     }
 
 
@@ -373,11 +207,22 @@ def _thinned(line, most=150):
 # Writing ---------------------------------------------------------------------
 
 
-def _write(path, page):
-    """Writes the page, whole or not at all."""
+def _write(path, class_names, result, **page):
+    """Writes the page, whole or not at all.
+
+    Args:
+        path: Path of the file.
+        class_names: Sequence of strings, or `None`.
+        result: `Result`, whose values the page holds as JSON.
+        **page: What the template shows of it: `report`, `card` and
+            `warnings`, and `audit` and `hardening` where there are any.
+    """
     # Half of the time that this takes; whoever writes no page does not wait.
     import jinja2
     import markupsafe
+
+    def name(label):
+        return style.class_name(int(label), class_names)
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -393,14 +238,27 @@ def _write(path, page):
         name: (TEMPLATES / f"report.{name}").read_text(encoding="utf-8")
         for name in ("css", "js")
     }
+    report = page["report"]
     text = environment.get_template("report.html.j2").render(
-        page,
+        {"audit": None, "hardening": None} | page,
+        values=result.to_dict(),
+        name=name,
+        unit=style.unit(report.value_range),
+        in_words=in_words,
+        examples=_examples(report, name),
+        perturbation=_perturbation(report),
+        versions=versions(),
+        date=datetime.datetime.now(datetime.UTC).date(),
         **{name: markupsafe.Markup(part) for name, part in parts.items()},
         **{f"{name}_hash": _hash(part) for name, part in parts.items()},
     )
     # Names of files may hold bytes that are no text.
     with atomic_path(path) as unfinished:
         unfinished.write_bytes(text.encode("utf-8", "backslashreplace"))
+
+
+def _count(result):
+    return images_of(result.num_images, result.num_groups)
 
 
 def _whole(rate):

@@ -32,14 +32,12 @@ def plot_audit(audit, class_names=None):
     v = audit.perturbation
     style.show_perturbation(shown_at, v)
     if style.is_drawn(v):
-        style.label(
-            shown_at, "The strongest perturbation\nstretched to full range"
-        )
+        title = "The strongest perturbation\nstretched to full range"
+        shown_at.set_title(title, fontsize=10)
     style.ranking(labels_at, audit.report.dominant_labels(6), class_names, 14)
     style.label(labels_at, "Labels they are\nsent to", "share of the fooled")
     for axes in known_at:
         _draw_context(axes, context)
-    style.tidy(rates_at, labels_at, *known_at)
     return figure
 
 

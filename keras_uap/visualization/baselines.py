@@ -25,5 +25,4 @@ def plot_baselines(result):
         "held-out fooling rate",
     )
     style.legend(axes)
-    style.tidy(axes)
     return axes.figure

@@ -30,7 +30,7 @@ def plot_diversity(result):
     )
     axes.set_xticks(range(count), result.seeds)
     axes.set_yticks(range(count), result.seeds)
-    style.label(axes, None, "seed", "seed")
+    style.label(axes, x="seed", y="seed")
     text = f"{count} perturbations of one classifier, normalised inner products"
     if result.num_images:
         text += f"; fooling rates on n = {result.num_images} held-out images"

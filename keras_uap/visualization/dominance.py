@@ -53,7 +53,6 @@ def plot_dominance(result, class_names=None):
         f"noise {result.random_rate:.0%}",
         12,
     )
-    style.tidy(shares, alone)
     return figure
 
 
@@ -105,5 +104,4 @@ def plot_dominance_history(result, class_names=None):
         f"{result.loss}, {result.norm} ball of {result.epsilon:.4g}, "
         f"{style.sample(result)}",
     )
-    style.tidy(axes)
     return axes.figure

@@ -44,5 +44,4 @@ def plot_features(result):
         f"noise {result.random_rate:.0%}",
         12,
     )
-    style.tidy(distances, cosines)
     return figure

@@ -26,7 +26,6 @@ def plot_normals(result):
         at.set_title(f"normal at image {result.indices[i]}", fontsize=8)
     count = f"{len(result.indices)} of {result.num_images} images"
     figure.suptitle(f"Nearest decision boundaries of {count}", fontsize=11)
-    style.tidy(axes)
     return figure
 
 
@@ -56,7 +55,6 @@ def plot_spectrum(result):
         "singular value (unit vectors, no unit)",
     )
     style.legend(axes)
-    style.tidy(axes)
     return axes.figure
 
 
@@ -71,15 +69,10 @@ def plot_subspace(result):
     names.append("whole space")
     rates = [*result.fooling_rates, result.random_rate]
     intervals = [*result.intervals, result.random_interval]
-    places = np.arange(len(rates))
     colors = [style.FOOLED] * len(result.dims) + [style.NEUTRAL]
-    axes.bar(places, rates, color=colors, width=0.6)
-    style.whiskers(axes, places, rates, intervals)
-    for place, rate in zip(places, rates):
-        axes.text(place + 0.06, rate + 0.01, f"{rate:.0%}", fontsize=10)
+    style.rate_bars(axes, names, rates, intervals, colors)
     best = {"color": style.CLEAN, "label": f"best of {result.num_random}"}
-    axes.plot(places[:-1], result.best_rates, "D", **best)
-    axes.set_xticks(places, names, fontsize=9)
+    axes.plot(result.best_rates, "D", **best)
     top = max(*result.best_rates, *np.ravel(intervals))
     style.percent_axis(axes, "y", np.clip(1.25 * top, 0.05, 1.05))
     gain = result.fooling_rates[-1] - result.random_rate
@@ -94,5 +87,4 @@ def plot_subspace(result):
         y="fooling rate",
     )
     style.legend(axes)
-    style.tidy(axes)
     return axes.figure

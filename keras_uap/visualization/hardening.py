@@ -39,9 +39,8 @@ def plot_hardening(result, class_names=None):
     series += [("after", style.CLEAN, rates, intervals)]
     style.grouped_bars(rates_at, names, series)
     style.percent_axis(rates_at, "y", 1.02)
-    rates_at.set_ylabel("held-out images, lines: 95% interval")
+    style.label(rates_at, y="held-out images, lines: 95% interval")
     style.legend(rates_at)
-    style.tidy(rates_at)
     audits = {"before": before, "after": after}
     for axes, (name, audit) in zip(shown_at, audits.items()):
         style.show_perturbation(axes, audit.perturbation)

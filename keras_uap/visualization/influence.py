@@ -40,7 +40,6 @@ def plot_influence(result):
         f"Logits z of images x with a perturbation v, {style.sample(result)}",
         12,
     )
-    style.tidy(points, bars)
     return figure
 
 

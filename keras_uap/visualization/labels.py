@@ -31,10 +31,7 @@ def plot_label_flow(flow, class_names=None):
         (flow.captured, style.FOOLED, "-", "perturbed images"),
         (flow.clean_captured, style.CLEAN, "--", "clean images"),
     ):
-        shares = np.concatenate([[0], shares])[: most + 1]
-        curve.plot(
-            np.arange(len(shares)), shares, line, color=color, label=text
-        )
+        curve.plot([0, *shares[:most]], line, color=color, label=text)
     style.percent_axis(curve, "y", 1.02)
     style.label(
         curve,
@@ -48,7 +45,6 @@ def plot_label_flow(flow, class_names=None):
         f"{flow.fooling_rate:.0%} fooled",
         fontsize=12,
     )
-    style.tidy(bars, curve)
     return figure
 
 
@@ -176,5 +172,4 @@ def plot_targets(result, class_names=None):
         "share of the held-out images not already of the target",
     )
     style.legend_below(axes, 2)
-    style.tidy(axes)
     return axes.figure

@@ -55,13 +55,6 @@ def plot_perturbation(
     value_range = as_value_range(value_range)
     images = images.astype("float32")
     adapter = as_adapter(classifier, v.shape, from_logits, images[:4])
-    return draw_perturbation(
-        adapter, v, images, value_range, class_names, title
-    )
-
-
-def draw_perturbation(adapter, v, images, value_range, class_names, title):
-    """Draws what `plot_perturbation` does, with an adapter that is there."""
     perturbed = apply_perturbation(images, v, value_range).numpy()
     clean_names, clean_labels = _describe(adapter, images, class_names)
     names, labels = _describe(adapter, perturbed, class_names)
@@ -93,14 +86,12 @@ def draw_perturbation(adapter, v, images, value_range, class_names, title):
             at.set_ylabel(f"{name}\n{at.get_ylabel()}".strip(), fontsize=8)
         else:
             at.annotate(name, (0, 0.5), (-6, 0), **left)
-    for i in range(count):
-        axes[0, i + 1].set_title(clean_names[i], fontsize=9, color=style.CLEAN)
-        fooled = labels[i] != clean_labels[i]
-        axes[1, i + 1].set_title(
-            names[i] + ("\nfooled" if fooled else "\nnot fooled"),
-            fontsize=9,
-            color=style.FOOLED if fooled else style.NEUTRAL,
-        )
+    for at, name in zip(axes[0, 1:], clean_names):
+        at.set_title(name, fontsize=9, color=style.CLEAN)
+    for at, name, fooled in zip(axes[1, 1:], names, labels != clean_labels):
+        color = style.FOOLED if fooled else style.NEUTRAL
+        verdict = "fooled" if fooled else "not fooled"
+        at.set_title(f"{name}\n{verdict}", fontsize=9, color=color)
     return figure
 
 

@@ -22,21 +22,14 @@ def plot_report(report, class_names=None):
         f"{style.sample(report)}",
         fontsize=12,
     )
+    own, none = report.fooling_interval, (np.nan, np.nan)
+    noise = report.random_rate, report.random_interval
     bars = [
-        ("perturbation", report.fooling_rate, style.FOOLED),
-        ("rounded to\ngrey levels", report.rounded_rate, style.FOOLED),
-        ("random noise,\nsame norm", report.random_rate, style.NEUTRAL),
+        ("perturbation", report.fooling_rate, own, style.FOOLED),
+        ("rounded to\ngrey levels", report.rounded_rate, none, style.FOOLED),
+        ("random noise,\nsame norm", *noise, style.NEUTRAL),
     ]
-    names, rates, colors = zip(*(bar for bar in bars if bar[1] is not None))
-    rates_at.bar(names, rates, color=colors, width=0.6)
-    style.whiskers(
-        rates_at,
-        [0, len(rates) - 1],
-        [rates[0], rates[-1]],
-        [report.fooling_interval, report.random_interval],
-    )
-    for x, rate in enumerate(rates):
-        rates_at.text(x + 0.06, rate + 0.01, f"{rate:.0%}", fontsize=10)
+    style.rate_bars(rates_at, *zip(*(b for b in bars if b[1] is not None)))
     style.percent_axis(rates_at, "y", 1.05)
     style.label(
         rates_at,
@@ -52,23 +45,13 @@ def plot_report(report, class_names=None):
 
     fooled = report.fooled
     bins = np.linspace(0, 1, 21)
-    sure_at.hist(
-        report.clean_confidences,
-        bins,
-        color=style.CLEAN,
-        histtype="step",
-        linewidth=2,
-        label=f"clean, mean {report.clean_confidence:.2f}",
-    )
-    sure_at.hist(
-        report.perturbed_confidences[fooled],
-        bins,
-        color=style.FOOLED,
-        alpha=0.6,
-        label=f"fooled, mean {report.fooled_confidence:.2f}"
-        if fooled.any()
-        else "none is fooled",
-    )
+    line = {"color": style.CLEAN, "histtype": "step", "linewidth": 2}
+    text = f"clean, mean {report.clean_confidence:.2f}"
+    sure_at.hist(report.clean_confidences, bins, label=text, **line)
+    text = f"fooled, mean {report.fooled_confidence:.2f}"
+    area = {"color": style.FOOLED, "alpha": 0.6}
+    area["label"] = text if fooled.any() else "none is fooled"
+    sure_at.hist(report.perturbed_confidences[fooled], bins, **area)
     style.label(
         sure_at,
         "Confidence of the classifier",
@@ -78,16 +61,14 @@ def plot_report(report, class_names=None):
     style.legend(sure_at)
 
     classes = list(report.per_class().items())[:8][::-1]
-    classes_at.barh(
-        [f"{style.short_name(c, class_names)} ({n})" for c, (_, n) in classes],
-        [rate for _, (rate, _) in classes],
-        color=style.FOOLED,
-    )
+    names = [style.short_name(label, class_names) for label, _ in classes]
+    rates, counts = zip(*(rate for _, rate in classes))
+    names = [f"{name} ({count})" for name, count in zip(names, counts)]
+    classes_at.barh(names, rates, color=style.FOOLED)
     style.percent_axis(classes_at, "x", 1.02)
     style.label(
         classes_at,
         "The most common clean labels (their images)",
         "share of its images that are fooled",
     )
-    style.tidy(rates_at, labels_at, sure_at, classes_at)
     return figure

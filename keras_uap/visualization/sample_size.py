@@ -55,7 +55,6 @@ def plot_curve(result):
         "held-out fooling rate",
     )
     style.legend(axes)
-    style.tidy(axes)
     return axes.figure
 
 

@@ -59,5 +59,4 @@ def plot_perturbation_spectrum(result):
         f"A perturbation of {result.norm} norm {result.epsilon:.4g} by "
         f"frequency, {style.sample(result)}",
     )
-    style.tidy(power_at, rates_at)
     return figure

@@ -88,14 +88,14 @@ def short_name(label, class_names, most=24):
     return fit_text(class_name(label, class_names), most)
 
 
-def fit_text(text, most, size=9):
-    """Cuts a text to the room of some characters, in points of a font size."""
+def fit_text(text, most):
+    """Cuts a text of font size 9 to the room of some characters."""
     from matplotlib.textpath import TextPath
 
     def is_wide(text):
         # A dollar sign would begin a formula.
-        path = TextPath((0, 0), text.replace("$", "S"), size=size)
-        return path.get_extents().width > 0.62 * size * most
+        path = TextPath((0, 0), text.replace("$", "S"), size=9)
+        return path.get_extents().width > 0.62 * 9 * most
 
     text = " ".join(str(text).split()).replace("$", r"\$")
     if not text or not is_wide(text):
@@ -105,28 +105,19 @@ def fit_text(text, most, size=9):
     return text.rstrip("\\") + "\u2026"
 
 
-def fill(text, width, size=11):
-    """Breaks each line of a text that is wider than some inches."""
-    most = max(8, int(width * 72 / (0.6 * size)))
-    lines = text.split("\n")
-    return "\n".join(textwrap.fill(line, most) for line in lines)
-
-
 def suptitle(figure, text, size=11):
     """Puts a title over the whole figure, in as many lines as it needs."""
-    figure.suptitle(fill(text, figure.get_figwidth(), size), fontsize=size)
+    most = max(8, int(figure.get_figwidth() * 72 / (0.6 * size)))
+    lines = [textwrap.fill(line, most) for line in text.split("\n")]
+    figure.suptitle("\n".join(lines), fontsize=size)
 
 
-def tick_names(names, inches, size=9, most=3):
+def tick_names(names, inches):
     """Names for ticks that are so far apart: in lines, the last one cut."""
-    room = max(6, int(inches * 72 / (0.62 * size)))
+    room = max(6, int(inches * 72 / (0.62 * 9)))
+    wrap = textwrap.TextWrapper(room, max_lines=3, placeholder="\u2026").wrap
     return [
-        "\n".join(
-            fit_text(line, room, size)
-            for line in textwrap.wrap(
-                str(name), room, max_lines=most, placeholder="\u2026"
-            )
-        )
+        "\n".join(fit_text(line, room) for line in wrap(str(name)))
         for name in names
     ]
 
@@ -200,7 +191,7 @@ def show_signal(axes, signal, lanes, color, behind=None):
         axes.set_yticks(lanes.middles, range(count))
         some = f" (the first {count} of {whole})" if whole > count else ""
         axes.set_ylabel(f"channel{some}", fontsize=8)
-    tidy(axes)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def show_perturbation(axes, perturbation):
@@ -287,11 +278,32 @@ def write_rates(axes, places, rates, highs=None, horizontal=False):
         axes.text(*at, f"{rate:.0%}", fontsize=9, **side)
 
 
-def label(axes, title=None, x=None, y=None):
-    """Writes the title of axes and what their sides show."""
-    if title is not None:
-        axes.set_title(title, fontsize=10)
-    axes.set(**{"xlabel": x} if x else {}, **{"ylabel": y} if y else {})
+def label(axes, title="", x="", y=""):
+    """Writes the title of axes and what their sides show.
+
+    The frame keeps its upper and right side around an image alone.
+    """
+    axes.set_title(title, fontsize=10)
+    axes.set(xlabel=x, ylabel=y)
+    axes.spines[["top", "right"]].set_visible(bool(axes.images))
+
+
+def rate_bars(axes, names, rates, intervals, colors):
+    """Draws rates as bars, with 95% intervals and the numbers beside them.
+
+    Args:
+        axes: Matplotlib axes.
+        names: Sequence of k strings.
+        rates: Sequence of k numbers.
+        intervals: Array `(k, 2)`; NaN draws none.
+        colors: Sequence of k strings.
+    """
+    places = np.arange(len(rates))
+    axes.bar(places, rates, 0.6, color=colors)
+    whiskers(axes, places, rates, intervals)
+    for place, rate in zip(places, rates):
+        axes.text(place + 0.06, rate + 0.01, f"{rate:.0%}", fontsize=10)
+    axes.set_xticks(places, names, fontsize=9)
 
 
 def heat_map(axes, values, texts, legend):
@@ -330,16 +342,6 @@ def legend(axes, **place):
 
 def legend_below(axes, ncols, side="center"):
     """Adds the legend of axes below the whole figure."""
-    axes.figure.legend(
-        *axes.get_legend_handles_labels(),
-        fontsize=9,
-        loc=f"outside lower {side}",
-        ncols=ncols,
-        frameon=False,
-    )
-
-
-def tidy(*all_axes):
-    """Takes away the frame's upper and right side."""
-    for axes in all_axes:
-        axes.spines[["top", "right"]].set_visible(False)
+    style = {"fontsize": 9, "ncols": ncols, "frameon": False}
+    entries = axes.get_legend_handles_labels()
+    axes.figure.legend(*entries, loc=f"outside lower {side}", **style)

@@ -39,5 +39,4 @@ def plot_survival(result):
         "fooled: another label than the clean image under the same change",
     )
     style.legend_below(axes, 3)
-    style.tidy(axes)
     return axes.figure
