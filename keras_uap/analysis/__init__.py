@@ -54,8 +54,5 @@ from keras_uap.analysis.spectrum import (
 from keras_uap.analysis.survival import Survival, survival_rates
 from keras_uap.analysis.transfer import TransferMatrix, transfer_matrix
 from keras_uap.evaluation.examples import Examples
-from keras_uap.evaluation.intervals import (
-    difference_interval,
-    rate_interval,
-)
+from keras_uap.evaluation.intervals import difference_interval, rate_interval
 from keras_uap.evaluation.report import FoolingReport, fooling_report

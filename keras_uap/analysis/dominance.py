@@ -31,7 +31,7 @@ from keras_uap.analysis.labels import captured_by
 from keras_uap.attacks import losses
 from keras_uap.evaluation.intervals import rate_interval
 from keras_uap.evaluation.labelled_images import LabelledImages
-from keras_uap.evaluation.measurement import Measurement, read_parts
+from keras_uap.evaluation.measurement import Measurement, read_parts, stacked
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.perturbations.pixels import apply_perturbation, mid_grey
 from keras_uap.reporting.result import LEFT_OUT, Result, in_columns
@@ -167,28 +167,21 @@ def label_dominance(
     v, noise = given.v, given.noise()
     attacked = [labelled.labels(added, verbose) for added in (v, noise)]
     labels = np.stack([labelled.clean, *attacked])
-    shares, intervals = zip(*(_shares(row, labelled.groups) for row in labels))
     grey = mid_grey(v.shape, labelled.value_range)
-    # On three images of grey: nothing, the perturbation, the noise.
-    alone = labelled.adapter.predict(
-        np.stack([grey] * 3),
-        lambda x: apply_perturbation(
-            x, np.stack([0 * v, v, noise]), labelled.value_range
-        ),
-        batch_size=3,
-    )
+    shown = np.stack([0 * v, v, noise])
+    shown = apply_perturbation(grey, shown, labelled.value_range)
+    alone = labelled.adapter.predict(shown)
     order = np.argsort(-alone, axis=-1, kind="stable")
     dominant = captured_by(labels[1])[0][0]
-    shown = order[:, : max(TOPS)]
+    top = order[:, : max(TOPS)]
     return Dominance(
         names=("clean", "perturbed", "random noise"),
         labels=labels,
         tops=TOPS,
-        shares=np.array(shares),
-        intervals=np.array(intervals),
-        alone_labels=shown,
+        **stacked([_shares(row, labelled.groups) for row in labels]),
+        alone_labels=top,
         alone_probabilities=np.take_along_axis(
-            labelled.adapter.confidences(alone), shown, axis=-1
+            labelled.adapter.confidences(alone), top, axis=-1
         ),
         alone_rank=int(np.flatnonzero(order[1] == dominant)[0]) + 1,
         **given.rates(*labels),
@@ -199,11 +192,12 @@ def label_dominance(
 
 def _shares(labels, groups):
     """What the first few labels take, and the intervals of it."""
-    common, captured = captured_by(labels)
-    return (
-        [captured[min(top, len(captured)) - 1] for top in TOPS],
-        [rate_interval(np.isin(labels, common[:top]), groups) for top in TOPS],
-    )
+    common, _ = captured_by(labels)
+    taken = [np.isin(labels, common[:top]) for top in TOPS]
+    return {
+        "shares": [each.mean() for each in taken],
+        "intervals": [rate_interval(each, groups) for each in taken],
+    }
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -357,20 +351,12 @@ def dominance_history(
     progress = progress_bar(num_seeds, verbose, "perturbation")
     watches, perturbations = [], []
     for each in seeds:
-        start = None
+        watches.append(_Watch(labelled))
+        options = {"batch_size": fit_batch_size, "callbacks": [watches[-1]]}
         if random_start:
             start = ball.uniform(shape, np.random.default_rng(each))
-        watches.append(_Watch(labelled))
-        v = fit(
-            images,
-            epsilon,
-            each,
-            batch_size=fit_batch_size,
-            loss=loss,
-            initial_perturbation=start,
-            callbacks=[watches[-1]],
-        )
-        perturbations.append(v)
+            options["initial_perturbation"] = start
+        perturbations.append(fit(images, epsilon, each, loss=loss, **options))
         progress.add(1)
     noise = ball.noise(shape, np.random.default_rng(seed))
     random_label, random_hits, random_rate = _sent(labelled, noise)

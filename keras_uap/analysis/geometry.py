@@ -215,7 +215,9 @@ def normal_spectrum(normals, seed=0):
         )
     matrix = normals.reshape(len(normals), -1).astype("float32", copy=False)
     count, dimension = matrix.shape
-    gram = _gram(count, dimension, lambda a, b: matrix[:, a:b])
+    starts = range(0, dimension, _BLOCK)
+    blocks = [matrix[:, start : start + _BLOCK] for start in starts]
+    gram = _gram(blocks)
     if not np.all(np.diag(gram) > 0):
         raise ValueError(
             "A normal of zeros has no direction. Received: zeros at index "
@@ -228,11 +230,7 @@ def normal_spectrum(normals, seed=0):
     weights = (vectors[:, :rank] / singular[:rank]).T
     directions = weights.astype("float32") @ matrix
     rng = np.random.default_rng(seed)
-    noise = _gram(
-        count,
-        dimension,
-        lambda a, b: rng.standard_normal((count, b - a), dtype="float32"),
-    )
+    noise = _gram(rng.standard_normal(b.shape, "float32") for b in blocks)
     lengths = np.sqrt(np.diag(noise))
     random_values, _ = _eigen(noise / np.outer(lengths, lengths))
     return NormalSpectrum(
@@ -488,13 +486,10 @@ def _check_dims(name, dims, spectrum):
     return as_wholes(name, dims, 1, len(spectrum.directions))
 
 
-def _gram(count, width, block):
+def _gram(blocks):
     """The inner products of rows, summed in float64 over blocks of columns."""
-    gram = np.zeros((count, count))
-    for start in range(0, width, _BLOCK):
-        part = block(start, min(start + _BLOCK, width)).astype("float64")
-        gram += part @ part.T
-    return gram
+    exact = (block.astype("float64") for block in blocks)
+    return sum(block @ block.T for block in exact)
 
 
 def _eigen(gram):

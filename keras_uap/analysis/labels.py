@@ -68,18 +68,13 @@ class LabelFlow(Result):
         """
         check_number("least_share", least_share, least=0, most=1)
         edges = []
-        for label in np.unique(self.clean_labels):
+        for label in np.unique(self.clean_labels).tolist():
             sent = self.perturbed_labels[self.clean_labels == label]
-            goals, counts = np.unique(sent, return_counts=True)
-            best = counts.argmax()
-            if (
-                goals[best] != label
-                and counts[best] > least_share * len(sent)
-                and len(sent) >= least_images
-            ):
-                edges.append(
-                    (int(label), int(goals[best]), int(counts[best]), len(sent))
-                )
+            goal = int(captured_by(sent)[0][0])
+            moved, of = int(np.sum(sent == goal)), len(sent)
+            enough = moved > least_share * of and of >= least_images
+            if goal != label and enough:
+                edges.append((label, goal, moved, of))
         return sorted(edges, key=lambda edge: (-edge[2], edge[0]))
 
     def graph(self, least_share=0.5, least_images=1):

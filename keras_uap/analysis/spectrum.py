@@ -92,14 +92,8 @@ class PerturbationSpectrum(Result):
 
     def names(self):
         """The bands in words, a tuple of b strings."""
-        top = self.bands[0, 1]
-        return (
-            "all",
-            *(
-                f"{low:g} and more" if high == top else f"{low:g} to {high:g}"
-                for low, high in self.bands[1:]
-            ),
-        )
+        inner = [f"{low:g} to {high:g}" for low, high in self.bands[1:-1]]
+        return ("all", *inner, f"{self.bands[-1, 0]:g} and more")
 
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each band."""

@@ -134,10 +134,15 @@ def transfer_matrix(
     value_range = as_value_range(value_range)
     check_whole("seed", seed, 0)
     value_ranges = _as_ranges(value_ranges, value_range, classifiers)
-    arrays = {
-        name: _as_array(name, perturbation, images.shape, value_range)
-        for name, perturbation in perturbations.items()
-    }
+    arrays = {}
+    for name, perturbation in perturbations.items():
+        arrays[name] = v = read_perturbation(perturbation, value_range)
+        if v.ndim != images.ndim - 1 or v.shape[-1] != images.shape[-1]:
+            raise ValueError(
+                "A perturbation must have as many channels as the images. "
+                f"Received: {name!r} of shape {v.shape}, images of shape "
+                f"{images.shape}."
+            )
     if images.ndim != 4:
         _check_one_length(arrays, classifiers, images.shape[1:])
     shape = (len(arrays), len(classifiers))
@@ -203,16 +208,6 @@ def _as_ranges(value_ranges, value_range, classifiers):
     return value_ranges
 
 
-def _as_array(name, perturbation, shape, value_range):
-    array = read_perturbation(perturbation, value_range)
-    if array.ndim != len(shape) - 1 or array.shape[-1] != shape[-1]:
-        raise ValueError(
-            "A perturbation must have as many channels as the images. Received:"
-            f" {name!r} of shape {array.shape}, images of shape {shape}."
-        )
-    return array
-
-
 def _check_one_length(arrays, classifiers, shape):
     """Raises ValueError where something other than images had to be resized."""
     stated = {name: stated_shape(each) for name, each in classifiers.items()}
@@ -247,12 +242,7 @@ def _as_seen_by(classifier, images, value_range, own):
 
 def _named(items, what, names=None):
     """Returns a dictionary from names to items."""
-    if not isinstance(items, (collections.abc.Mapping, list, tuple)):
-        raise TypeError(
-            f"{what} must be a dictionary or a list. Received: {items!r}."
-        )
-    if not isinstance(items, collections.abc.Mapping):
-        items = list(items)
+    if isinstance(items, (list, tuple)):
         if names is None or len(names) != len(items):
             names = [
                 getattr(item, "name", None) or f"{what} {i}"
@@ -264,6 +254,10 @@ def _named(items, what, names=None):
                 "dictionary from names of your choice."
             )
         items = dict(zip(names, items))
+    if not isinstance(items, collections.abc.Mapping):
+        raise TypeError(
+            f"{what} must be a dictionary or a list. Received: {items!r}."
+        )
     if not items:
         raise ValueError(f"{what} must hold at least one. Received: none.")
     return items

@@ -23,14 +23,10 @@ from keras_uap.visualization.labels import (
     plot_label_graph,
     plot_targets,
 )
-from keras_uap.visualization.perturbation import (
-    plot_perturbation,
-)
+from keras_uap.visualization.perturbation import plot_perturbation
 from keras_uap.visualization.report import plot_report
 from keras_uap.visualization.sample_size import plot_curve
-from keras_uap.visualization.spectrum import (
-    plot_perturbation_spectrum,
-)
+from keras_uap.visualization.spectrum import plot_perturbation_spectrum
 from keras_uap.visualization.style import CLEAN, FOOLED, NEUTRAL
 from keras_uap.visualization.survival import plot_survival
 from keras_uap.visualization.transfer import plot_transfer
