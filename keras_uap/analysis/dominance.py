@@ -35,10 +35,10 @@ from keras_uap.evaluation.measurement import Measurement, read_parts, stacked
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.perturbations.pixels import apply_perturbation, mid_grey
 from keras_uap.reporting.result import LEFT_OUT, Result, in_columns
-from keras_uap.utils.formatting import interval, percent
+from keras_uap.utils.formatting import interval, percent, sample
 from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import check_flag, check_whole
-from keras_uap.visualization.style import class_name, sample
+from keras_uap.visualization.style import class_name
 
 # The numbers of labels whose common share is measured.
 TOPS = (1, 3, 5)

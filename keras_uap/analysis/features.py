@@ -36,9 +36,8 @@ from keras_uap.classifiers.logits import predict_logits
 from keras_uap.evaluation.measurement import Measurement, stacked
 from keras_uap.perturbations.pixels import apply_perturbation
 from keras_uap.reporting.result import Result
-from keras_uap.utils.formatting import percent
+from keras_uap.utils.formatting import percent, sample
 from keras_uap.utils.validation import check_whole
-from keras_uap.visualization.style import sample
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

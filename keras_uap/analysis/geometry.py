@@ -36,7 +36,7 @@ from keras_uap.perturbations.pixels import (
     same_shape,
 )
 from keras_uap.reporting.result import LEFT_OUT, Result, in_columns
-from keras_uap.utils.formatting import interval, percent
+from keras_uap.utils.formatting import interval, percent, sample
 from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import (
     as_images,
@@ -44,7 +44,6 @@ from keras_uap.utils.validation import (
     check_whole,
     invalid,
 )
-from keras_uap.visualization.style import sample
 
 # Columns of a random matrix that are held at a time.
 _BLOCK = 8192

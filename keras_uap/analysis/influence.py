@@ -35,9 +35,8 @@ from keras_uap.evaluation.measurement import Measurement, at_norm, stacked
 from keras_uap.perturbations.lp_ball import lp_norm
 from keras_uap.perturbations.pixels import apply_perturbation, mid_grey
 from keras_uap.reporting.result import Result, in_columns
-from keras_uap.utils.formatting import percent
+from keras_uap.utils.formatting import percent, sample
 from keras_uap.utils.validation import as_images, check_whole
-from keras_uap.visualization.style import sample
 
 # What the perturbations of single images are called.
 _OWN, _MINIMAL = "image's own", "image's own, minimal"

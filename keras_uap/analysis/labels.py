@@ -22,10 +22,10 @@ from keras_uap.evaluation.labelled_images import LabelledImages
 from keras_uap.evaluation.measurement import read_parts, stacked
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.reporting.result import LEFT_OUT, Result, in_columns
-from keras_uap.utils.formatting import interval, percent
+from keras_uap.utils.formatting import interval, percent, sample
 from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import as_class, as_wholes, check_number
-from keras_uap.visualization.style import class_name, sample
+from keras_uap.visualization.style import class_name
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

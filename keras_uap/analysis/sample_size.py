@@ -29,10 +29,9 @@ from keras_uap.evaluation.labelled_images import LabelledImages
 from keras_uap.evaluation.measurement import check_alike, read_parts
 from keras_uap.perturbations.lp_ball import LpBall, as_norm
 from keras_uap.reporting.result import Result, in_columns
-from keras_uap.utils.formatting import interval, percent
+from keras_uap.utils.formatting import interval, percent, sample
 from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import as_sizes, as_wholes, check_whole, invalid
-from keras_uap.visualization.style import sample
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

@@ -35,10 +35,9 @@ from keras_uap.evaluation.measurement import Measurement, stacked
 from keras_uap.perturbations.interchange import read_perturbation
 from keras_uap.perturbations.lp_ball import LpBall
 from keras_uap.reporting.result import Result, in_columns
-from keras_uap.utils.formatting import interval, percent
+from keras_uap.utils.formatting import interval, percent, sample
 from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import as_sizes, check_whole
-from keras_uap.visualization.style import sample
 
 # A share of power that rounding leaves: scaled up, it would be a perturbation.
 _NOTHING = 1e-12

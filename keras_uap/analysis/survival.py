@@ -36,9 +36,8 @@ from keras_uap.evaluation.intervals import rate_interval
 from keras_uap.evaluation.measurement import Measurement, at_norm, stacked
 from keras_uap.perturbations.lp_ball import lp_norm
 from keras_uap.reporting.result import Result, in_columns
-from keras_uap.utils.formatting import interval, percent
+from keras_uap.utils.formatting import interval, percent, sample
 from keras_uap.utils.progress import progress_bar
-from keras_uap.visualization.style import sample
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

@@ -28,9 +28,8 @@ from keras_uap.perturbations.lp_ball import as_norm, lp_norm
 from keras_uap.perturbations.pixels import as_value_range
 from keras_uap.perturbations.resizing import resize_images, resize_perturbation
 from keras_uap.reporting.result import Result, in_columns
-from keras_uap.utils.formatting import interval, percent
+from keras_uap.utils.formatting import interval, percent, sample
 from keras_uap.utils.validation import check_whole, invalid
-from keras_uap.visualization.style import sample
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

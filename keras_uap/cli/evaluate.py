@@ -6,9 +6,8 @@ from keras_uap import analysis
 from keras_uap.classifiers.adapter import as_adapter
 from keras_uap.cli import loading
 from keras_uap.evaluation.report import PASSES
-from keras_uap.utils.formatting import interval, percent, text_table
+from keras_uap.utils.formatting import interval, percent, sample, text_table
 from keras_uap.utils.progress import Progress
-from keras_uap.visualization.style import sample
 
 # Samples of random noise of the perturbation's norm.
 NOISES = 3

@@ -9,10 +9,9 @@ from keras_uap.classifiers.around import read_classifier
 from keras_uap.evaluation.audit_result import Audit
 from keras_uap.reporting import html
 from keras_uap.reporting.result import LEFT_OUT, Result
-from keras_uap.utils.formatting import interval, percent
+from keras_uap.utils.formatting import interval, percent, sample
 from keras_uap.utils.saving import random_state_kept
 from keras_uap.utils.validation import check_number
-from keras_uap.visualization.style import sample
 
 # Margin by which a perturbation that needs no gradients of the hardened
 # classifier must win before masked gradients are reported.

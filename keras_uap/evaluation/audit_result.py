@@ -11,9 +11,9 @@ from keras_uap.evaluation.report import FoolingReport
 from keras_uap.reporting import html
 from keras_uap.reporting.card import write_card
 from keras_uap.reporting.result import LEFT_OUT, Result
-from keras_uap.utils.formatting import cut, interval, percent
+from keras_uap.utils.formatting import cut, interval, percent, sample
 from keras_uap.utils.progress import in_words
-from keras_uap.visualization.style import class_name, sample, unit
+from keras_uap.visualization.style import class_name, unit
 
 # Limits of `Audit.next_steps`: noise that fools this share of what the
 # strongest attack does, an interval of this width, a rate that rose by this

@@ -23,9 +23,9 @@ from keras_uap.perturbations.lp_ball import as_epsilon, lp_norm
 from keras_uap.perturbations.pixels import apply_perturbation
 from keras_uap.reporting import html
 from keras_uap.reporting.result import LEFT_OUT, Result
-from keras_uap.utils.formatting import cut, interval, percent
+from keras_uap.utils.formatting import cut, interval, percent, sample
 from keras_uap.utils.validation import as_class, check_whole
-from keras_uap.visualization.style import class_name, norm_in_words, sample
+from keras_uap.visualization.style import class_name, norm_in_words
 
 # The warning below a rate with a wide interval.
 TOO_FEW = (

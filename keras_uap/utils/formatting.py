@@ -106,3 +106,8 @@ def images_of(count, photographs):
     if photographs == count:
         return f"{count:,} images, each its own photograph"
     return f"{count:,} images of {photographs:,} photographs"
+
+
+def sample(result):
+    """What was measured on: "n = 54 images of 12 photographs"."""
+    return f"n = {images_of(result.num_images, result.num_groups)}"

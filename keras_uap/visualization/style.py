@@ -7,7 +7,7 @@ import textwrap
 
 import numpy as np
 
-from keras_uap.utils.formatting import images_of
+from keras_uap.utils.formatting import sample as sample
 
 # Colour-blind safe (Okabe and Ito, 2008): blue for clean, vermilion for fooled.
 CLEAN, FOOLED, NEUTRAL = "#0072B2", "#D55E00", "#666666"
@@ -52,11 +52,6 @@ def _figure_class():
 def axes(width, height):
     """Makes a figure of one plot; `axes.figure` is the figure."""
     return figure(width, height).subplots()
-
-
-def sample(result):
-    """What was measured on: "n = 54 images of 12 photographs"."""
-    return f"n = {images_of(result.num_images, result.num_groups)}"
 
 
 def unit(value_range):
