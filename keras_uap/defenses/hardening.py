@@ -139,7 +139,7 @@ class Hardening(Result):
             path: String or path of the file; it appears whole or not at all.
             class_names: Sequence of strings, to name labels.
         """
-        html.write_hardening(path, self, class_names)
+        html.write_audit(path, self.after, class_names, self)
 
     def changes(self):
         """Triples of a name, the rate before and the rate after."""

@@ -36,18 +36,15 @@ _LARGEST, _SMALL = 512, 96
 _MOST_CHARACTERS = 4_000_000
 
 
-def write_audit(path, audit, class_names=None):
-    """Writes an `Audit` as a page; see `Audit.save_html`."""
-    page = {"report": audit.report, "card": audit.card, "audit": audit}
-    _write(path, class_names, audit, warnings=audit.warnings, **page)
+def write_audit(path, audit, class_names=None, hardening=None):
+    """Writes an `Audit`, or the `Hardening` that ended with it, as a page.
 
-
-def write_hardening(path, hardening, class_names=None):
-    """Writes a `Hardening` as a page; see `Hardening.save_html`."""
-    audit = hardening.after
+    See `Audit.save_html` and `Hardening.save_html`.
+    """
+    result = hardening or audit
     page = {"report": audit.report, "card": audit.card, "audit": audit}
-    page |= {"hardening": hardening, "warnings": hardening.warnings}
-    _write(path, class_names, hardening, **page)
+    page |= {"hardening": hardening, "warnings": result.warnings}
+    _write(path, class_names, result, **page)
 
 
 def write_report(path, report, class_names=None, card=None, warnings=()):
@@ -72,8 +69,15 @@ def versions():
 # Images ----------------------------------------------------------------------
 
 
-def _examples(report, name):
-    """What the slider shows, or None where the report kept no examples."""
+def _examples(report):
+    """What the slider shows, or None where the report kept no examples.
+
+    Returns:
+        Dictionary of `rows`, tuples of the number of an image, how it looks at
+        each strength, and there its label, the confidence of it and whether it
+        is fooled; of `stops`, pairs of a strength and how many rows it fools;
+        and of `start`, which stop is the perturbation as it is.
+    """
     examples = report.examples
     if examples is None:
         return None
@@ -84,27 +88,12 @@ def _examples(report, name):
         room -= sum(map(len, images))
         if rows and room < 0:
             break
-        names, sure = map(name, examples.labels[i]), examples.confidences[i]
-        stops = [
-            {"name": text, "confidence": float(share), "fooled": bool(changed)}
-            for text, share, changed in zip(names, sure, fooled[i])
-        ]
-        number = int(place) + 1
-        rows.append({"number": number, "images": images, "stops": stops})
-    stops = [
-        {
-            "times": f"{strength:g}",
-            "norm": f"{strength * report.epsilon:.4g}",
-            "fooled": int(count),
-        }
-        for strength, count in zip(
-            examples.strengths, fooled[: len(rows)].sum(axis=0)
-        )
-    ]
+        stops = zip(examples.labels[i], examples.confidences[i], fooled[i])
+        rows.append((int(place) + 1, images, list(stops)))
+    counts = fooled[: len(rows)].sum(axis=0)
     return {
         "rows": rows,
-        "stops": stops,
-        # The perturbation as it is.
+        "stops": list(zip(examples.strengths, counts)),
         "start": int(np.argmin(np.abs(examples.strengths - 1))),
     }
 
@@ -137,19 +126,15 @@ def _perturbation(report):
     if report.examples is None:
         return None
     v = report.examples.perturbation
-    image, scale = None, None
+    image = None
     if style.is_image(v):
         image = _image(style.stretch(v), exact=True)
-        scale = "Stretched to the full range; grey is no change."
     elif style.is_signal(v):
         image = _lines(v, style.lanes(v, -v), style.FOOLED, np.zeros_like(v))
-        scale = "Stretched to the full height; a line for each channel"
-        more = v.shape[-1] > style.CHANNELS
-        scale += f", the first {style.CHANNELS}." if more else "."
     return {
         "image": image,
-        "scale": scale,
         "shape": v.shape,
+        "channels": style.CHANNELS,
         "largest": f"{np.abs(v).max():.4g}",
         # Pixels of small images are shown as squares.
         "coarse": style.is_image(v) and max(v.shape[:2]) <= _SMALL,
@@ -245,7 +230,7 @@ def _write(path, class_names, result, **page):
         name=name,
         unit=style.unit(report.value_range),
         in_words=in_words,
-        examples=_examples(report, name),
+        examples=_examples(report),
         perturbation=_perturbation(report),
         versions=versions(),
         date=datetime.datetime.now(datetime.UTC).date(),

@@ -18,8 +18,6 @@ from keras_uap.utils.formatting import html_table, one_line, text_table
 # Metadata of a dataclass field of large arrays: left out of `to_dict`.
 LEFT_OUT = {"keras_uap_left_out": True}
 
-_WIDTH = 79
-
 
 class Result:
     """Base of the results: a line, a table and plain values of each.
@@ -50,12 +48,10 @@ class Result:
             class_names: Sequence of strings, to name labels, if there are any.
         """
         title, header, rows = self.rows(class_names)
-        title = "\n".join(
-            textwrap.fill(line, _WIDTH) for line in title.split("\n")
-        )
-        text = f"{title}\n{text_table(header, rows)}"
-        remarks = [textwrap.fill(each, _WIDTH) for each in self._remarks()]
-        return "\n\n".join([text, "\n".join(remarks)] if remarks else [text])
+        lines = [textwrap.fill(line, 79) for line in title.split("\n")]
+        lines.append(text_table(header, rows))
+        remarks = [textwrap.fill(each, 79) for each in self._remarks()]
+        return "\n".join([*lines, "", *remarks] if remarks else lines)
 
     def to_dict(self):
         """The result as plain Python values, for JSON, without images."""
