@@ -51,23 +51,18 @@ class Diversity(Result):
 
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each seed."""
-        title, fooled = (
-            "Perturbations of one classifier",
-            ["-"] * len(self.seeds),
-        )
+        title = "Perturbations of one classifier"
+        fooled = ["-"] * len(self.seeds)
         if self.fooling_rates is not None:
             title += f", n = {self.num_images} held-out images"
             fooled = map(percent, self.fooling_rates)
         others = np.where(np.eye(len(self.seeds)), -np.inf, self.inner_products)
+        largest = "largest inner product with another"
         return in_columns(
             title,
             ("seed", str, self.seeds),
             ("fooled", str, fooled),
-            (
-                "largest inner product with another",
-                "{:.3f}".format,
-                others.max(axis=1),
-            ),
+            (largest, "{:.3f}".format, others.max(axis=1)),
         )
 
     def plot(self):

@@ -75,8 +75,6 @@ def fit_perturbation(
         initial_perturbation=initial_perturbation,
         seed=seed,
     )
-    if not uap.built:
-        uap.build((None, *images.shape[1:]))
     best, loss = updates.strongest(uap.ball, target, loss)
     uap.compile(best if optimizer is None else optimizer, loss=loss)
     uap.fit(

@@ -186,10 +186,11 @@ def sample_size_curve(
 
     def subset(size, each):
         order = np.random.default_rng(each).permutation(len(images))
-        return images[order[:size]], epsilon
+        return images[order[:size]]
 
     fit = fit or default_fit(classifier, norm, value_range, draws, from_logits)
-    curve = _curve(sizes, subset, fit, labelled, norm, num_seeds, seed, verbose)
+    options = fit, labelled, norm, num_seeds, seed, verbose
+    curve = _curve(sizes, subset, [epsilon] * len(sizes), *options)
     return FoolingCurve(name="number of images", **curve)
 
 
@@ -240,14 +241,11 @@ def image_kinds(
     options = value_range, batch_size, from_logits
     labelled = LabelledImages(classifier, held_out, *options)
 
-    def of_kind(name, each):
-        return kinds[name], epsilon
-
     names = tuple(kinds)
     fit = fit or default_fit(classifier, norm, value_range, draws, from_logits)
-    curve = _curve(
-        names, of_kind, fit, labelled, norm, num_seeds, seed, verbose
-    )
+    options = fit, labelled, norm, num_seeds, seed, verbose
+    epsilons = [epsilon] * len(names)
+    curve = _curve(names, lambda name, _: kinds[name], epsilons, *options)
     return FoolingCurve(name="kind of images", **curve)
 
 
@@ -290,14 +288,9 @@ def epsilon_curve(
     epsilons = as_sizes("epsilons", epsilons)
     options = value_range, batch_size, from_logits
     labelled = LabelledImages(classifier, held_out, *options)
-
-    def of_radius(epsilon, each):
-        return images, epsilon
-
     fit = fit or default_fit(classifier, norm, value_range, draws, from_logits)
-    curve = _curve(
-        epsilons, of_radius, fit, labelled, norm, num_seeds, seed, verbose
-    )
+    options = fit, labelled, norm, num_seeds, seed, verbose
+    curve = _curve(epsilons, lambda *_: images, epsilons, *options)
     # The more are fooled, the smaller the epsilon that fools half.
     lows, highs = curve["intervals"].T
     low, high = _half(epsilons, highs), _half(epsilons, lows)
@@ -333,12 +326,15 @@ def _half(epsilons, rates):
     return float(np.interp(0.5, rates[pair], epsilons[pair]))
 
 
-def _curve(values, choose, fit, labelled, norm, num_seeds, seed, verbose):
+def _curve(
+    values, choose, epsilons, fit, labelled, norm, num_seeds, seed, verbose
+):
     """Fits perturbations for each value, and measures them.
 
     Args:
         values: As of a `FoolingCurve`.
-        choose: Function from a value and a seed to images and epsilon.
+        choose: Function from a value and a seed to images.
+        epsilons: Sequence of floats, the radius for each value.
         fit: Function `fit(images, epsilon, seed)`.
         labelled: `LabelledImages`, held out.
         norm, num_seeds, seed, verbose: As for `sample_size_curve`.
@@ -348,7 +344,6 @@ def _curve(values, choose, fit, labelled, norm, num_seeds, seed, verbose):
     """
     check_whole("num_seeds", num_seeds, 1)
     check_whole("seed", seed, 0)
-    epsilons = [choose(value, seed)[1] for value in values]
     noise_rates = {}
     for epsilon in set(epsilons):
         rng = np.random.default_rng(seed)
@@ -357,8 +352,8 @@ def _curve(values, choose, fit, labelled, norm, num_seeds, seed, verbose):
     progress = progress_bar(len(values) * num_seeds, verbose, "perturbation")
     fooled = np.zeros((len(values), num_seeds, len(labelled.images)), bool)
     for i, j in np.ndindex(fooled.shape[:2]):
-        images, epsilon = choose(values[i], seed + j)
-        fooled[i, j] = labelled.fooled(fit(images, epsilon, seed + j))
+        images = choose(values[i], seed + j)
+        fooled[i, j] = labelled.fooled(fit(images, epsilons[i], seed + j))
         progress.add(1)
     mean_hits, groups = fooled.mean(axis=1), labelled.groups
     return {

@@ -48,27 +48,16 @@ def _draw_means(axes, result):
     norms = zip(result.names, result.norms)
     names = [f"{name} ({each.mean():.3g})" for name, each in norms]
     with_v, with_x = result.with_perturbation, result.with_image
+    own = with_v.mean(axis=1), result.perturbation_intervals
+    image = with_x.mean(axis=1), result.image_intervals
     series = [
-        (
-            *("with z(v), v alone on grey", style.FOOLED),
-            *(with_v.mean(axis=1), result.perturbation_intervals),
-        ),
-        (
-            *("with z(x)", style.CLEAN),
-            *(with_x.mean(axis=1), result.image_intervals),
-        ),
+        ("with z(v), v alone on grey", style.FOOLED, *own),
+        ("with z(x)", style.CLEAN, *image),
     ]
     style.grouped_bars(axes, names, series, 1.25)
-    places = np.arange(len(names))
-    axes.hlines(
-        result.unrelated.mean(axis=1),
-        places - 0.4,
-        places + 0.4,
-        color="black",
-        linestyle="--",
-        linewidth=1.2,
-        label="z(x) with z(v)",
-    )
+    places, unrelated = np.arange(len(names)), result.unrelated.mean(axis=1)
+    line = {"linestyle": "--", "linewidth": 1.2, "label": "z(x) with z(v)"}
+    axes.hlines(unrelated, places - 0.4, places + 0.4, color="black", **line)
     axes.axhline(0, color="black", linewidth=0.8)
     title = f"Means (mean {result.norm} norm of v)"
     style.label(axes, title, y="mean correlation, lines: 95%")

@@ -231,8 +231,7 @@ def grouped_bars(axes, names, series, inches=None):
     Args:
         axes: Matplotlib axes.
         names: Sequence of k strings, the groups of bars.
-        series: Sequence of tuples `(label, color, rates, intervals)`, with
-            `None` for no intervals.
+        series: Sequence of tuples `(label, color, rates, intervals)`.
         inches: Float, how far groups are apart; longer names are broken.
 
     Returns:
@@ -243,8 +242,7 @@ def grouped_bars(axes, names, series, inches=None):
     places = [groups + width * (i - middle) for i in range(len(series))]
     for at, (label, color, rates, intervals) in zip(places, series):
         axes.bar(at, rates, 0.94 * width, color=color, label=label)
-        if intervals is not None:
-            whiskers(axes, at, rates, intervals)
+        whiskers(axes, at, rates, intervals)
     names = names if inches is None else tick_names(names, inches)
     axes.set_xticks(groups, names, fontsize=9)
     return np.array(places)
@@ -264,9 +262,9 @@ def ranking(axes, labels, class_names, most=24):
     percent_axis(axes, "x")
 
 
-def write_rates(axes, places, rates, highs=None, horizontal=False):
+def write_rates(axes, places, rates, highs, horizontal=False):
     """Writes each rate at the end of its bar, beyond its interval."""
-    ends = np.maximum(rates, rates if highs is None else highs) + 0.015
+    ends = np.maximum(rates, highs) + 0.015
     for place, rate, end in zip(places, rates, ends):
         at = (end, place) if horizontal else (place, end)
         side = {"va": "center"} if horizontal else {"ha": "center"}

@@ -18,15 +18,14 @@ def plot_survival(result):
     axes.barh(places, rates, 0.6, color=style.FOOLED, label="perturbation")
     style.whiskers(axes, places, rates, intervals, horizontal=True)
     marks = {"markeredgecolor": "white", "clip_on": False}
-    name = "random noise, same norm"
-    random = result.random_rates
-    axes.plot(random, places, "D", color=style.NEUTRAL, label=name, **marks)
+    noise = {"color": style.NEUTRAL, "label": "random noise, same norm"}
+    axes.plot(result.random_rates, places, "D", **noise, **marks)
     changed = places[result.of_picture]
     if len(changed):
-        name, alone = "the change alone, on clean images", result.change_rates
-        axes.plot(
-            alone[changed], changed, "o", color=style.CLEAN, label=name, **marks
-        )
+        alone = result.change_rates[changed]
+        name = "the change alone, on clean images"
+        marks |= {"color": style.CLEAN, "label": name}
+        axes.plot(alone, changed, "o", **marks)
     style.write_rates(axes, places, rates, intervals[:, 1], horizontal=True)
     names = [style.fit_text(name, 30) for name in result.names]
     axes.set_yticks(places, names, fontsize=9)
