@@ -111,7 +111,6 @@ def perturbation_diversity(
     """
     check_whole("count", count, 2)
     check_whole("seed", seed, 0)
-    check_whole("batch_size", batch_size, 1)
     images = as_array(images)
     fit = fit or default_fit(classifier, norm, value_range, draws, from_logits)
     labelled = None
@@ -122,11 +121,11 @@ def perturbation_diversity(
     progress = progress_bar(count, verbose, "perturbation")
     seeds = tuple(range(seed, seed + count))
     perturbations, rates = [], []
-    for done, each in enumerate(seeds, start=1):
+    for each in seeds:
         perturbations.append(fit(images, epsilon, each))
         if labelled is not None:
             rates.append(labelled.fooled(perturbations[-1]).mean())
-        progress.update(done)
+        progress.add(1)
     return Diversity(
         inner_products=inner_products(perturbations),
         fooling_rates=np.array(rates) if rates else None,

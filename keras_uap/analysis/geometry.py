@@ -454,9 +454,8 @@ def subspace_perturbation(
     for step in range(steps):
         chosen = order[step * batch_size : (step + 1) * batch_size]
         v = ball.scaled(_combine(spectrum, coordinates))
-        gradient = pixel_gradient(
-            images[chosen].astype("float32"), clean[chosen], v
-        ).numpy()
+        batch = images[chosen].astype("float32")
+        gradient = pixel_gradient(batch, clean[chosen], v).numpy()
         slope = basis @ gradient.ravel()
         length = np.linalg.norm(slope)
         if np.isfinite(length) and length > 0:

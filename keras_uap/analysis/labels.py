@@ -108,14 +108,13 @@ class LabelFlow(Result):
         import networkx
 
         graph = self.graph(least_share, least_images)
-        parts = []
-        for nodes in networkx.weakly_connected_components(graph):
-            degrees = graph.in_degree
-            dominant = max(
-                sorted(nodes),
-                key=lambda n: (degrees(n), degrees(n, weight="images")),
-            )
-            parts.append((sorted(nodes), dominant))
+
+        def weight(node):
+            in_degree = graph.in_degree
+            return in_degree(node), in_degree(node, weight="images")
+
+        components = networkx.weakly_connected_components(graph)
+        parts = [(sorted(c), max(sorted(c), key=weight)) for c in components]
         return sorted(parts, key=lambda part: (-len(part[0]), part[1]))
 
     def rows(self, class_names=None):

@@ -26,7 +26,6 @@ def plot_audit(audit, class_names=None):
         f"Audit, {audit.report.norm} norm at most "
         f"{audit.card['epsilon']:.4g}: {audit.fooling_rate:.0%} fooled, "
         f"{style.sample(audit)}",
-        12,
     )
     _draw_race(rates_at, audit)
     v = audit.perturbation
@@ -82,10 +81,7 @@ def _draw_race(axes, audit):
     axes.set_xscale("symlog", linthresh=100)
     axes.set_xlim(0, 1.2 * max(run.passes for run in audit.runs))
     style.percent_axis(axes, "y", 1.02)
-    style.label(
-        axes,
-        "Effort of each attack, in red the strongest",
-        "model passes",
-        "held-out images fooled, lines: 95% interval",
-    )
+    title = "Effort of each attack, in red the strongest"
+    y = "held-out images fooled, lines: 95% interval"
+    style.label(axes, title, "model passes", y)
     style.legend_below(axes, 2, "left")

@@ -22,12 +22,9 @@ def plot_dominance(result, class_names=None):
     series = zip(result.names, colors, result.shares, result.intervals)
     style.grouped_bars(shares, names, list(series))
     style.percent_axis(shares, "y", 1.02)
-    style.label(
-        shares,
-        "What the most common labels take",
-        "most common labels of each kind",
-        "share of the images, lines: 95%",
-    )
+    title = "What the most common labels take"
+    x, y = "most common labels of each kind", "share of the images, lines: 95%"
+    style.label(shares, title, x, y)
     style.legend_below(shares, 3, "left")
     labels = result.alone_labels[1][::-1]
     at = np.arange(len(labels))
@@ -51,7 +48,6 @@ def plot_dominance(result, class_names=None):
         f"Dominant labels, {result.norm} norm {result.epsilon:.4g}, "
         f"{style.sample(result)}: {result.fooling_rate:.0%} fooled, by random "
         f"noise {result.random_rate:.0%}",
-        12,
     )
     return figure
 

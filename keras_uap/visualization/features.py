@@ -17,22 +17,21 @@ def plot_features(result):
     colors = style.CLEAN, style.FOOLED, style.NEUTRAL
     counts = zip(result.pairs, result.num_pairs)
     names = [f"{pair} ({count:,})" for pair, count in counts]
-    for axes, title, y, values, intervals in (
-        (
-            *(distances, "Distance of two images' features (root mean square)"),
-            "share of the clean distance, lines: 95%",
-            *(result.relative_distances, result.relative_intervals),
-        ),
-        (
-            *(cosines, "Cosine of two images' features"),
-            "mean cosine, lines: 95%",
-            *(result.cosines, result.cosine_intervals),
-        ),
+    for axes, values, intervals in (
+        (distances, result.relative_distances, result.relative_intervals),
+        (cosines, result.cosines, result.cosine_intervals),
     ):
         series = zip(result.names, colors, values, intervals)
         style.grouped_bars(axes, names, list(series), 1.2)
         axes.axhline(0, color="black", linewidth=0.8)
-        style.label(axes, title, "pairs of images (how many)", y)
+    title = "Distance of two images' features (root mean square)"
+    x, y = (
+        "pairs of images (how many)",
+        "share of the clean distance, lines: 95%",
+    )
+    style.label(distances, title, x, y)
+    title, y = "Cosine of two images' features", "mean cosine, lines: 95%"
+    style.label(cosines, title, x, y)
     style.percent_axis(distances, "y")
     distances.set_ylim(bottom=0)
     cosines.set_ylim(min(0.0, result.cosine_intervals.min()) * 1.05, 1.05)
@@ -42,6 +41,5 @@ def plot_features(result):
         f"Inputs of the head, {result.num_features} features, "
         f"{style.sample(result)}: {result.fooling_rate:.0%} fooled, by random "
         f"noise {result.random_rate:.0%}",
-        12,
     )
     return figure

@@ -25,7 +25,7 @@ def plot_normals(result):
         style.show_perturbation(at, normal)
         at.set_title(f"normal at image {result.indices[i]}", fontsize=8)
     count = f"{len(result.indices)} of {result.num_images} images"
-    figure.suptitle(f"Nearest decision boundaries of {count}", fontsize=11)
+    style.suptitle(figure, f"Nearest decision boundaries of {count}")
     return figure
 
 

@@ -38,7 +38,6 @@ def plot_influence(result):
     style.suptitle(
         figure,
         f"Logits z of images x with a perturbation v, {style.sample(result)}",
-        12,
     )
     return figure
 

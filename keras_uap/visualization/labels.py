@@ -26,24 +26,20 @@ def plot_label_flow(flow, class_names=None):
     title = "The most common labels of perturbed images"
     style.label(bars, title, "share of the images")
     style.legend(bars, loc="lower right")
-    most = min(60, max(len(flow.captured), len(flow.clean_captured)))
     for shares, color, line, text in (
         (flow.captured, style.FOOLED, "-", "perturbed images"),
         (flow.clean_captured, style.CLEAN, "--", "clean images"),
     ):
-        curve.plot([0, *shares[:most]], line, color=color, label=text)
+        curve.plot([0, *shares[:60]], line, color=color, label=text)
     style.percent_axis(curve, "y", 1.02)
-    style.label(
-        curve,
-        "Share of images in the top k labels",
-        "k, the number of labels",
-        "images captured by the top k labels",
-    )
+    title = "Share of images in the top k labels"
+    y = "images captured by the top k labels"
+    style.label(curve, title, "k, the number of labels", y)
     style.legend(curve, loc="lower right")
-    figure.suptitle(
+    style.suptitle(
+        figure,
         f"Dominant labels, n = {flow.num_images} images, "
         f"{flow.fooling_rate:.0%} fooled",
-        fontsize=12,
     )
     return figure
 

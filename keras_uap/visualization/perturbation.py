@@ -63,7 +63,7 @@ def plot_perturbation(
     # Lines need room beside them for the places of their channels.
     figure = style.figure((3 if style.is_signal(v) else 2.3) * (count + 1), 5.8)
     if title is not None:
-        style.suptitle(figure, title, 12)
+        style.suptitle(figure, title)
     axes = figure.subplots(2, count + 1)
     largest = np.abs(v).max() or 1.0
     style.show_perturbation(axes[0, 0], v)

@@ -17,11 +17,8 @@ def plot_report(report, class_names=None):
     """
     figure = style.figure(11, 8)
     (rates_at, labels_at), (sure_at, classes_at) = figure.subplots(2, 2)
-    figure.suptitle(
-        f"One perturbation, {style.norm_in_words(report)}: "
-        f"{style.sample(report)}",
-        fontsize=12,
-    )
+    norm = style.norm_in_words(report)
+    style.suptitle(figure, f"One perturbation, {norm}: {style.sample(report)}")
     own, none = report.fooling_interval, (np.nan, np.nan)
     noise = report.random_rate, report.random_interval
     bars = [
@@ -31,17 +28,11 @@ def plot_report(report, class_names=None):
     ]
     style.rate_bars(rates_at, *zip(*(b for b in bars if b[1] is not None)))
     style.percent_axis(rates_at, "y", 1.05)
-    style.label(
-        rates_at,
-        "Fooling rate; lines: 95%",
-        y="images with another label than clean",
-    )
+    y = "images with another label than clean"
+    style.label(rates_at, "Fooling rate; lines: 95%", y=y)
     style.ranking(labels_at, report.dominant_labels(8), class_names)
-    style.label(
-        labels_at,
-        "Labels that fooled images are sent to",
-        "share of the fooled images",
-    )
+    title = "Labels that fooled images are sent to"
+    style.label(labels_at, title, "share of the fooled images")
 
     fooled = report.fooled
     bins = np.linspace(0, 1, 21)
@@ -52,12 +43,8 @@ def plot_report(report, class_names=None):
     area = {"color": style.FOOLED, "alpha": 0.6}
     area["label"] = text if fooled.any() else "none is fooled"
     sure_at.hist(report.perturbed_confidences[fooled], bins, **area)
-    style.label(
-        sure_at,
-        "Confidence of the classifier",
-        "probability of the top label",
-        "images",
-    )
+    title, x = "Confidence of the classifier", "probability of the top label"
+    style.label(sure_at, title, x, "images")
     style.legend(sure_at)
 
     classes = list(report.per_class().items())[:8][::-1]
@@ -66,9 +53,6 @@ def plot_report(report, class_names=None):
     names = [f"{name} ({count})" for name, count in zip(names, counts)]
     classes_at.barh(names, rates, color=style.FOOLED)
     style.percent_axis(classes_at, "x", 1.02)
-    style.label(
-        classes_at,
-        "The most common clean labels (their images)",
-        "share of its images that are fooled",
-    )
+    title = "The most common clean labels (their images)"
+    style.label(classes_at, title, "share of its images that are fooled")
     return figure

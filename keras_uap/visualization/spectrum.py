@@ -28,12 +28,8 @@ def plot_perturbation_spectrum(result):
     power_at.set_xlim(0, max(top, 1))
     power_at.set_ylim(bottom=0)
     style.percent_axis(power_at, "y", decimals=None)
-    style.label(
-        power_at,
-        "Power; lines: between the bands",
-        "cycles per image",
-        "share of the power at each",
-    )
+    title, y = "Power; lines: between the bands", "share of the power at each"
+    style.label(power_at, title, "cycles per image", y)
     style.legend(power_at)
     own = result.fooling_rates, result.intervals
     random = result.random_rates, result.random_intervals
@@ -47,12 +43,9 @@ def plot_perturbation_spectrum(result):
     for at, (*_, rates, intervals) in zip(places, series):
         style.write_rates(rates_at, at, rates, intervals[:, 1])
     style.percent_axis(rates_at, "y", 1.08)
-    style.label(
-        rates_at,
-        "Parts at equal norm; lines: 95%",
-        "part of these cycles per image",
-        "fooling rate",
-    )
+    title = "Parts at equal norm; lines: 95%"
+    x = "part of these cycles per image"
+    style.label(rates_at, title, x, "fooling rate")
     style.legend_below(rates_at, 2, "right")
     style.suptitle(
         figure,

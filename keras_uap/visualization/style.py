@@ -100,11 +100,11 @@ def fit_text(text, most):
     return text.rstrip("\\") + "\u2026"
 
 
-def suptitle(figure, text, size=11):
+def suptitle(figure, text):
     """Puts a title over the whole figure, in as many lines as it needs."""
-    most = max(8, int(figure.get_figwidth() * 72 / (0.6 * size)))
+    most = max(8, int(figure.get_figwidth() * 72 / (0.6 * 11)))
     lines = [textwrap.fill(line, most) for line in text.split("\n")]
-    figure.suptitle("\n".join(lines), fontsize=size)
+    figure.suptitle("\n".join(lines), fontsize=11)
 
 
 def tick_names(names, inches):
