@@ -293,7 +293,10 @@ class DeepFool:
                 other = tf.reduce_max(
                     losses.other_scores(mine, scores), axis=-1
                 )
-            done = self._is_done(scores, mine, other)
+            lead = other - tf.gather(scores, mine, batch_dims=1)
+            changed = tf.not_equal(tf.argmax(scores, axis=-1), mine)
+            # A score that is not finite does not keep an image in the loop.
+            done = ~(lead < self.confidence) & changed
             left = ~done & (number < self.max_steps)
             return number + 1, self._move(
                 logits, recorded, state, done, left, candidates
@@ -343,20 +346,13 @@ class DeepFool:
         own = tf.one_hot(own, scores.shape[-1]) > 0
         return tf.math.top_k(tf.where(own, np.inf, scores), k=k).indices
 
-    def _is_done(self, scores, own, other):
-        """Whether scores `other` lead those of each image's own by enough."""
-        lead = other - tf.gather(scores, own, batch_dims=1)
-        changed = tf.not_equal(tf.argmax(scores, axis=-1), own)
-        # A score that is not finite does not keep an image in the loop.
-        return ~(lead < self.confidence) & changed
-
     def _move(self, logits, recorded, state, done, left, candidates):
         """Notes the labels of the active images; those `left` take a step."""
         found = labels_of(recorded[-1])
         left = tf.cast(tf.where(left)[:, 0], "int32")
         active = tf.gather(state.active, left)
         increments, usable, spent = self._step(
-            logits, *recorded, left, tf.gather(candidates, active)
+            logits, recorded, left, tf.gather(candidates, active)
         )
         index = active[:, tf.newaxis]
         took = tf.cast(usable, "int32")
@@ -371,40 +367,26 @@ class DeepFool:
             active=tf.boolean_mask(active, usable),
         )
 
-    def _step(self, logits, points, tape, scores, left, candidates):
+    def _step(self, logits, recorded, left, candidates):
         """One step over the nearest boundary for the images `left`.
 
         Returns the increments, whether each image had a usable gradient, and
         the model passes spent.
         """
-        classes = scores.shape[-1]
-        turns = min(self.num_candidates, classes) - 1
+        points, _, scores = recorded
+        turns = min(self.num_candidates, scores.shape[-1]) - 1
         all_count, left_count = tf.shape(points)[0], tf.size(left)
         rows = tf.gather(scores, left)
 
-        def leads(j):
-            """The weights of the scores in the j-th boundary's `f`."""
-            own = tf.one_hot(candidates[:, 0], classes)
-            return tf.one_hot(candidates[:, j], classes) - own
-
-        def nearest(points, tape, scores, left):
-            # An image's scores depend on that image alone, so one backward
-            # pass of a sum over the batch gives each image its own gradient.
-            def gradient(j):
-                index = left[:, tf.newaxis]
-                weights = tf.scatter_nd(index, leads(j), tf.shape(scores))
-                gradients = tape.gradient(scores, points, weights)
-                return tf.gather(check_gradient(gradients), left)
-
-            return self._nearest(gradient, leads, rows)
-
         def from_all():
-            return *nearest(points, tape, scores, left), all_count * turns
+            found = self._nearest(recorded, left, rows, candidates)
+            return *found, all_count * turns
 
         def from_left():
             some = tf.gather(points, left)
-            recorded = _forward(logits, some, self.num_candidates > 2)
-            found = nearest(*recorded, tf.range(left_count))
+            again = _forward(logits, some, self.num_candidates > 2)
+            places = tf.range(left_count)
+            found = self._nearest(again, places, rows, candidates)
             return *found, left_count * (turns + 1)
 
         def nothing():
@@ -418,41 +400,48 @@ class DeepFool:
             lambda: tf.cond(cheaper_alone, from_left, from_all),
         )
 
-    def _nearest(self, gradient, leads, scores):
+    def _nearest(self, recorded, places, rows, candidates):
         """The step to the nearest of the candidates' boundaries.
 
         Args:
-            gradient: Function from a candidate's rank to the gradients
-                `(n, H, W, C)` of its boundaries.
-            leads: Function from a candidate's rank to weights
-                `(n, num_classes)` of the scores.
-            scores: Float tensor `(n, num_classes)`.
+            recorded: What `_forward` returned.
+            places: Integer tensor `(n,)`, which images of it take the step.
+            rows: Float tensor `(n, num_classes)`, their scores.
+            candidates: Integer tensor `(n, num_candidates)`, their candidates,
+                the own class first.
         """
-        count = min(self.num_candidates, scores.shape[-1])
+        points, tape, scores = recorded
+        classes = scores.shape[-1]
+        count = min(self.num_candidates, classes)
+        own = tf.one_hot(candidates[:, 0], classes)
 
         def compare(j, best, step):
-            slope = gradient(j)
+            weights = tf.one_hot(candidates[:, j], classes) - own
+            # An image's scores depend on that image alone, so one backward
+            # pass of a sum over the batch gives each image its own gradient.
+            index = places[:, tf.newaxis]
+            spread = tf.scatter_nd(index, weights, tf.shape(scores))
+            slope = check_gradient(tape.gradient(scores, points, spread))
+            slope = tf.gather(slope, places)
             axes = list(range(1, slope.shape.rank))
             shape = [-1] + [1] * len(axes)
             square = tf.reduce_sum(tf.square(slope), axis=axes)
             # The score of a class that is switched off is minus infinity.
-            lead = tf.math.multiply_no_nan(scores, leads(j))
+            lead = tf.math.multiply_no_nan(rows, weights)
             lead = tf.reduce_sum(lead, axis=-1)
             gap = self.confidence - lead + _NUDGE
             distance = gap / tf.sqrt(square)
             # A gradient that is zero, not finite, or too large or too small
             # for float32 is never chosen.
-            nearer = (
-                (distance < best)
-                & tf.math.is_finite(square)
-                & tf.math.is_finite(gap / square)
-            )
-            length = tf.where(nearer, gap / square, 0.0)
+            length = gap / square
+            finite = tf.math.is_finite(square) & tf.math.is_finite(length)
+            nearer = (distance < best) & finite
+            length = tf.where(nearer, length, 0.0)
             move = tf.reshape(length, shape) * slope
             step = tf.where(tf.reshape(nearer, shape), move, step)
             return j + 1, tf.where(nearer, distance, best), step
 
-        farthest = tf.fill(tf.shape(scores)[:1], np.inf)
+        farthest = tf.fill(tf.shape(rows)[:1], np.inf)
         first = compare(tf.constant(1), farthest, 0.0)
         _, best, step = first
         if count > 2:

@@ -233,7 +233,8 @@ class UniversalPerturbation(
         passes = tf.constant(0)
         loss = self._update.loss
         if clean is None or (loss.needs_features and clean.features is None):
-            clean = self._clean(images, loss)
+            features, scores = self.adapter.forward_for(images, loss)
+            clean = sources.Clean(logits.labels_of(scores), features)
             passes += tf.size(clean.labels)
         known = clean._replace(labels=tf.maximum(clean.labels, 0))
         step = self._update(self, images, known)
@@ -258,14 +259,6 @@ class UniversalPerturbation(
         if labels is not None:
             labels = logits.class_indices(labels, self.adapter.num_classes)
         return self._rates.update(clean.labels, predicted, labels, images)
-
-    def _clean(self, images, loss):
-        """The `Clean` of images that a loss needs, from one forward."""
-        if not loss.needs_features:
-            return sources.Clean(logits.labels_of(self.adapter.forward(images)))
-        forward = self.adapter.forward_with_features
-        features, scores = forward(images, loss.layer)
-        return sources.Clean(logits.labels_of(scores), features)
 
     def _measured(self, images):
         return logits.labels_of(self.adapter.forward(images, exact=True))

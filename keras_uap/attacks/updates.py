@@ -225,13 +225,7 @@ class GradientUpdate(Update):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(perturbed)
             clipped = clip_to_range(perturbed, model.value_range)
-            features = None
-            if self.loss.needs_features:
-                features, scores = model.adapter.forward_with_features(
-                    clipped, self.loss.layer
-                )
-            else:
-                scores = model.adapter.forward(clipped)
+            features, scores = model.adapter.forward_for(clipped, self.loss)
             summary = self.loss.summary(goal, tf.stop_gradient(scores))
             summary = _over_devices(model, summary)
             seen = losses.Seen(features, clean.features, summary)

@@ -120,9 +120,8 @@ class ClassifierAdapter:
         """Warns of a classifier that is not a function of each image alone."""
         # In another batch, a few times each: random draws and the statistics
         # of a batch are other ones there.
-        again = np.repeat(images[:2], 16, axis=0)
+        again = self.compiled_logits(np.repeat(images[:2], 16, axis=0))
         expected = np.repeat(self.compiled_logits(images)[:2], 16, axis=0)
-        again = self.compiled_logits(again)
         self.is_function = not self._differ(again, expected)
         if not self.is_function:
             warnings.warn(
@@ -206,14 +205,20 @@ class ClassifierAdapter:
                 the folded copy.
         """
         exact = exact or _several_replicas()
-        return _inside(self.compiled_logits if exact else self._attacked)(
-            images
-        )
+        logits = self.compiled_logits if exact else self._attacked
+        return _inside(logits)(images)
 
-    def forward_with_features(self, images, layer=None):
-        """Features and logits of a float32 tensor, as `forward` gives them."""
+    def forward_for(self, images, loss):
+        """Features and logits as `forward` gives them.
+
+        Args:
+            images: Float32 tensor `(n, H, W, C)`.
+            loss: `BatchLoss`. Features are `None` unless it needs them.
+        """
+        if not loss.needs_features:
+            return None, self.forward(images)
         exact = _several_replicas() or not self._folds
-        return _inside(self.compiled_features(layer, exact))(images)
+        return _inside(self.compiled_features(loss.layer, exact))(images)
 
     def features_function(self, layer=None):
         """From a tensor of images to features and logits."""
@@ -223,12 +228,9 @@ class ClassifierAdapter:
         """`features_function`, compiled; traced once, as the logits are."""
         key = layer, exact
         if key not in self._compiled_features:
-            plain = features_function(
-                self.classifier,
-                layer,
-                self._of_scores,
-                None if exact else self._folding.fold,
-            )
+            fold = None if exact else self._folding.fold
+            known = self.classifier, layer, self._of_scores
+            plain = features_function(*known, fold)
             compiled = compile_logits(plain, self.image_shape)
             self._compiled_features[key] = compiled
         return self._compiled_features[key]
@@ -238,15 +240,10 @@ class ClassifierAdapter:
         traced = self.compiled_features(layer).get_concrete_function()
         return traced.outputs[0].shape[-1]
 
-    def labels_and_features(self, images, layer=None, batch_size=32, verbose=0):
+    def labels_and_features(self, images, layer=None, verbose=0):
         """Integer labels `(n,)` and features `(n, d)` of an array."""
-        features, logits = predict_logits(
-            self.compiled_features(layer, not self._folds),
-            images,
-            None,
-            batch_size,
-            verbose,
-        )
+        function = self.compiled_features(layer, not self._folds)
+        features, logits = predict_logits(function, images, verbose=verbose)
         check_predictions(logits)
         return logits.argmax(axis=-1), features
 
@@ -256,9 +253,8 @@ class ClassifierAdapter:
         Raises:
             ValueError: if the scores of an image are not finite.
         """
-        logits = predict_logits(
-            self.compiled_logits, images, transform, batch_size, verbose
-        )
+        options = transform, batch_size, verbose
+        logits = predict_logits(self.compiled_logits, images, *options)
         check_predictions(logits)
         return logits
 

@@ -19,13 +19,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_uap.classifiers.logits import (
-    check_classifier,
-    check_scores,
-    has_layer_graph,
-)
+from keras_uap.classifiers import logits
 from keras_uap.perturbations.pixels import as_value_range
-from keras_uap.utils.validation import explained
+from keras_uap.utils.validation import check_choice, explained, invalid
 
 # The pixel ranges of `preprocess_input` in keras.applications, by its modes,
 # and the order of channels, which is also that of the ranges.
@@ -103,10 +99,10 @@ def attach(
     stated = None
     if isinstance(classifier, (str, os.PathLike)):
         classifier, stated = _load(classifier)
-    check_classifier(classifier)
+    logits.check_classifier(classifier)
     channel_order, ranges = _standardize(value_range, channel_order)
     inputs = None
-    if has_layer_graph(classifier):
+    if logits.has_layer_graph(classifier):
         classifier, inputs = _shell(classifier, output)
     input = _choose_input(inputs, input, other_inputs)
     if inputs:
@@ -123,7 +119,7 @@ def attach(
     scores = classifier(x)
     if inputs is None:
         scores = _choose_output(scores, output)
-    check_scores(scores)
+    logits.check_scores(scores)
     return keras.Model(image, scores, name=f"attached_{classifier.name}")
 
 
@@ -182,11 +178,7 @@ def _standardize(value_range, channel_order):
             "Leave it out if the classifier takes the images as they are."
         )
     channel_order = order if channel_order is None else channel_order
-    if channel_order not in ("rgb", "bgr"):
-        raise ValueError(
-            "channel_order must be 'rgb' or 'bgr'. Received: "
-            f"channel_order={channel_order!r}."
-        )
+    check_choice("channel_order", channel_order, ("rgb", "bgr"))
     pairs = value_range if np.ndim(value_range) == 2 else [value_range]
     return channel_order, [as_value_range(pair) for pair in pairs]
 
@@ -254,10 +246,8 @@ def _with_other_inputs(classifier, inputs, input, x, image, other_inputs):
 def _choose_input(inputs, input, other_inputs):
     """The name of the image, or None for a classifier of a single tensor."""
     if not isinstance(other_inputs, (collections.abc.Mapping, type(None))):
-        raise TypeError(
-            "other_inputs must be a dictionary from names of inputs to "
-            f"values. Received: {other_inputs!r}."
-        )
+        expected = "a dictionary from names of inputs to values"
+        raise invalid("other_inputs", expected, other_inputs, error=TypeError)
     others = set(other_inputs or ())
     left = [name for name in inputs or (input,) if name not in others]
     if input is None and len(left) == 1:
@@ -284,11 +274,8 @@ def _check_dtype(name, dtype):
 
 def _channels_last(stated, data_format):
     """Returns the stated shape with channels last, and if they were first."""
-    if data_format not in (None, "channels_last", "channels_first"):
-        raise ValueError(
-            "data_format must be 'channels_last' or 'channels_first'. "
-            f"Received: data_format={data_format!r}."
-        )
+    formats = "channels_last", "channels_first", None
+    check_choice("data_format", data_format, formats)
     first = data_format == "channels_first"
     if data_format is None and stated is not None and len(stated) == 3:
         first = stated[0] in (1, 3) and (stated[-1] or 0) > 4
@@ -339,10 +326,7 @@ def _in_range(x, ranges, channel_order):
         )
     if channel_order == "bgr":
         if channels != 3:
-            raise ValueError(
-                "channel_order='bgr' is for images of 3 channels. Received: "
-                f"{channels}."
-            )
+            raise ValueError(f"'bgr' needs 3 channels. Received: {channels}.")
         x = keras.ops.flip(x, axis=-1)
     if set(ranges) == {(0.0, 255.0)}:
         return x

@@ -9,11 +9,7 @@ part.
 import keras
 import tensorflow as tf
 
-from keras_uap.classifiers.logits import (
-    UndecidedError,
-    compile_logits,
-    logits_function,
-)
+from keras_uap.classifiers import logits
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")
@@ -83,8 +79,8 @@ class Ensemble(keras.Model):
     def _logits_of(self, i):
         classifier, from_logits = self.classifiers[i], self.from_logits[i]
         try:
-            return logits_function(classifier, from_logits)
-        except UndecidedError as error:
+            return logits.logits_function(classifier, from_logits)
+        except logits.UndecidedError as error:
             raise ValueError(
                 f"It is unknown whether classifiers[{i}], {classifier.name!r}, "
                 "returns logits. Pass from_logits=[...], a value for each."
@@ -93,12 +89,13 @@ class Ensemble(keras.Model):
     def build(self, input_shape):
         # Tracing finds members that do not agree.
         if not self.built:
-            compile_logits(self.call, input_shape[1:]).get_concrete_function()
+            traced = logits.compile_logits(self.call, input_shape[1:])
+            traced.get_concrete_function()
             self.built = True
 
     def call(self, inputs, training=False):
         # The members always run in inference mode.
-        scores = [logits(inputs) for logits in self._functions]
+        scores = [function(inputs) for function in self._functions]
         classes = [score.shape[-1] for score in scores]
         if len(set(classes)) > 1:
             raise ValueError(
@@ -108,14 +105,12 @@ class Ensemble(keras.Model):
         return tf.add_n([tf.nn.log_softmax(s) for s in scores]) / len(scores)
 
     def get_config(self):
-        config = super().get_config()
         classifiers = keras.saving.serialize_keras_object(self.classifiers)
-        config["classifiers"] = classifiers
-        config["from_logits"] = self.from_logits
-        return config
+        own = {"classifiers": classifiers, "from_logits": self.from_logits}
+        return super().get_config() | own
 
     @classmethod
     def from_config(cls, config):
-        classifiers = config["classifiers"]
-        classifiers = keras.saving.deserialize_keras_object(classifiers)
-        return cls(**{**config, "classifiers": classifiers})
+        deserialize = keras.saving.deserialize_keras_object
+        classifiers = deserialize(config["classifiers"])
+        return cls(**config | {"classifiers": classifiers})

@@ -27,7 +27,7 @@ from keras_uap.utils.keras_compat import (
     last_operation,
 )
 from keras_uap.utils.progress import progress_bar
-from keras_uap.utils.validation import as_numbers
+from keras_uap.utils.validation import as_numbers, invalid
 
 
 class UndecidedError(ValueError):
@@ -46,12 +46,9 @@ def check_classifier(classifier):
         ValueError: if it keeps a state from batch to batch.
     """
     if not isinstance(classifier, keras.Layer):
-        raise TypeError(
-            "classifier must be a Keras model or layer, of Keras 3. Received: "
-            f"classifier={classifier!r}. Save one of tf_keras or TensorFlow "
-            "with tf.saved_model.save and pass keras_uap.attach(folder); "
-            "rebuild others in Keras."
-        )
+        expected = "a Keras model or layer, of Keras 3"
+        fix = "keras_uap.attach takes a SavedModel; rebuild others in Keras."
+        raise invalid("classifier", expected, classifier, fix, TypeError)
     for layer in all_layers(classifier):
         if getattr(layer, "stateful", False):
             raise ValueError(
@@ -90,10 +87,7 @@ def logits_function(classifier, from_logits=None, images=None):
     """
     check_classifier(classifier)
     if not (from_logits is None or isinstance(from_logits, bool)):
-        raise ValueError(
-            "from_logits must be None, True or False. "
-            f"Received: from_logits={from_logits!r}."
-        )
+        raise invalid("from_logits", "None, True or False", from_logits)
 
     def scores(images):
         return tf.cast(_scores(classifier, images), "float32")

@@ -22,7 +22,7 @@ import numpy as np
 from keras_uap.perturbations.lp_ball import LpBall, as_norm, lp_norm
 from keras_uap.perturbations.pixels import as_perturbation, as_value_range
 from keras_uap.utils.saving import atomic_path
-from keras_uap.utils.validation import explained
+from keras_uap.utils.validation import explained, invalid
 from keras_uap.version import __version__
 
 CARD_FORMAT = 1
@@ -58,9 +58,7 @@ def save_perturbation(path, perturbation, card):
     try:
         text = json.dumps(card, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"The card must hold what JSON can hold. {error}."
-        ) from error
+        raise TypeError(f"JSON cannot hold the card. {error}.") from error
     array = ball.project(array)
     path = pathlib.Path(path)
     if path.suffix != ".npz":
@@ -117,10 +115,8 @@ def read_perturbation(perturbation, value_range=None):
     own = None
     if isinstance(perturbation, (str, os.PathLike)):
         if not os.path.exists(perturbation):
-            raise ValueError(
-                "perturbation must be an array, or the path of an .npz or "
-                f".keras file that exists. Received: {str(perturbation)!r}."
-            )
+            expected = "an array, or an .npz or .keras file that exists"
+            raise invalid("perturbation", expected, str(perturbation))
         perturbation, card = load_perturbation(perturbation)
         own = card["value_range"]
     # A property may raise AttributeError where there is no perturbation yet.
@@ -166,9 +162,7 @@ def import_perturbation(path, norm="linf"):
     norm = as_norm(norm)
     path = pathlib.Path(path)
     if path.suffix not in (".mat", ".npy"):
-        raise ValueError(
-            f"path must end in .mat or .npy. Received: path={str(path)!r}."
-        )
+        raise ValueError(f"path must end in .mat or .npy. Received: {path}.")
     os.stat(path)  # A file that is not there is not damaged.
     kind = "not a perturbation of the paper's authors, or it is damaged"
     with explained(f"{path} is {kind}"):
@@ -237,9 +231,7 @@ def _read_keras(path):
         saved = json.loads(archive.read("config.json"))
         weights = io.BytesIO(archive.read("model.weights.h5"))
     if saved["registered_name"] != "keras_uap>UniversalPerturbation":
-        raise ValueError(
-            f"It holds a {saved['class_name']}, not a UniversalPerturbation."
-        )
+        raise ValueError(f"It holds a {saved['class_name']}, no perturbation.")
     shape = saved["build_config"].get("image_shape")
     if shape is None:
         raise ValueError("It was saved before it had a perturbation.")

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_uap.utils.validation import as_numbers, is_whole
+from keras_uap.utils.validation import as_numbers, invalid, is_whole
 
 _NORMS = {"linf": "linf", np.inf: "linf", "l2": "l2", 2: "l2"}
 
@@ -51,19 +51,14 @@ def as_epsilon(epsilon):
         TypeError: if `epsilon` is not a number.
         ValueError: if `epsilon` is not finite and above 0.
     """
+    units = "in the pixel units of value_range"
     if not is_whole(epsilon) and not isinstance(epsilon, (float, np.floating)):
-        raise TypeError(
-            "epsilon must be a number, in the pixel units of value_range. "
-            f"Received: epsilon={epsilon!r}."
-        )
+        raise invalid("epsilon", f"a number, {units}", epsilon, error=TypeError)
     # A whole number may be beyond all floats.
     with contextlib.suppress(OverflowError):
         if 0 < float(epsilon) < np.inf:
             return float(epsilon)
-    raise ValueError(
-        "epsilon must be finite and above 0, in the pixel units of "
-        f"value_range. Received: epsilon={epsilon!r}."
-    )
+    raise invalid("epsilon", f"finite and above 0, {units}", epsilon)
 
 
 def lp_norm(perturbation, norm="linf"):
@@ -143,9 +138,8 @@ class LpBall(keras.constraints.Constraint):
         length = tf.sqrt(tf.reduce_sum(tf.square(exact)))
         scale = self.epsilon * (1 - _ROUNDING)
         scale = scale / tf.maximum(length, self.epsilon)
-        return tf.where(
-            length <= self.epsilon, value, tf.cast(exact * scale, "float32")
-        )
+        scaled = tf.cast(exact * scale, "float32")
+        return tf.where(length <= self.epsilon, value, scaled)
 
     def norm_of(self, perturbation):
         """Returns the ball's norm of a perturbation, a Python float.

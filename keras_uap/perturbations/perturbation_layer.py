@@ -14,17 +14,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_uap.perturbations import pixels
 from keras_uap.perturbations.ascent import with_ascent
 from keras_uap.perturbations.interchange import read_perturbation
 from keras_uap.perturbations.lp_ball import PoolBall, as_norm
-from keras_uap.perturbations.pixels import (
-    RESIZE_HINT,
-    NoPerturbationError,
-    as_pool,
-    as_value_range,
-    clip_to_range,
-    same_shape,
-)
 from keras_uap.utils.formatting import one_line
 from keras_uap.utils.keras_compat import is_called_by_another
 from keras_uap.utils.saving import SavedSeed
@@ -131,7 +124,7 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
         # Under mixed_float16 a step of v would be 0.125 at pixel value 200.
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
-        self.value_range = as_value_range(value_range)
+        self.value_range = pixels.as_value_range(value_range)
         self.norm = as_norm(norm)
         self.ball = None if epsilon is None else PoolBall(epsilon, norm)
         self.epsilon = epsilon and self.ball.epsilon
@@ -166,7 +159,7 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
 
     def _as_pool(self, perturbation, pool_size, rank=None):
         """Returns a pool inside the ball, as an array."""
-        pool = as_pool(perturbation, pool_size, rank)
+        pool = pixels.as_pool(perturbation, pool_size, rank)
         if self.ball is not None:
             self.ball.refuse_outside(pool)
             pool = self.ball.project(pool)
@@ -221,7 +214,9 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
         With a pool, an array `(pool_size, H, W, C)`.
         """
         if not self.built:
-            raise NoPerturbationError("Call the layer on images, or set one.")
+            raise pixels.NoPerturbationError(
+                "Call the layer on images, or set one."
+            )
         pool = keras.ops.convert_to_numpy(self.perturbations)
         if self.ball is not None:
             pool = self.ball.project(pool)
@@ -234,8 +229,8 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
         self._build_for(pool.shape[1:])
         if pool.shape != tuple(self.perturbations.shape):
             raise ValueError(
-                f"The perturbation {pool.shape} does not fit the layer. "
-                f"Expected: {tuple(self.perturbations.shape)}. {RESIZE_HINT}"
+                f"The perturbation {pool.shape} does not fit the layer. Expected: "
+                f"{tuple(self.perturbations.shape)}. {pixels.RESIZE_HINT}"
             )
         self.perturbations.assign(pool)
 
@@ -243,7 +238,7 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
         images = tf.cast(inputs, self.compute_dtype)
         if tf.distribute.has_strategy():
             refuse_other_scope(self, tf.distribute.get_strategy())
-        same_shape(images.shape, self.perturbations.shape[1:])
+        pixels.same_shape(images.shape, self.perturbations.shape[1:])
         if self.rate == 0 or (self.rate is not None and not training):
             return images
         if images.shape.rank == len(self.perturbations.shape) - 1:
@@ -270,7 +265,7 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
                 (count,), 0, self.pool_size, seed=self.seed_generator
             )
             pool = tf.gather(pool, index)
-        perturbed = clip_to_range(images + pool, self.value_range)
+        perturbed = pixels.clip_to_range(images + pool, self.value_range)
         if self.rate in (None, 1):
             return perturbed
         draw = keras.random.uniform((count,), seed=self.seed_generator)
@@ -279,7 +274,7 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         if self.built:
-            same_shape(input_shape, self.perturbations.shape[1:])
+            pixels.same_shape(input_shape, self.perturbations.shape[1:])
         return input_shape
 
     def load_own_variables(self, store):

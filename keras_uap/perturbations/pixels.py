@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
-from keras_uap.utils.validation import as_numbers
+from keras_uap.utils.validation import as_numbers, invalid
 
 # What to do about a perturbation of the wrong size.
 RESIZE_HINT = "keras_uap.resize_perturbation makes another size of one."
@@ -35,10 +35,8 @@ def as_value_range(value_range):
     except (TypeError, ValueError, OverflowError):
         low, high = np.nan, np.nan
     if not -np.inf < low < high < np.inf:
-        raise ValueError(
-            "value_range must be a pair (low, high) of finite numbers with "
-            f"low < high, or None. Received: value_range={value_range!r}."
-        )
+        expected = "a pair (low, high) of finite numbers, low < high, or None"
+        raise invalid("value_range", expected, value_range)
     return low, high
 
 

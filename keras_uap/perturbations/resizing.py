@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_uap.perturbations.interchange import read_perturbation
 from keras_uap.perturbations.lp_ball import as_norm, lp_norm, project
-from keras_uap.utils.validation import is_whole
+from keras_uap.utils.validation import invalid, is_whole
 
 # Images resized at once: a thousand of 224x224 take 600 MB.
 _AT_ONCE = 64
@@ -66,10 +66,8 @@ def resize_perturbation(
         )
     pair = (size, size) if np.ndim(size) == 0 else tuple(size)
     if len(pair) != 2 or not all(is_whole(s) and s >= 1 for s in pair):
-        raise ValueError(
-            "size must be a whole number of pixels, or a pair (height, "
-            f"width) of them. Received: size={size!r}."
-        )
+        expected = "a whole number of pixels, or a pair (height, width) of them"
+        raise invalid("size", expected, size)
     if card is not None:
         norm = card.get("norm", norm)
         epsilon = card.get("epsilon") if epsilon is None else epsilon
@@ -105,7 +103,5 @@ def resize_images(images, size, method="bilinear"):
             tf.image.resize(b, size, method, antialias=True) for b in batches
         ]
     except ValueError as error:
-        raise ValueError(
-            f"method must be one of tf.image.resize. Received: {method!r}."
-        ) from error
+        raise invalid("method", "one of tf.image.resize", method) from error
     return np.concatenate(parts).astype("float32")

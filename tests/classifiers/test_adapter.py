@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_uap
+from keras_uap.attacks import losses
 from keras_uap.classifiers.adapter import ClassifierAdapter
 
 SHAPE = (8, 8, 3)
@@ -50,7 +51,7 @@ def test_the_copy_gives_the_logits_of_the_classifier(images, activation):
     batch = tf.constant(images)
     exact = adapter.forward(batch, exact=True).numpy()
     np.testing.assert_allclose(adapter.forward(batch), exact, atol=1e-4)
-    features, logits = adapter.forward_with_features(batch)
+    features, logits = adapter.forward_for(batch, losses.Features())
     np.testing.assert_allclose(logits, exact, atol=1e-4)
     own = keras.Model(model.inputs, model.layers[-2].output)
     np.testing.assert_allclose(features, own(batch), atol=1e-4)
