@@ -229,7 +229,7 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
         self._build_for(pool.shape[1:])
         if pool.shape != tuple(self.perturbations.shape):
             raise ValueError(
-                f"The perturbation {pool.shape} does not fit the layer. Expected: "
+                f"The perturbation {pool.shape} does not fit. Expected: "
                 f"{tuple(self.perturbations.shape)}. {pixels.RESIZE_HINT}"
             )
         self.perturbations.assign(pool)
