@@ -27,7 +27,5 @@ def run(options):
         -(-len(images) // options.batch_size),
         epochs=-(-VIEWS // len(images)),
     )
-    names = samples.class_names()
-    return fit.finish(
-        options, uap, interrupted, held_out, classifier.name, names
-    )
+    named = classifier.name, samples.class_names()
+    return fit.finish(options, uap, interrupted, held_out, *named)

@@ -18,20 +18,15 @@ def run(options):
     reports, class_names, _ = measure(options, paths)
     if len(paths) == 1:
         return text_of(reports[0], class_names), reports[0].to_dict()
-    rows = [_row(*each) for each in zip(paths, reports)]
     header = ("perturbation", "norm", "fooled", "95% interval", "noise")
-    values = [
-        {"perturbation": path} | report.to_dict()
-        for path, report in zip(paths, reports)
-    ]
+    rows, values = [], []
+    for path, report in zip(paths, reports):
+        size = f"{report.norm} {report.epsilon:.4g}"
+        rates = percent(report.fooling_rate), interval(report.fooling_interval)
+        rows.append((path, size, *rates, percent(report.random_rate)))
+        values.append({"perturbation": path} | report.to_dict())
     text = f"{sample(reports[0])}\n{text_table(header, rows)}"
     return text, {"reports": values}
-
-
-def _row(path, report):
-    rates = percent(report.fooling_rate), interval(report.fooling_interval)
-    size = f"{report.norm} {report.epsilon:.4g}"
-    return path, size, *rates, percent(report.random_rate)
 
 
 def measure(options, paths):
@@ -40,8 +35,7 @@ def measure(options, paths):
     shape = classifier.input_shape[1:]
     loaded = [loading.load_perturbation(path, shape) for path in paths]
     class_names = loading.load_class_names(options, classifier)
-    images = loading.load_images(options, "images", shape)
-    loading.check_labels(options, images.class_names, classifier)
+    images = loading.load_images(options, "images", shape, classifier)
     adapter = as_adapter(classifier, shape, None, images.images[:4])
     reports = [report_of(adapter, *each, images, options) for each in loaded]
     names = class_names or images.class_names

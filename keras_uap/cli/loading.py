@@ -32,9 +32,7 @@ def load_model(path):
     except ValueError as error:
         raise UsageError(f"--model {error}") from error
     if isinstance(model, UniversalPerturbation):
-        raise UsageError(
-            f"--model {path} holds a perturbation. Expected: a classifier."
-        )
+        raise UsageError(f"--model {path} is a perturbation, no classifier.")
     return model
 
 
@@ -69,13 +67,14 @@ def attach(model, options, number=0):
     return classifier
 
 
-def load_images(options, name, shape):
-    """Loads the images of `--images` or `--held-out`.
+def load_images(options, name, shape, classifier=None):
+    """Loads the images of `--images` or `--held-out`; checks their classes.
 
     Args:
         options: The parsed options.
         name: `"images"` or `"held_out"`.
         shape: Tuple `(H, W, C)` of the images to make.
+        classifier: What `attach` returns, where images may have labels.
 
     Returns:
         `datasets.Pictures`.
@@ -95,18 +94,18 @@ def load_images(options, name, shape):
     )
     for text in images.notes:
         note(f"{name.replace('_', '-')}: {text}")
+    names = images.class_names
+    if names is not None and len(names) != _num_classes(classifier):
+        raise UsageError(
+            f"--labels: --images {options.images} has {len(names)} classes, "
+            f"the model has {_num_classes(classifier)}. They must be the same, "
+            "in the same order. Leave --labels out to measure without them."
+        )
     return images
 
 
-def check_labels(options, names, classifier):
-    """Checks that the classes of the images can be those of the classifier."""
-    classes = max(2, classifier.output_shape[-1])
-    if names is not None and len(names) != classes:
-        raise UsageError(
-            f"--labels: --images {options.images} has {len(names)} classes, "
-            f"the model has {classes}. They must be the same, in the same "
-            "order. Leave --labels out to measure against clean predictions."
-        )
+def _num_classes(classifier):
+    return max(2, classifier.output_shape[-1])
 
 
 def load_parts(options, classifier):
@@ -116,21 +115,20 @@ def load_parts(options, classifier):
         A list of three `datasets.Pictures`.
     """
     shape = classifier.input_shape[1:]
-    images = load_images(options, "images", shape)
-    check_labels(options, images.class_names, classifier)
-    shares, held_out = SHARES, []
+    images = load_images(options, "images", shape, classifier)
+    shares, held_out, fix = SHARES, [], "Add images."
     if getattr(options, "held_out", None) is not None:
-        shares, held_out = (0.8, 0.2), [load_images(options, "held_out", shape)]
-        check_labels(options, held_out[0].class_names, classifier)
+        shares = (0.8, 0.2)
+        held_out = [load_images(options, "held_out", shape, classifier)]
+    elif hasattr(options, "held_out"):
+        fix = "Add images or pass --held-out."
     try:
         parts = images.split(shares, options.seed)
     except ValueError as error:
         counted = images_of(len(images.images), images.num_groups)
-        or_pass = " or pass --held-out"
         raise UsageError(
             f"--images holds {counted}: too few for {len(shares)} parts, each "
-            "of other photographs. Add images"
-            f"{or_pass * (getattr(options, 'held_out', '') is None)}."
+            f"of other photographs. {fix}"
         ) from error
     return [*map(images.take, parts), *held_out]
 
@@ -141,8 +139,7 @@ def load_perturbation(path, shape=None):
     if card["value_range"] is None:
         raise UsageError(
             f"--perturbation {path} names no value_range: its units are not "
-            "known. Save it with one, or measure it in Python with "
-            "keras_uap.analysis.fooling_report."
+            "known. Save it with one, or use keras_uap.analysis.fooling_report."
         )
     low, high = card["value_range"]
     if shape is not None and perturbation.shape != shape:
@@ -160,11 +157,10 @@ def load_class_names(options, classifier):
     if options.class_names is None:
         return None
     names = read_names(options.class_names)
-    classes = max(2, classifier.output_shape[-1])
-    if len(names) != classes:
+    if len(names) != _num_classes(classifier):
         raise UsageError(
             f"--class-names {options.class_names} has {len(names)} lines, the "
-            f"model has {classes} classes."
+            f"model has {_num_classes(classifier)} classes."
         )
     return names
 

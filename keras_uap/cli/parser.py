@@ -53,9 +53,8 @@ class _Parser(argparse.ArgumentParser):
 def whole(text, least=1, below=math.inf):
     """Parses a whole number, of at least 1 by default."""
     if not text.isdecimal() or not least <= int(text) < below:
-        raise ArgumentTypeError(
-            f"must be a whole number of at least {least}, not {text!r}"
-        )
+        expected = f"a whole number of at least {least}"
+        raise ArgumentTypeError(f"must be {expected}, not {text!r}")
     return int(text)
 
 

@@ -63,7 +63,5 @@ def _names(paths):
         if len(set(names)) == len(names):
             return names
     if len(set(paths)) < len(paths):
-        raise console.UsageError(
-            f"A file is named twice. Received: {' '.join(paths)}."
-        )
+        raise console.UsageError(f"A file is named twice: {' '.join(paths)}.")
     return list(paths)
