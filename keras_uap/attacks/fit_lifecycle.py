@@ -2,6 +2,9 @@
 
 import keras
 
+from keras_uap.data.pictures import new_seed
+from keras_uap.utils.validation import invalid
+
 
 class FitLifecycle(keras.callbacks.Callback):
     """The life cycle of a fit; stands before all other callbacks.
@@ -29,7 +32,7 @@ class FitLifecycle(keras.callbacks.Callback):
         self.model.best_rate.assign(-1.0)
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.model._order.renew(self.model.seed_generator)
+        self.model._order.seed = new_seed(self.model.seed_generator)
 
     def on_train_batch_end(self, batch, logs=None):
         self.model._rates.check("x")
@@ -108,10 +111,8 @@ def all_callbacks(lifecycle, callbacks, hidden):
         if not isinstance(callback, keras.callbacks.Callback) or isinstance(
             callback, keras.callbacks.CallbackList
         ):
-            raise TypeError(
-                "callbacks must be a callback or a list of callbacks. "
-                f"Received: {callback!r}."
-            )
+            expected = "a callback or a list of callbacks"
+            raise invalid("callbacks", expected, callback, error=TypeError)
     bar = keras.callbacks.ProgbarLogger
     if hidden and not any(isinstance(c, bar) for c in callbacks):
         callbacks.append(RatesBar(hidden))

@@ -129,9 +129,8 @@ class Rates:
             raise ValueError(f"{name} is empty when it is read again.")
         if np.isnan(self.fooling.result()):
             raise ValueError(
-                f"{name} must be finite, and so must the classifier's scores. "
-                "Received: NaN or infinity in an image or in its scores. "
-                "Remove such images, or fix the classifier."
+                f"{name} and the classifier's scores must be finite. Received: "
+                "NaN or infinity. Remove such images, or fix the classifier."
             )
         if np.isnan(self._accuracy.result()):
             raise ValueError(

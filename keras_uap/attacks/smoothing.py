@@ -42,9 +42,8 @@ def refuse_no_images(shape, sigma):
     """
     if sigma and len(shape) != 3:
         raise ValueError(
-            "Smoothing is over height and width. Received: "
-            f"smoothing={sigma:g}, for inputs of shape {tuple(shape)}. "
-            "Expected: images (H, W, C), or smoothing=0."
+            "Smoothing needs images (H, W, C). Received: "
+            f"smoothing={sigma:g}, for inputs of shape {tuple(shape)}."
         )
 
 

@@ -138,9 +138,8 @@ class Update:
         steps = inner.gradient_accumulation_steps
         if steps and batches is not None and batches < steps:
             raise ValueError(
-                "The optimizer waits for more batches than the fit has. "
-                f"Received: gradient_accumulation_steps={steps}, {batches} "
-                "batches. Use more or smaller batches."
+                f"gradient_accumulation_steps={steps} must be at most the "
+                f"batches of the fit. Received: {batches}. Use more batches."
             )
 
     def apply(self, model, gradient, scale=1.0):
@@ -365,8 +364,7 @@ def _named(name):
     if name.lower() in _STALL_AT_ZERO:
         raise ValueError(
             "This optimizer hardly leaves zero, where a perturbation starts. "
-            f"Received: optimizer={name!r}. Pass another name, such as 'lion', "
-            "or the optimizer itself with a learning rate chosen for it."
+            f"Received: optimizer={name!r}. Pass another, such as 'lion'."
         )
     try:
         return keras.optimizers.get(name)

@@ -142,9 +142,8 @@ def _load(path):
         _, arguments = signatures[endpoint].structured_input_signature
     if len(arguments) != 1:
         raise ValueError(
-            f"The SavedModel {path} must have a signature 'serving_default' of "
-            f"one tensor. Received: {names}, of {sorted(arguments)}."
-            " Use model.export(folder), or pass a keras.layers.TFSMLayer."
+            f"{path} must have a signature 'serving_default' of one tensor. "
+            f"Received: {names}, of {sorted(arguments)}. Use model.export."
         )
     (spec,) = arguments.values()
     _check_dtype(spec.name, spec.dtype.name)

@@ -68,8 +68,7 @@ class Ensemble(keras.Model):
         if len(shapes) > 1:
             raise ValueError(
                 "The classifiers must take images of one shape. Received: "
-                f"{sorted(shapes, key=str)}. keras_uap.attach(classifier, "
-                "image_shape=...) resizes the images for one of them."
+                f"{sorted(shapes, key=str)}. keras_uap.attach resizes images."
             )
         # Functional models have this attribute too. None if it is unknown.
         self.input_shape = next(iter(shapes), None)

@@ -53,8 +53,7 @@ def check_classifier(classifier):
         if getattr(layer, "stateful", False):
             raise ValueError(
                 "The classifier must keep no state from batch to batch. "
-                f"Received: {layer.name!r}. Rebuild it with stateful=False, "
-                "and take its weights over by set_weights."
+                f"Received: {layer.name!r}. Rebuild it with stateful=False."
             )
 
 
@@ -359,9 +358,8 @@ def check_scores(scores):
     if isinstance(scores, (dict, list, tuple)):
         names = list(scores) if isinstance(scores, dict) else len(scores)
         raise ValueError(
-            "The classifier must return one tensor of class scores. "
-            f"Received: {len(scores)} outputs ({names}). "
-            "keras_uap.attach(classifier, output=...) chooses one."
+            "The classifier must return one tensor of class scores. Received: "
+            f"{names}. keras_uap.attach(classifier, output=...) chooses one."
         )
     if len(scores.shape) != 2 or scores.shape[-1] is None:
         raise ValueError(

@@ -144,9 +144,8 @@ def load_perturbation(path, shape=None):
     low, high = card["value_range"]
     if shape is not None and perturbation.shape != shape:
         raise UsageError(
-            f"--perturbation {path} has shape {perturbation.shape}, the "
-            f"classifier's images have {shape}. keras_uap.resize_perturbation "
-            "changes the size of a perturbation."
+            f"--perturbation {path} has shape {perturbation.shape}, the images "
+            f"have {shape}. keras_uap.resize_perturbation changes its size."
         )
     scale = 255 / (high - low)
     return perturbation * scale, {**card, "epsilon": card["epsilon"] * scale}

@@ -56,9 +56,8 @@ def _check_images(shape):
     """Raises ValueError for shapes that cannot be mirrored and cropped."""
     if len(shape) != 4:
         raise ValueError(
-            "Only batches of images (n, height, width, channels) can be "
-            f"augmented. Received: shape {tuple(shape)}. Pass signals as they "
-            "are."
+            "Only images (n, height, width, channels) can be augmented. "
+            f"Received: shape {tuple(shape)}. Pass signals as they are."
         )
     check_axes(shape)
 

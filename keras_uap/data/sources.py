@@ -209,17 +209,12 @@ class Order:
     Keras shuffles arrays too, but a resumed run would start again with the
     order of the first epoch. Here each epoch's seed comes from a generator
     whose state is saved and restored with the weights.
+
+    Attributes:
+        seed: Integer, the seed of the epoch that runs.
     """
 
-    def __init__(self):
-        self._seed = None
-
-    def renew(self, seed_generator):
-        """Draws the seed of the next epoch."""
-        self._seed = pictures.new_seed(seed_generator)
-
-    def of(self, count):
-        return np.random.default_rng(self._seed).permutation(count)
+    seed = None
 
 
 def unpack(data, shape):
@@ -251,7 +246,10 @@ def _gathered(parts, count, size, order):
 
     # TensorFlow keeps this function for ever, so it must not hold arrays.
     def indices():
-        yield np.arange(count) if order is None else order.of(count)
+        if order is None:
+            yield np.arange(count)
+        else:
+            yield np.random.default_rng(order.seed).permutation(count)
 
     # On a machine with a GPU the whole array would go there.
     with tf.device("CPU"):

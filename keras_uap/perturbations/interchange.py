@@ -128,9 +128,8 @@ def read_perturbation(perturbation, value_range=None):
         own, value_range = as_value_range(own), as_value_range(value_range)
         if own != value_range:
             raise ValueError(
-                "The perturbation is in the units of another pixel range. "
-                f"Received: value_range={value_range}, and a perturbation of "
-                f"{own}. Pass images of that range, or a scaled array."
+                f"The perturbation is of another pixel range, {own}. Received: "
+                f"{value_range=}. Pass images of its range, or scale it."
             )
     return as_perturbation(perturbation)
 
@@ -267,9 +266,8 @@ def _as_card(card, array, where):
         )
     if list(array.shape) != card.get("shape"):
         raise ValueError(
-            f"{where}: the card has shape {card.get('shape')}, the "
-            f"perturbation {list(array.shape)}. "
-            "keras_uap.resize_perturbation(..., card=card) changes both."
+            f"{where}: the card has shape {card.get('shape')}, the array has "
+            f"{list(array.shape)}. keras_uap.resize_perturbation changes both."
         )
     try:
         ball = LpBall(card["epsilon"], card["norm"])

@@ -244,9 +244,8 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
         if images.shape.rank == len(self.perturbations.shape) - 1:
             if self.ball is not None and training:
                 raise ValueError(
-                    "A perturbation trains on batches. Received: shape "
-                    f"{tuple(images.shape)}. For a batch of signals, put "
-                    "keras.Input((steps, channels)) before the layer."
+                    f"A perturbation trains on batches, not on {images.shape}. "
+                    "For signals, put keras.Input((steps, channels)) before."
                 )
             return self._perturb(images[tf.newaxis])[0]
         return self._perturb(images)
@@ -312,7 +311,6 @@ def refuse_other_scope(layer, strategy):
     scope = strategy.extended.variable_created_in_scope
     if layer.weights and not scope(layer.weights[0].value):
         raise ValueError(
-            f"{type(layer).__name__} {layer.name!r} was built outside the "
-            "scope of the strategy that trains it. Build both inside one "
-            "strategy.scope()."
+            f"The layer {layer.name!r} was built outside the scope of the "
+            "strategy that trains it. Build both inside one strategy.scope()."
         )
