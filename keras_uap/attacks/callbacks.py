@@ -8,20 +8,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_uap.classifiers.adapter import ClassifierAdapter
+from keras_uap.classifiers.adapter import as_adapter
 from keras_uap.classifiers.around import AroundClassifier
 from keras_uap.data.pictures import as_array
 from keras_uap.perturbations.lp_ball import lp_norm
 from keras_uap.perturbations.perturbation_layer import PerturbationLayer
 from keras_uap.perturbations.pixels import same_shape
+from keras_uap.utils import validation
 from keras_uap.utils.keras_compat import all_layers, start_at
 from keras_uap.utils.saving import atomic_path, delete_unfinished
-from keras_uap.utils.validation import (
-    check_choice,
-    check_number,
-    check_whole,
-    invalid,
-)
+from keras_uap.visualization import style as ink
+from keras_uap.visualization.perturbation import plot_perturbation
 
 
 class StopAtFoolingRate(keras.callbacks.Callback):
@@ -47,8 +44,9 @@ class StopAtFoolingRate(keras.callbacks.Callback):
 
     def __init__(self, rate, images=None, monitor="fooling_rate"):
         super().__init__()
-        check_number("rate", rate, above=0, most=1)
-        check_choice("monitor", monitor, ("fooling_rate", "target_rate"))
+        validation.check_number("rate", rate, above=0, most=1)
+        rates = "fooling_rate", "target_rate"
+        validation.check_choice("monitor", monitor, rates)
         self.rate = rate
         self.images = images
         self.monitor = monitor
@@ -213,8 +211,8 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
     ):
         super().__init__()
         _check_folder("log_dir", log_dir)
-        check_whole("every", every, 1)
-        check_whole("num_images", num_images, 1)
+        validation.check_whole("every", every, 1)
+        validation.check_whole("num_images", num_images, 1)
         self.log_dir = str(log_dir)
         self.class_names = class_names
         self.every = every
@@ -262,18 +260,15 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
         return layers[0]
 
     def _write(self, epoch):
-        # A library that a fit without this callback does not need.
-        from keras_uap.visualization import style as ink
-
         perturbation = pool = self._holder.perturbation
         if getattr(self._holder, "pool_size", 1) == 1:
             pool = perturbation[np.newaxis]
         with self._writer.as_default(step=epoch):
             if ink.is_drawn(pool[0]):
-                size, shown = _draw(pool[:8], ink)
+                size, shown = _draw(pool[:8])
                 _write_images("perturbation", size, shown)
                 if self._images is not None:
-                    self._write_examples(pool[0], ink)
+                    self._write_examples(pool[0])
             counts, edges = np.histogram(pool, bins=30)
             buckets = np.stack([edges[:-1], edges[1:], counts], axis=1)
             buckets = tf.constant(buckets, "float64")
@@ -285,24 +280,20 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
         self._writer.flush()
         self._written = perturbation
 
-    def _write_examples(self, v, ink):
-        from keras_uap.visualization.perturbation import plot_perturbation
-
+    def _write_examples(self, v):
         same_shape(self._images.shape, v.shape)
         if self._adapter is None:
             # The model sees them as they are: at inference the layer in it
             # is the identity. Traced once, it follows the weights.
-            classifier = getattr(self._holder, "classifier", self.model)
-            self._adapter = getattr(
-                self._holder, "adapter", None
-            ) or ClassifierAdapter(classifier, v.shape, images=self._images)
+            known = getattr(self._holder, "classifier", self.model)
+            known = getattr(self._holder, "adapter", None) or known
+            self._adapter = as_adapter(known, v.shape, images=self._images)
         shown = self._images, self._holder.value_range, self.class_names
         figure = plot_perturbation(self._adapter, v, *shown)
-        size = (figure.bbox.size[::-1]).astype(int)
-        _write_images("examples", size, [ink.as_png(figure)])
+        _write_images("examples", figure.bbox.size[::-1], [ink.as_png(figure)])
 
 
-def _draw(pool, ink):
+def _draw(pool):
     """Returns `(height, width)` and PNG files of perturbations."""
     if ink.is_image(pool[0]):
         shown = np.clip([255 * ink.stretch(v) for v in pool], 0, 255)
@@ -334,4 +325,5 @@ def _write_images(tag, size, files):
 def _check_folder(name, value):
     """Raises TypeError unless `value` is a path."""
     if not isinstance(value, (str, os.PathLike)):
-        raise invalid(name, "the path of a folder", value, error=TypeError)
+        expected = "the path of a folder"
+        raise validation.invalid(name, expected, value, error=TypeError)

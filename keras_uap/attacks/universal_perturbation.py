@@ -37,6 +37,7 @@ from keras_uap.perturbations.lp_ball import LpBall, MaskedBall
 from keras_uap.utils import keras_compat, validation
 from keras_uap.utils.formatting import one_line
 from keras_uap.utils.saving import SavedSeed, WholeFiles
+from keras_uap.visualization.perturbation import plot_perturbation
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")
@@ -474,10 +475,7 @@ class UniversalPerturbation(
             A `matplotlib.figure.Figure`.
 
         """
-        # A fit does not need the plotting library.
-        from keras_uap import visualization
-
-        return visualization.plot_perturbation(
+        return plot_perturbation(
             self.classifier,
             self.perturbation,
             images,

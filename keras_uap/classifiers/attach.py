@@ -325,7 +325,7 @@ def _in_range(x, ranges, channel_order):
         )
     if channel_order == "bgr":
         if channels != 3:
-            raise ValueError(f"'bgr' needs 3 channels. Received: {channels}.")
+            raise ValueError(f"bgr needs images of 3 channels, not {channels}.")
         x = keras.ops.flip(x, axis=-1)
     if set(ranges) == {(0.0, 255.0)}:
         return x

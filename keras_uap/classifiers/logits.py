@@ -47,7 +47,7 @@ def check_classifier(classifier):
     """
     if not isinstance(classifier, keras.Layer):
         expected = "a Keras model or layer, of Keras 3"
-        fix = "keras_uap.attach takes a SavedModel; rebuild others in Keras."
+        fix = "Attach a folder of tf.saved_model.save; rebuild others in Keras."
         raise invalid("classifier", expected, classifier, fix, TypeError)
     for layer in all_layers(classifier):
         if getattr(layer, "stateful", False):

@@ -13,6 +13,7 @@ from argparse import ArgumentTypeError
 
 from keras_uap.cli.console import UsageError, check_file, make_folder
 from keras_uap.data.folders import find_images
+from keras_uap.utils.validation import explained
 from keras_uap.version import __version__
 
 # Perturbations and images are in grey levels, whatever the model takes.
@@ -441,13 +442,9 @@ def _check_images(flag, source, labels):
 
 def read_names(path):
     """Reads the lines of the `--class-names` file."""
-    try:
+    expected = "Expected: a text file with a name a line"
+    with explained(f"--class-names {path} cannot be read. {expected}"):
         return pathlib.Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeError) as error:
-        raise UsageError(
-            f"--class-names {path} cannot be read. Expected: a text file with "
-            f"a name a line. {type(error).__name__}: {error}"
-        ) from error
 
 
 def value_range(options, number=0):

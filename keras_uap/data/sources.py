@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_uap.data import pictures
-from keras_uap.utils.validation import as_images, as_numbers, check_number
+from keras_uap.utils import validation
 
 # The clean predictions of images: labels `(n,)`, and features `(n, d)` if an
 # update needs them, or `None`.
@@ -76,25 +76,21 @@ class ArraySource:
     """Images and labels as arrays. See `source`."""
 
     def __init__(self, images, labels, name):
-        try:
+        # Parts of different shapes are no array.
+        with validation.explained(f"{name} must be one array, labels go to y"):
             self.images = np.asarray(images)
-        except ValueError as error:  # Parts of different shapes.
-            raise ValueError(
-                f"{name} must be one array of images of one size. Labels go to "
-                f"`y`. {error}"
-            ) from error
         self.labels = labels
         if labels is not None:
-            self.labels = as_numbers("y, the labels,", labels)
+            self.labels = validation.as_numbers("y, the labels,", labels)
         self.name = name
         self.steps = None
         self._clean = self._features = None
-        self.first = as_images(self.images, name)
+        self.first = validation.as_images(self.images, name)
 
     def split(self, share):
         """Splits the last `share` of the images off, as Keras does."""
         count = len(self.images)
-        check_number("validation_split", share, above=0, below=1)
+        validation.check_number("validation_split", share, above=0, below=1)
         at = math.floor(count * (1 - share))
         if at == 0:
             raise ValueError(
@@ -169,7 +165,7 @@ class DataSource:
         self.labels = None  # They come with the batches.
         images, _, sample_weight = pictures.unpack_batch(first, name)
         _refuse_weights(sample_weight)
-        self.first = as_images(images, name)
+        self.first = validation.as_images(images, name)
         if steps is None and pictures.is_endless(data):
             raise ValueError(
                 f"{name} is a data set without an end. Received: "

@@ -14,7 +14,7 @@ import re
 
 import numpy as np
 
-from keras_uap.utils.validation import as_groups, as_sizes, check_whole
+from keras_uap.utils import validation
 
 # To fit on, to select with, held out.
 SHARES = (0.6, 0.15, 0.25)
@@ -52,9 +52,9 @@ def split(images, groups=None, classes=None, shares=SHARES, seed=0):
             not one group and one class per image.
     """
     count = len(images)
-    shares = np.array(as_sizes("shares", shares))
-    check_whole("seed", seed, 0)
-    groups = as_groups(groups, images)
+    shares = np.array(validation.as_sizes("shares", shares))
+    validation.check_whole("seed", seed, 0)
+    groups = validation.as_groups(groups, images)
     unit = np.arange(count)
     if groups is not None:
         _, unit = np.unique(groups, return_inverse=True)
@@ -134,13 +134,9 @@ def photographs(paths, groups=None):
         ValueError: for a regular expression that does not compile, or that
             puts all files in one group.
     """
-    try:
+    rules = "None, 'none', 'name', 'folder' or a regular expression"
+    with validation.explained(f"groups must be {rules}. Received: {groups=}"):
         re.compile("" if groups is None else groups)
-    except (re.error, TypeError) as error:
-        raise ValueError(
-            "groups of a folder must be None, 'none', 'name', 'folder' or a "
-            f"regular expression. Received: groups={groups!r}: {error}."
-        ) from error
     paths = [pathlib.Path(path) for path in paths]
     if groups == "none":
         return None
