@@ -157,9 +157,7 @@ class BackupAndRestore(keras.callbacks.Callback):
         """The paths of the backups by the number of epochs done."""
         # Other files of the user may be there.
         paths = self.backup_dir.glob("epoch_*.weights.h5")
-        found = [
-            (re.match(r"epoch_(\d+)\.", path.name), path) for path in paths
-        ]
+        found = [(re.match(r"epoch_(\d+)\.", p.name), p) for p in paths]
         return {int(match[1]): path for match, path in found if match}
 
 

@@ -229,9 +229,8 @@ class DeepFool:
         if confidence is None:
             confidence = 10.0 if dominant else 0.0
         validation.check_whole("max_steps", max_steps, 1)
-        if step_size is not None and not isinstance(
-            step_size, keras.optimizers.schedules.LearningRateSchedule
-        ):
+        schedule = keras.optimizers.schedules.LearningRateSchedule
+        if step_size is not None and not isinstance(step_size, schedule):
             validation.check_number(
                 "step_size", step_size, above=0, below=np.inf
             )
@@ -290,17 +289,15 @@ class DeepFool:
                 goal = tf.gather(goals, state.active)
                 other = tf.gather(scores, goal, batch_dims=1)
             else:
-                other = tf.reduce_max(
-                    losses.other_scores(mine, scores), axis=-1
-                )
+                others = losses.other_scores(mine, scores)
+                other = tf.reduce_max(others, axis=-1)
             lead = other - tf.gather(scores, mine, batch_dims=1)
             changed = tf.not_equal(tf.argmax(scores, axis=-1), mine)
             # A score that is not finite does not keep an image in the loop.
             done = ~(lead < self.confidence) & changed
             left = ~done & (number < self.max_steps)
-            return number + 1, self._move(
-                logits, recorded, state, done, left, candidates
-            )
+            state = self._move(logits, recorded, state, done, left, candidates)
+            return number + 1, state
 
         def next_turn(number, state):
             points = tf.gather(images, state.active)
@@ -351,9 +348,8 @@ class DeepFool:
         found = labels_of(recorded[-1])
         left = tf.cast(tf.where(left)[:, 0], "int32")
         active = tf.gather(state.active, left)
-        increments, usable, spent = self._step(
-            logits, recorded, left, tf.gather(candidates, active)
-        )
+        chosen = tf.gather(candidates, active)
+        increments, usable, spent = self._step(logits, recorded, left, chosen)
         index = active[:, tf.newaxis]
         took = tf.cast(usable, "int32")
         return state._replace(

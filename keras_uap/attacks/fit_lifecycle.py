@@ -54,12 +54,10 @@ class FitLifecycle(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         # A callback that ended the fit has named what is kept.
         self.restore_best(kept=self.model.stop_reason is not None)
-        if self.model.stop_reason is None:
-            self.model.stop_reason = (
-                "stopped by a callback"
-                if self.model.stop_training
-                else "all epochs done"
-            )
+        reason = "all epochs done"
+        if self.model.stop_training:
+            reason = "stopped by a callback"
+        self.model.stop_reason = self.model.stop_reason or reason
 
     def restore_best(self, kept=False):
         """Sets `v` to the best perturbation, inside its ball.

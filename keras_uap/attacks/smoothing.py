@@ -14,6 +14,8 @@ import math
 
 import keras
 
+from keras_uap.utils.validation import invalid
+
 
 def smoothed(gradients, sigma):
     """Returns gradients under a Gaussian over height and width.
@@ -41,9 +43,8 @@ def refuse_no_images(shape, sigma):
         sigma: Float, as for `smoothed`.
     """
     if sigma and len(shape) != 3:
-        raise ValueError(
-            "Smoothing needs images (H, W, C). Received: "
-            f"smoothing={sigma:g}, for inputs of shape {tuple(shape)}."
+        raise invalid(
+            "smoothing", f"0 for inputs of shape {tuple(shape)}", sigma
         )
 
 

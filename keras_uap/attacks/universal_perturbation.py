@@ -147,9 +147,8 @@ class UniversalPerturbation(
             self._build_for(shape)
         if initial_perturbation is not None:
             # As an array: Keras would take a model for a part of this one.
-            self.perturbation = read_perturbation(
-                initial_perturbation, self.value_range
-            )
+            start = read_perturbation(initial_perturbation, self.value_range)
+            self.perturbation = start
 
     # Compiling --------------------------------------------------------------
 
@@ -421,13 +420,12 @@ class UniversalPerturbation(
             ValueError: if the images are empty, not finite or of the wrong
                 shape.
         """
-        validation.check_counts(
-            batch_size=batch_size, steps=kwargs.get("steps")
-        )
+        steps = kwargs.get("steps")
+        validation.check_counts(batch_size=batch_size, steps=steps)
         name = "validation_data" if keras_compat.is_validation(kwargs) else "x"
         # `fit` has checked its validation data, once for all epochs.
         if name == "x":
-            images = sources.source(x, y, name, kwargs.get("steps"), "steps")
+            images = sources.source(x, y, name, steps, "steps")
             self._prepare(images)
             x, y = images.batches(batch_size or 32), None
         measured = super().evaluate(x, y, **kwargs)
@@ -539,9 +537,8 @@ class UniversalPerturbation(
         """Makes the adapter, or one that is of the classifier as it is now."""
         if self.adapter is None:
             try:
-                self.adapter = ClassifierAdapter(
-                    self.classifier, self.v.shape, self.from_logits, images
-                )
+                known = self.v.shape, self.from_logits, images
+                self.adapter = ClassifierAdapter(self.classifier, *known)
             except logits.UndecidedError:
                 # An opaque classifier is tried on the first images it gets.
                 return
@@ -586,9 +583,8 @@ class UniversalPerturbation(
             # Keras would need a call first.
             shape = (None, *self.v.shape)
             input_signature = [keras.InputSpec(shape=shape, dtype="float32")]
-        super().export(
-            filepath, *args, input_signature=input_signature, **kwargs
-        )
+        kwargs["input_signature"] = input_signature
+        super().export(filepath, *args, **kwargs)
 
     def load_own_variables(self, store):
         super().load_own_variables(store)

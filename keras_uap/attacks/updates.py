@@ -137,10 +137,8 @@ class Update:
         inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         steps = inner.gradient_accumulation_steps
         if steps and batches is not None and batches < steps:
-            raise ValueError(
-                f"gradient_accumulation_steps={steps} must be at most the "
-                f"batches of the fit. Received: {batches}. Use more batches."
-            )
+            expected = f"at most {batches}, the batches of the fit"
+            raise invalid("gradient_accumulation_steps", expected, steps)
 
     def apply(self, model, gradient, scale=1.0):
         """A step of the optimizer against `gradient`, then the constraint.
@@ -265,12 +263,11 @@ class _DeepFoolUpdate(Update):
         self._not_converged = keras.metrics.Sum(name="not_converged")
         self.metrics = [self._not_converged]
 
-    def _minimal_perturbations(self, model, images, v, clean):
+    def _run_rule(self, model, images, v, clean):
         perturbed = apply_perturbation(images, v, model.value_range)
         add_up = functools.partial(_over_devices, model)
-        return self.rule.minimal_perturbations(
-            model.adapter.forward, perturbed, clean, add_up
-        )
+        forward, run = model.adapter.forward, self.rule.minimal_perturbations
+        return run(forward, perturbed, clean, add_up)
 
 
 class WholeBatchDeepFool(_DeepFoolUpdate):
@@ -281,9 +278,7 @@ class WholeBatchDeepFool(_DeepFoolUpdate):
     """
 
     def __call__(self, model, images, clean):
-        batch = self._minimal_perturbations(
-            model, images, model.v, clean.labels
-        )
+        batch = self._run_rule(model, images, model.v, clean.labels)
         self._not_converged.update_state(tf.cast(~batch.converged, "float32"))
         increments = batch.increments
         if self.rule.boundary == "dominant":
@@ -303,7 +298,7 @@ class OneByOneDeepFool(_DeepFoolUpdate):
 
     def __call__(self, model, images, clean):
         def add_increment(i, v, labels, failed, passes):
-            single = self._minimal_perturbations(
+            single = self._run_rule(
                 model, images[i, tf.newaxis], v, clean.labels[i, tf.newaxis]
             )
             increment = _sum_where(single.converged, single.increments)
@@ -369,10 +364,8 @@ def _named(name):
     try:
         return keras.optimizers.get(name)
     except (KeyError, TypeError, ValueError):
-        raise ValueError(
-            f"Unknown optimizer. Received: optimizer={name!r}. Expected a name "
-            "of Keras, such as 'lion', or 'deepfool' or 'decaying_lion'."
-        ) from None
+        expected = "a name, such as 'lion', 'deepfool' or 'decaying_lion'"
+        raise invalid("optimizer", expected, name) from None
 
 
 def strongest(ball, target=None, loss=None):

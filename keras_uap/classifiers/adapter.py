@@ -163,6 +163,7 @@ class ClassifierAdapter:
         Returns:
             Boolean, whether that changed: functions traced before are stale.
         """
+        self._folding.update()
         exact, classifier = self.compiled_logits(images), self.classifier
         if self.is_function is None:
             now = logits_function(classifier, self._from_logits, images)
@@ -170,13 +171,11 @@ class ClassifierAdapter:
         else:  # Other images must not change what the scores are.
             now = folded_logits(classifier, self._of_scores, lambda x: x)
         if not self.is_function:
-            self._folding.update()
             return False
         stale = now is None or bool(self._differ(now(images), exact))
         if stale:
             self._trace(images)
             exact = self.compiled_logits(images)
-        self._folding.update()
         difference = self._differ(self._attacked(images), exact)
         if not difference:
             return stale

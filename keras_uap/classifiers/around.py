@@ -61,6 +61,5 @@ def read_classifier(config, safe_mode=True):
         safe_mode: Boolean, whether code of a Lambda layer is refused, which a
             file may bring. A config of the caller's own classifier is safe.
     """
-    return keras.saving.deserialize_keras_object(
-        not_compiled(config), safe_mode=safe_mode
-    )
+    config = not_compiled(config)
+    return keras.saving.deserialize_keras_object(config, safe_mode=safe_mode)

@@ -97,10 +97,7 @@ class Ensemble(keras.Model):
         scores = [function(inputs) for function in self._functions]
         classes = [score.shape[-1] for score in scores]
         if len(set(classes)) > 1:
-            raise ValueError(
-                "The classifiers must have the same classes. Received: "
-                f"{classes} classes."
-            )
+            raise ValueError(f"Members must have the same classes: {classes}.")
         return tf.add_n([tf.nn.log_softmax(s) for s in scores]) / len(scores)
 
     def get_config(self):

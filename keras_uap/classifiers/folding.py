@@ -103,7 +103,11 @@ class BatchNormalizationFolding:
         replaced = {}
         nodes = graph_nodes(model)
         for conv, normalization in _pairs(nodes, model.outputs):
-            replaced[id(conv)] = self._fold_pair(conv, normalization)
+            # The folded layer keeps both alive, so their ids stay theirs.
+            key = id(conv), id(normalization)
+            if key not in self._folded:
+                self._folded[key] = _FoldedLayer(conv, normalization)
+            replaced[id(conv)] = self._folded[key]
             replaced[id(normalization)] = _PassThrough(dtype="float32")
         for operation in {id(n): n.operation for n in nodes}.values():
             if isinstance(operation, keras.Model):
@@ -120,13 +124,6 @@ class BatchNormalizationFolding:
         """
         for layer in self._folded.values():
             layer.update()
-
-    def _fold_pair(self, conv, normalization):
-        # The folded layer keeps both alive, so their ids stay theirs.
-        key = id(conv), id(normalization)
-        if key not in self._folded:
-            self._folded[key] = _FoldedLayer(conv, normalization)
-        return self._folded[key]
 
 
 class _FoldedLayer(keras.Layer):

@@ -88,43 +88,33 @@ def logits_function(classifier, from_logits=None, images=None):
     if not (from_logits is None or isinstance(from_logits, bool)):
         raise invalid("from_logits", "None, True or False", from_logits)
 
-    def scores(images):
-        return tf.cast(_scores(classifier, images), "float32")
-
     if images is not None:
         images = tf.cast(images, "float32")
     activation, head = (None, None) if from_logits else _head(classifier)
-    if head is not None:
-        head = _checked(head)
-        # The classifier's own labels decide, whatever its layers look like.
-        if images is None or same_labels(head, classifier, images):
-            several = activation is keras.activations.sigmoid
-            return _stating(
-                head, several and classifier.outputs[0].shape[1] > 1
-            )
-    if from_logits is None:
-        is_linear = activation is keras.activations.linear
-        from_logits = is_linear or _returns_logits(scores, images)
-    several = False
-    of_scores = keras.activations.linear  # They are logits already.
-    if not from_logits:
-        of_scores = _probabilities_to_logits
-        if images is not None:
-            several = _are_sigmoids(scores(images))
-            of_scores = _log_odds if several else of_scores
-    logits = _checked(lambda images: of_scores(scores(images)))
-    logits.of_scores = of_scores
-    return _stating(logits, several)
-
-
-def _stating(logits, several):
-    """A logits function that states the probabilities; warns of sigmoids."""
+    logits = head and _checked(head)
+    # The classifier's own labels decide, whatever its layers look like.
+    if logits and (images is None or same_labels(logits, classifier, images)):
+        several = activation is keras.activations.sigmoid
+        several = several and classifier.outputs[0].shape[1] > 1
+    else:
+        if from_logits is None:
+            is_linear = activation is keras.activations.linear
+            from_logits = is_linear or _returns_logits(classifier, images)
+        several = False
+        of_scores = keras.activations.linear  # They are logits already.
+        if not from_logits:
+            of_scores = _probabilities_to_logits
+            if images is not None:
+                several = _are_sigmoids(_scores(classifier, images))
+                of_scores = _log_odds if several else of_scores
+        logits = _checked(lambda x: of_scores(_scores(classifier, x)))
+        logits.of_scores = of_scores
     logits.probabilities = tf.nn.sigmoid if several else tf.nn.softmax
     if several:
         warnings.warn(
             "The classifier ends in several sigmoids. Only the highest counts, "
             "however many are above 0.5. For logits, pass from_logits=True.",
-            stacklevel=3,
+            stacklevel=2,
         )
     return logits
 
@@ -147,9 +137,7 @@ def folded_logits(classifier, of_scores, fold):
         head = _head(classifier, fold)[1]
         return head and _checked(head)
     model = fold(classifier)
-    return _checked(
-        lambda images: of_scores(tf.cast(_scores(model, images), "float32"))
-    )
+    return _checked(lambda images: of_scores(_scores(model, images)))
 
 
 def features_function(classifier, layer=None, of_scores=None, fold=None):
@@ -197,10 +185,7 @@ def features_function(classifier, layer=None, of_scores=None, fold=None):
         calls = [n for n in graph_nodes(model) if n.operation is layers[layer]]
         features = calls[-1].outputs[0]
     else:
-        raise ValueError(
-            f"The classifier has no layer {layer!r}. The last are "
-            f"{[*layers][-8:]}."
-        )
+        raise invalid("layer", f"one of {[*layers][-8:]}", layer)
     # The logits as a tensor of the model, or its dense layer's input.
     scores = _input_of(output) if rebuilds else output
     both = _part(model, [features, scores], fold)
@@ -382,12 +367,12 @@ def _probabilities_to_logits(p):
 
 
 def _scores(classifier, images):
-    """The class scores, also where they are alone in a list or dictionary."""
+    """The scores as float32, also if they are alone in a list or dictionary."""
     outputs = classifier(images, training=False)
     if isinstance(outputs, (dict, list, tuple)) and len(outputs) == 1:
         (outputs,) = keras.tree.flatten(outputs)
     check_scores(outputs)
-    return outputs
+    return tf.cast(outputs, "float32")
 
 
 def has_layer_graph(model):
@@ -511,11 +496,10 @@ def same_labels(logits, classifier, images):
         classifier: Keras model.
         images: Float32 tensor of a few images.
     """
-    given = _scores(classifier, images)
+    given = np.asarray(_scores(classifier, images))
     # Two labels may be equally good: where an activation is saturated, and
     # where their logits differ by less than the rounding of a 16-bit model.
-    least = 0.999 if given.dtype == "float32" else 0.9
-    given = np.asarray(tf.cast(given, "float32"))
+    least = 0.999 if classifier.outputs[0].dtype == "float32" else 0.9
     if given.shape[-1] == 1:
         given = np.concatenate([1 - given, given], axis=-1)
     labels = np.argmax(logits(images), axis=-1)
@@ -524,14 +508,14 @@ def same_labels(logits, classifier, images):
     return not np.any(chosen < least * given.max(axis=-1))
 
 
-def _returns_logits(scores, images):
+def _returns_logits(classifier, images):
     """Whether an opaque classifier returns logits: scores that sum to no 1."""
     if images is None:
         raise UndecidedError(
             "The classifier's last layer does not show whether it returns "
             "logits. Pass from_logits=True or from_logits=False."
         )
-    scores = np.asarray(scores(images))
+    scores = np.asarray(_scores(classifier, images))
     inside = np.all((scores >= 0) & (scores <= 1))
     if scores.shape[-1] == 1 and inside:
         raise ValueError(

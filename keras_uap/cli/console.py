@@ -8,6 +8,8 @@ import sys
 import tempfile
 import textwrap
 
+from keras_uap.utils.validation import explained
+
 
 class UsageError(ValueError):
     """A mistake in the arguments that the user can fix."""
@@ -51,14 +53,10 @@ def note(text):
 
 def make_folder(folder, flag="--output"):
     """Makes the folder of an option, unless it is there."""
-    try:
+    with explained(f"{flag} {folder} cannot be written to"):
         folder.mkdir(parents=True, exist_ok=True)
         # A folder that cannot be written to is found before the work begins.
         tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UsageError(
-            f"{flag} {folder} cannot be written to: {error.strerror}."
-        ) from error
 
 
 def check_file(flag, path):

@@ -133,9 +133,8 @@ def _measure(options, uap, held_out, card, class_names):
     """Measures the perturbation on held-out images and writes the report."""
     folder = options.output
     console.say("3/4", f"measuring on {len(held_out.images)} held-out images")
-    report = evaluate.report_of(
-        uap.classifier, uap.perturbation, card, held_out, options
-    )
+    found = uap.classifier, uap.perturbation, card
+    report = evaluate.report_of(*found, held_out, options)
     card["held_out"] = report.for_card()
     save_perturbation(folder / "uap.npz", uap.perturbation, card)
     console.say("4/4", f"writing to {folder.resolve()}")

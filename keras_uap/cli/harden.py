@@ -10,10 +10,7 @@ from keras_uap.utils.saving import atomic_path
 def run(options):
     model = loading.load_model(options.model)
     if isinstance(model, pathlib.Path):
-        raise console.UsageError(
-            f"--model {model}: a SavedModel cannot be trained. "
-            "Expected: a .keras file."
-        )
+        raise console.UsageError(f"{model} cannot be trained: no .keras file.")
     classifier = loading.attach(model, options)
     ball = loading.make_ball(options)
     console.say("1/3", "loading the images")

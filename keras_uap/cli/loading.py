@@ -181,9 +181,8 @@ def make_uap(options, classifier, target=None, update=None):
             update in most measurements.
     """
     ball = make_ball(options)
-    uap = UniversalPerturbation(
-        classifier, ball.epsilon, ball.norm, value_range=PIXELS, target=target
-    )
+    size = ball.epsilon, ball.norm
+    uap = UniversalPerturbation(classifier, *size, PIXELS, target)
     optimizer, loss = updates.strongest(ball, target)
     if update is not None:
         optimizer = update

@@ -433,8 +433,7 @@ def _check_images(flag, source, labels):
         find_images(source, labels)
     elif pathlib.Path(source).exists():
         raise UsageError(
-            f"{flag} is a file. Expected: a folder of images, or the name of a "
-            "TFDS dataset."
+            f"{flag} is a file. Expected: a folder, or a TFDS name."
         )
     elif source.startswith((".", "/", "~")) or source.endswith("/"):
         raise UsageError(f"{flag}: there is no such folder.")

@@ -36,10 +36,7 @@ def find_images(folder, labels):
             paths += [os.path.join(root, file) for file in sorted(found)]
             numbers += [number] * len(found)
     if labels and not names and find_images(folder, False):
-        raise ValueError(
-            f"{folder} has no labels: images only, without a folder for each "
-            "class."
-        )
+        raise ValueError(f"{folder} has no labels: no folder for each class.")
     if not paths:
         raise ValueError(
             f"No images in {folder} or the folders below it. Expected files "

@@ -205,9 +205,8 @@ def load(
             "groups are read from the names of files. Received: groups="
             f"{groups!r} with {source!r}, which is no folder."
         )
-    data = images(
-        source, size, split, limit, 32, labels, color_mode, cache=False
-    )
+    options = size, split, limit, 32, labels, color_mode
+    data = images(source, *options, cache=False)
     total = len(getattr(data, "file_paths", ())) or None
     progress = progress_bar(total, verbose)
     # With a byte a value, a thousand images take 150 MB.
@@ -279,8 +278,9 @@ def _read_files(columns, prepare, left_out):
             return False, np.zeros((1, 1, 3), "uint8")
 
     def read(path, *label):
+        kind = tf.bool, tf.uint8
         readable, image = tf.numpy_function(
-            decode, [path], (tf.bool, tf.uint8), stateful=False
+            decode, [path], kind, stateful=False
         )
         image = tf.ensure_shape(image, (None, None, 3))
         return tf.ensure_shape(readable, ()), *prepare(image, *label)
@@ -352,9 +352,8 @@ def _from_tfds(source, split, labels):
         builder.download_and_prepare()
     with validation.explained(f"{name} has no split {split!r}"):
         # TFDS would keep whole splits in memory, even if a limit cuts them.
-        data = builder.as_dataset(
-            split=split, read_config=tfds.ReadConfig(try_autocache=False)
-        )
+        config = tfds.ReadConfig(try_autocache=False)
+        data = builder.as_dataset(split=split, read_config=config)
     keys = ["image", "label"] if labels else ["image"]
     names = list(label.names) if labels else None
     return data.map(lambda x: tuple(x[key] for key in keys)), names

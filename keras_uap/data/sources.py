@@ -231,9 +231,8 @@ def unpack(data, shape):
         clean = Clean(images[_CLEAN], images.get(_FEATURES))
         images = images[_IMAGES]
     images = tf.ensure_shape(tf.cast(images, "float32"), (None, *shape))
-    finite = tf.reduce_all(
-        tf.math.is_finite(images), axis=range(1, len(shape) + 1), keepdims=True
-    )
+    axes = range(1, len(shape) + 1)
+    finite = tf.reduce_all(tf.math.is_finite(images), axes, keepdims=True)
     return tf.where(finite, images, np.nan), clean, labels
 
 

@@ -145,10 +145,7 @@ def photographs(paths, groups=None):
     else:
         named = [_named(path, groups) for path in paths]
         if not any(named):
-            raise ValueError(
-                "groups must name photographs. Received: groups="
-                f"{groups!r}, which fits no file."
-            )
+            raise ValueError(f"The rule fits no file. Received: {groups=}.")
         found = [name or str(path) for name, path in zip(named, paths)]
         if len(set(found)) == 1 < len(found):
             raise ValueError(

@@ -254,10 +254,7 @@ def _as_card(card, array, where):
         raise ValueError(f"{where}: the card must be a dictionary.")
     missing = {"epsilon", "norm", "value_range"} - card.keys()
     if missing:
-        raise ValueError(
-            f"{where}: the card must name {sorted(missing)}. It names "
-            f"{sorted(card)}."
-        )
+        raise ValueError(f"{where}: the card must name {sorted(missing)}.")
     # The first files had no format in their cards.
     if card.get("format", CARD_FORMAT) != CARD_FORMAT:
         raise ValueError(

@@ -21,7 +21,7 @@ from keras_uap.perturbations.lp_ball import PoolBall, as_norm
 from keras_uap.utils.formatting import one_line
 from keras_uap.utils.keras_compat import is_called_by_another
 from keras_uap.utils.saving import SavedSeed
-from keras_uap.utils.validation import check_number, check_whole
+from keras_uap.utils.validation import check_number, check_whole, invalid
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")
@@ -131,10 +131,7 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
         self.step_size = self.epsilon
         if step_size is not None:
             if self.ball is None:
-                raise ValueError(
-                    "step_size needs an epsilon. Received: "
-                    f"step_size={step_size!r} without epsilon."
-                )
+                raise invalid("epsilon", "given with a step_size", epsilon)
             check_number("step_size", step_size, above=0, below=np.inf)
             self.step_size = float(step_size)
         if rate is None and self.ball is not None:
@@ -258,16 +255,14 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
             # An optimizer that averages ends with sums, rounded either way.
             pool = self.ball.project(pool)
         pool = tf.cast(pool, images.dtype)
-        count = tf.shape(images)[0]
+        count, seed = tf.shape(images)[0], self.seed_generator
         if self.pool_size > 1:
-            index = keras.random.randint(
-                (count,), 0, self.pool_size, seed=self.seed_generator
-            )
+            index = keras.random.randint((count,), 0, self.pool_size, seed=seed)
             pool = tf.gather(pool, index)
         perturbed = pixels.clip_to_range(images + pool, self.value_range)
         if self.rate in (None, 1):
             return perturbed
-        draw = keras.random.uniform((count,), seed=self.seed_generator)
+        draw = keras.random.uniform((count,), seed=seed)
         shape = [-1] + [1] * (images.shape.rank - 1)
         return tf.where(tf.reshape(draw < self.rate, shape), perturbed, images)
 

@@ -83,10 +83,8 @@ def as_pool(perturbation, pool_size=None, rank=None):
         )
     pool = array[np.newaxis] if array.ndim == rank else array
     if pool_size not in (None, len(pool)):
-        raise ValueError(
-            f"Received: {len(pool)} perturbations of shape {pool.shape[1:]}. "
-            f"Expected as many as pool_size={pool_size}."
-        )
+        expected = f"{len(pool)}, as many as there are"
+        raise invalid("pool_size", expected, pool_size)
     return pool
 
 
@@ -105,12 +103,10 @@ def as_mask(mask):
 
 def mask_to_config(mask):
     """A mask, or `None`, for a config: bits, as numbers take megabytes."""
-    shape = text = None
-    if mask is not None:
-        shape = list(mask.shape)
-        bits = np.packbits(np.asarray(mask) != 0)
-        text = base64.b64encode(bits).decode("ascii")
-    return {"mask_shape": shape, "mask_bits": text}
+    if mask is None:
+        return {"mask_shape": None, "mask_bits": None}
+    bits = base64.b64encode(np.packbits(np.asarray(mask) != 0))
+    return {"mask_shape": list(mask.shape), "mask_bits": bits.decode("ascii")}
 
 
 def mask_from_config(config):

@@ -99,9 +99,8 @@ def resize_images(images, size, method="bilinear"):
     try:
         starts = range(0, len(images), _AT_ONCE)
         batches = [images[start : start + _AT_ONCE] for start in starts]
-        parts = [
-            tf.image.resize(b, size, method, antialias=True) for b in batches
-        ]
+        resize = tf.image.resize
+        parts = [resize(b, size, method, antialias=True) for b in batches]
     except ValueError as error:
         raise invalid("method", "one of tf.image.resize", method) from error
     return np.concatenate(parts).astype("float32")

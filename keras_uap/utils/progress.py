@@ -83,9 +83,8 @@ def progress_bar(total, verbose, unit="image"):
         return verbose.part(total)
     import keras  # The command line prints times before Keras is loaded.
 
-    return keras.utils.Progbar(
-        total, verbose=1 if verbose == "auto" else verbose, unit_name=unit
-    )
+    verbose = 1 if verbose == "auto" else verbose
+    return keras.utils.Progbar(total, verbose=verbose, unit_name=unit)
 
 
 def in_words(seconds):

@@ -32,9 +32,8 @@ def atomic_path(path):
     suffix = "".join(path.suffixes[-2:])  # Such as .weights.h5.
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}{suffix}")
     if not path.parent.is_dir():
-        raise FileNotFoundError(
-            errno.ENOENT, "There is no such folder", str(path.parent)
-        )
+        reason = "There is no such folder"
+        raise FileNotFoundError(errno.ENOENT, reason, str(path.parent))
     try:
         yield temporary
         # On the disk before it replaces the old one.

@@ -187,10 +187,8 @@ def as_groups(groups, images):
     if groups is None:
         return None
     if isinstance(groups, str):
-        raise ValueError(
-            "A rule for groups reads the names of files, so it goes with a "
-            f"folder. Received: groups={groups!r} and an array of images."
-        )
+        expected = "an array. A rule reads file names: it goes with a folder"
+        raise invalid("groups", expected, groups)
     groups = np.asarray(groups)
     if groups.shape != (len(images),):
         raise ValueError(
@@ -198,14 +196,9 @@ def as_groups(groups, images):
             f"images and groups of shape {groups.shape}."
         )
     if any(group is None or group != group for group in groups.tolist()):
-        raise ValueError(
-            "groups must name the photograph of every image. Received: None "
-            "or NaN among them."
-        )
+        raise ValueError("groups must name the photograph of every image.")
     if len(np.unique(groups)) < 2:
-        raise ValueError(
-            "groups must name at least two photographs. Received: one group."
-        )
+        raise ValueError("groups must name at least two photographs, not one.")
     return groups
 
 
