@@ -129,7 +129,7 @@ class Rates:
             raise ValueError(f"{name} is empty when it is read again.")
         if np.isnan(self.fooling.result()):
             raise ValueError(
-                f"{name} and the classifier's scores must be finite. Received: "
+                f"{name} must be finite, as the classifier's scores. Received: "
                 "NaN or infinity. Remove such images, or fix the classifier."
             )
         if np.isnan(self._accuracy.result()):

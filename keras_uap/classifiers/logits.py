@@ -343,8 +343,9 @@ def check_scores(scores):
     if isinstance(scores, (dict, list, tuple)):
         names = list(scores) if isinstance(scores, dict) else len(scores)
         raise ValueError(
-            "The classifier must return one tensor of class scores. Received: "
-            f"{names}. keras_uap.attach(classifier, output=...) chooses one."
+            "The classifier must return one tensor of class scores. "
+            f"Received: {len(scores)} outputs ({names}). "
+            "keras_uap.attach(classifier, output=...) chooses one."
         )
     if len(scores.shape) != 2 or scores.shape[-1] is None:
         raise ValueError(

@@ -77,7 +77,7 @@ class ArraySource:
 
     def __init__(self, images, labels, name):
         # Parts of different shapes are no array.
-        with validation.explained(f"{name} must be one array, labels go to y"):
+        with validation.explained(f"{name} must be one array. Labels go to y"):
             self.images = np.asarray(images)
         self.labels = labels
         if labels is not None:

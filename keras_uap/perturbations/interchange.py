@@ -213,8 +213,6 @@ def _read_mat(path):
 def _read_npz(path):
     with np.load(path, allow_pickle=False) as archive:
         array, text = archive["perturbation"], archive["card"]
-    if text.ndim != 0 or text.dtype.kind != "U":
-        raise ValueError("card is not a text.")
     return array, json.loads(str(text))
 
 
