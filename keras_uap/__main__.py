@@ -32,8 +32,9 @@ def main(arguments=None):
         print(f"keras-uap: error: {message}", file=sys.stderr)
         return 2
     except console.GateFailed as error:
-        _show(error.result, options.json)
-        print(f"keras-uap: {error}", file=sys.stderr)
+        text, result = error.args
+        _show(result, options.json)
+        print(f"keras-uap: {text}", file=sys.stderr)
         return 3
     except (console.Interrupted, KeyboardInterrupt) as error:
         text = str(error) or "interrupted."

@@ -17,12 +17,6 @@ from keras_uap.utils.validation import check_choice, check_whole, invalid
 
 KINDS = ("jigsaw", "noise")
 
-# Standard deviations to each side that hold 99.9 % of a normal distribution.
-_WITHIN = 3.29
-
-# Most pieces along a side of a jigsaw image.
-_MOST_PIECES = 32
-
 
 def noise_images(n, shape, kind="jigsaw", seed=0, value_range=(0, 255)):
     """Makes images without any content to fit a perturbation to.
@@ -68,14 +62,15 @@ def noise_images(n, shape, kind="jigsaw", seed=0, value_range=(0, 255)):
     if kind == "jigsaw":
         return np.stack([_jigsaw(shape, low, high, rng) for _ in range(n)])
     images = rng.standard_normal((n, *shape), "float32")
-    images = (low + high) / 2 + images * ((high - low) / 2 / _WITHIN)
+    # 99.9% of a normal distribution is within 3.29 standard deviations.
+    images = (low + high) / 2 + images * ((high - low) / 2 / 3.29)
     return np.clip(images, low, high).astype("float32")
 
 
 def _jigsaw(shape, low, high, rng):
     """One image: `pieces` colours along each side, as large as they fit."""
     *sides, channels = shape
-    most = max(1, min(_MOST_PIECES, *sides))
+    most = max(1, min(32, *sides))
     least = min(2, most)
     # As many coarse images as fine ones.
     pieces = round(np.exp(rng.uniform(np.log(least), np.log(most))))

@@ -62,8 +62,7 @@ class DeepFoolResult(typing.NamedTuple):
 # A batch under way: the first four as `DeepFoolResult` has them; the labels
 # before any step; the model passes; the indices of the images that still move.
 _State = collections.namedtuple(
-    "_State",
-    "increments labels steps converged first_labels passes active",
+    "_State", "increments labels steps converged first_labels passes active"
 )
 
 

@@ -25,9 +25,7 @@ import tensorflow as tf
 from keras_uap.utils.validation import check_number, invalid
 
 
-class Seen(
-    collections.namedtuple("Seen", ["features", "clean_features", "summary"])
-):
+class Seen(collections.namedtuple("Seen", "features clean_features summary")):
     """What a `BatchLoss` sees beside labels and logits.
 
     Attributes:
@@ -35,8 +33,6 @@ class Seen(
         clean_features: Float tensor `(n, d)`, of the clean images, or `None`.
         summary: The value that the loss' `summary` returned.
     """
-
-    __slots__ = ()
 
 
 class BatchLoss(keras.losses.Loss):
@@ -356,12 +352,10 @@ def get(loss, targeted=False):
     """
     if isinstance(loss, keras.losses.Loss):
         # With a target in the place of the label, this one is right.
-        reaches = (
-            targeted
-            and isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
-            and loss.get_config()["from_logits"]
-        )
-        if type(loss).__module__.startswith("keras.") and not reaches:
+        sparse = keras.losses.SparseCategoricalCrossentropy
+        right = isinstance(loss, sparse) and loss.get_config()["from_logits"]
+        own = type(loss).__module__.startswith("keras.")
+        if own and not (targeted and right):
             raise ValueError(
                 "Keras' own losses are small where the classifier is right. "
                 f"Received: loss={type(loss).__name__}. Pass 'crossentropy', "

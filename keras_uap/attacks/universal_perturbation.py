@@ -125,9 +125,7 @@ class UniversalPerturbation(
         self.adapter = adapter
         self.ball = LpBall(epsilon, norm)
         self.value_range = pixels.as_value_range(value_range)
-        self.target = (
-            None if target is None else validation.as_class("target", target)
-        )
+        self.target = validation.as_class("target", target)
         self.from_logits = from_logits
         self.mask = None
         self._initial_mask = None if mask is None else pixels.as_mask(mask)
@@ -473,14 +471,9 @@ class UniversalPerturbation(
             A `matplotlib.figure.Figure`.
 
         """
+        shown = self.perturbation, images, self.value_range, class_names
         return plot_perturbation(
-            self.classifier,
-            self.perturbation,
-            images,
-            self.value_range,
-            class_names,
-            self.from_logits,
-            title,
+            self.classifier, *shown, self.from_logits, title
         )
 
     @property
@@ -546,8 +539,7 @@ class UniversalPerturbation(
             self.make_train_function(force=True)
             self.make_test_function(force=True)
             self.make_predict_function(force=True)
-        if self.target is not None:
-            validation.as_class("target", self.target, self.adapter.num_classes)
+        validation.as_class("target", self.target, self.adapter.num_classes)
 
     def _add_weights(self, shape):
         def add(name, value, trainable=False):

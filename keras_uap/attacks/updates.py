@@ -107,10 +107,8 @@ class Update:
 
     def refuse(self, target=None, jit_compile=False, smoothing=0.0):
         """Raises ValueError for what the update does not support."""
-        reason = None
-        if target is not None and not (
-            self.with_target and self.loss.with_target
-        ):
+        reason, reaches = None, self.with_target and self.loss.with_target
+        if target is not None and not reaches:
             reason = f"cannot reach a target. Received: target={target}"
         elif jit_compile is True and not self.with_xla:
             reason = "cannot be compiled by XLA. Received: jit_compile=True"
@@ -351,21 +349,17 @@ def get(optimizer, loss="crossentropy", targeted=False):
     if name == "decaying_lion":
         decay = LinearDecay()
         return GradientUpdate(keras.optimizers.Lion(decay), loss, decay=decay)
-    return GradientUpdate(_named(optimizer), loss, default_step=True)
-
-
-def _named(name):
-    """The Keras optimizer of a name."""
-    if name.lower() in _STALL_AT_ZERO:
+    if name in _STALL_AT_ZERO:
         raise ValueError(
             "This optimizer hardly leaves zero, where a perturbation starts. "
-            f"Received: optimizer={name!r}. Pass another, such as 'lion'."
+            f"Received: {optimizer=}. Pass another, such as 'lion'."
         )
     try:
-        return keras.optimizers.get(name)
+        named = keras.optimizers.get(optimizer)
     except (KeyError, TypeError, ValueError):
         expected = "a name, such as 'lion', 'deepfool' or 'decaying_lion'"
-        raise invalid("optimizer", expected, name) from None
+        raise invalid("optimizer", expected, optimizer) from None
+    return GradientUpdate(named, loss, default_step=True)
 
 
 def strongest(ball, target=None, loss=None):

@@ -160,8 +160,7 @@ def load_model(path):
 def _explained(path):
     return explained(
         f"{path} cannot be loaded as a Keras model",
-        " Load it in Python where that works and pass the model, or write it "
-        "again with model.export(folder) and pass the folder.",
+        " Load it in Python and pass the model, or model.export(folder).",
     )
 
 

@@ -28,27 +28,21 @@ from collections import Counter
 
 import keras
 import tensorflow as tf
+from keras import layers
 
 from keras_uap.classifiers.logits import has_layer_graph
 from keras_uap.utils.keras_compat import ReplacingModel, graph_nodes
 
 # Only classes of Keras' own: a subclass may do anything in its `call`.
-_SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
-_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+_SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
+_DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 _TRANSPOSED = (
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
+    layers.Conv1DTranspose,
+    layers.Conv2DTranspose,
+    layers.Conv3DTranspose,
 )
-_FOLDABLE = (
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.Dense,
-    *_SEPARABLE,
-    *_DEPTHWISE,
-    *_TRANSPOSED,
-)
+_PLAIN = (layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.Dense)
+_FOLDABLE = _PLAIN + _SEPARABLE + _DEPTHWISE + _TRANSPOSED
 
 
 class BatchNormalizationFolding:
@@ -173,7 +167,7 @@ class _FoldedLayer(keras.Layer):
         return tf.nn.bias_add(outputs, self.bias.value)
 
 
-class _PassThrough(keras.layers.Identity):
+class _PassThrough(layers.Identity):
     """Takes the place of a batch normalization that was folded."""
 
     # A mask, or None, is part of each call of a batch normalization.
@@ -192,7 +186,7 @@ def _pairs(nodes, outputs):
     uses.update(id(x) for x in outputs)
     for node in nodes:
         normalization = node.operation
-        if type(normalization) is not keras.layers.BatchNormalization:
+        if type(normalization) is not layers.BatchNormalization:
             continue
         x = node.input_tensors[0]
         layer = made_by.get(id(x))

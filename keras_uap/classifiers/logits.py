@@ -21,11 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_uap.utils.formatting import cut
-from keras_uap.utils.keras_compat import (
-    all_layers,
-    graph_nodes,
-    last_operation,
-)
+from keras_uap.utils.keras_compat import all_layers, graph_nodes, last_operation
 from keras_uap.utils.progress import progress_bar
 from keras_uap.utils.validation import as_numbers, invalid
 

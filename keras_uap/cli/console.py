@@ -27,10 +27,6 @@ class GateFailed(Exception):
         result: What the command returns otherwise.
     """
 
-    def __init__(self, text, result):
-        super().__init__(text)
-        self.result = result
-
 
 @contextlib.contextmanager
 def kept(text):

@@ -225,6 +225,7 @@ _BALL = [
     ),
     _SEED,
 ]
+_FITTED = [*_DATA, *_HELD_OUT, *_BALL]
 _NAMES = _option(
     "--class-names FILE", "text file with one class name on each line"
 )
@@ -344,10 +345,7 @@ COMMANDS = {
         "Find a perturbation of your own classifier on your own images.",
         "--model classifier.keras --images photos/ \\\n"
         "      --value-range -1 1 --epsilon 10 --output result",
-        [
-            *(*_DATA, *_HELD_OUT, *_BALL, *_FIT),
-            *(_NAMES, _batch_size(16, fits=True), _OUTPUT),
-        ],
+        [*_FITTED, *_FIT, _NAMES, _batch_size(16, fits=True), _OUTPUT],
     ),
     "evaluate": (
         "Measure how often saved perturbations fool a classifier.",
@@ -367,7 +365,7 @@ COMMANDS = {
     "harden": (
         "Train a classifier so that perturbations fool it less.",
         "--model classifier.keras --images photos/ \\\n      --output hardened",
-        [*_DATA, *_HELD_OUT, *_BALL, *_HARDEN, _NAMES, _OUTPUT],
+        [*_FITTED, *_HARDEN, _NAMES, _OUTPUT],
     ),
     "report": (
         "Write a page about a saved perturbation.",

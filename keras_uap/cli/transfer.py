@@ -41,10 +41,8 @@ def run(options):
     matrix = analysis.transfer_matrix(
         classifiers,
         perturbations,
-        images.images,
-        images.groups,
+        images,
         norm=norm,
-        value_range=loading.PIXELS,
         seed=options.seed,
         batch_size=options.batch_size,
         verbose=progress,

@@ -175,7 +175,7 @@ def _gathered_pictures(data, name, most):
         if most is not None and sum(map(len, parts)) >= most:
             break
     if not parts:
-        raise no_images(name)
+        raise ValueError(f"{name} is empty: it holds no images.")
     shapes = {part.shape[1:] for part in parts}
     if len(shapes) > 1:
         raise ValueError(
@@ -242,7 +242,3 @@ def is_endless(data):
     if isinstance(data, tf.data.Dataset):
         return data.cardinality() == tf.data.INFINITE_CARDINALITY
     return data.num_batches is None
-
-
-def no_images(name):
-    return ValueError(f"{name} is empty: it holds no images.")

@@ -158,7 +158,7 @@ class DataSource:
         else:
             first = data[0] if data.num_batches != 0 else None
         if first is None:
-            raise pictures.no_images(name)
+            raise ValueError(f"{name} is empty: it holds no images.")
         self.data = data
         self.name = name
         self.steps = steps
@@ -273,7 +273,4 @@ def _gathered(parts, count, size, order):
 
 def _refuse_weights(sample_weight):
     if sample_weight is not None:
-        raise ValueError(
-            "sample_weight is not supported: every image counts once. Pass "
-            "images, or (images, labels)."
-        )
+        raise ValueError("sample_weight is not supported: images count once.")

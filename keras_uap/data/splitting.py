@@ -55,9 +55,8 @@ def split(images, groups=None, classes=None, shares=SHARES, seed=0):
     shares = np.array(validation.as_sizes("shares", shares))
     validation.check_whole("seed", seed, 0)
     groups = validation.as_groups(groups, images)
-    unit = np.arange(count)
-    if groups is not None:
-        _, unit = np.unique(groups, return_inverse=True)
+    each = np.arange(count) if groups is None else groups
+    unit = np.unique(each, return_inverse=True)[1]
     number = len(np.unique(unit))
     if number < len(shares):
         raise ValueError(
@@ -68,10 +67,8 @@ def split(images, groups=None, classes=None, shares=SHARES, seed=0):
     if classes is not None:
         classes = np.asarray(classes)
         if classes.shape != (count,):
-            raise ValueError(
-                f"There must be one class per image. Received: {count} images "
-                f"and classes of shape {classes.shape}."
-            )
+            expected = f"({count},), one class per image"
+            raise validation.invalid("classes.shape", expected, classes.shape)
         _, kind = np.unique(classes, return_inverse=True)
     # The class of a photograph is that of its first image.
     first = np.unique(unit, return_index=True)[1]

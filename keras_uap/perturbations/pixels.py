@@ -134,10 +134,8 @@ def spread_mask(mask, image_shape):
     if mask.shape == image_shape[:-1]:
         mask = mask[..., np.newaxis]
     elif mask.shape != image_shape:
-        raise ValueError(
-            "mask must have the shape of an image. Received: "
-            f"{mask.shape}. Expected: {image_shape[:-1]} or {image_shape}."
-        )
+        expected = f"{image_shape[:-1]} or {image_shape}"
+        raise invalid("mask.shape", expected, mask.shape)
     return np.broadcast_to(mask, image_shape).copy()
 
 

@@ -18,12 +18,7 @@ _AT_ONCE = 64
 
 
 def resize_perturbation(
-    perturbation,
-    size,
-    epsilon=None,
-    norm="linf",
-    method="bilinear",
-    card=None,
+    perturbation, size, epsilon=None, norm="linf", method="bilinear", card=None
 ):
     """Resizes a perturbation and projects it to its ball.
 

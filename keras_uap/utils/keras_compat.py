@@ -15,8 +15,9 @@ def check_backend():
     """Raises ValueError unless Keras runs on TensorFlow."""
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
-            "Set KERAS_BACKEND=tensorflow before importing keras. Received: "
-            f"KERAS_BACKEND={keras.backend.backend()!r}."
+            "keras_uap needs Keras on the TensorFlow backend. Received: "
+            f"KERAS_BACKEND={keras.backend.backend()!r}. Set "
+            "KERAS_BACKEND=tensorflow before importing keras."
         )
 
 

@@ -191,10 +191,8 @@ def as_groups(groups, images):
         raise invalid("groups", expected, groups)
     groups = np.asarray(groups)
     if groups.shape != (len(images),):
-        raise ValueError(
-            f"There must be one group per image. Received: {len(images)} "
-            f"images and groups of shape {groups.shape}."
-        )
+        expected = f"({len(images)},), one group per image"
+        raise invalid("groups.shape", expected, groups.shape)
     if any(group is None or group != group for group in groups.tolist()):
         raise ValueError("groups must name the photograph of every image.")
     if len(np.unique(groups)) < 2:
@@ -231,12 +229,14 @@ def as_sizes(name, values):
 
 
 def as_class(name, value, num_classes=np.inf):
-    """Returns the index of a class as an integer.
+    """Returns the index of a class as an integer; `None` stays `None`.
 
     Raises:
         TypeError: if it is not a whole number.
         ValueError: if it is not one of the classes.
     """
+    if value is None:
+        return None
     if not is_whole(value):
         raise invalid(name, "a class index", value, error=TypeError)
     check_whole(name, value, 0)
