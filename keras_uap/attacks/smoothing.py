@@ -43,9 +43,8 @@ def refuse_no_images(shape, sigma):
         sigma: Float, as for `smoothed`.
     """
     if sigma and len(shape) != 3:
-        raise invalid(
-            "smoothing", f"0 for inputs of shape {tuple(shape)}", sigma
-        )
+        expected = f"0 for inputs {tuple(shape)}: no images (H, W, C)"
+        raise invalid("smoothing", expected, sigma)
 
 
 def coarse(shape):

@@ -217,7 +217,8 @@ def _choose_output(outputs, output, names=()):
         return next(iter(outputs.values()))
     # Equal by name; True is not the index 1.
     if isinstance(output, bool) or output not in outputs:
-        raise invalid("output", f"one of {list(names or outputs)}", output)
+        expected = f"the class scores, one of {list(names or outputs)}"
+        raise invalid("output", expected, output)
     return outputs[output]
 
 

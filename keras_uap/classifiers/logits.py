@@ -181,7 +181,8 @@ def features_function(classifier, layer=None, of_scores=None, fold=None):
         calls = [n for n in graph_nodes(model) if n.operation is layers[layer]]
         features = calls[-1].outputs[0]
     else:
-        raise invalid("layer", f"one of {[*layers][-8:]}", layer)
+        last = [*layers][-8:]
+        raise ValueError(f"There is no layer {layer!r}. The last are {last}.")
     # The logits as a tensor of the model, or its dense layer's input.
     scores = _input_of(output) if rebuilds else output
     both = _part(model, [features, scores], fold)

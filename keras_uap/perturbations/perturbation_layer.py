@@ -21,7 +21,7 @@ from keras_uap.perturbations.lp_ball import PoolBall, as_norm
 from keras_uap.utils.formatting import one_line
 from keras_uap.utils.keras_compat import is_called_by_another
 from keras_uap.utils.saving import SavedSeed
-from keras_uap.utils.validation import check_number, check_whole, invalid
+from keras_uap.utils.validation import check_number, check_whole
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")
@@ -131,7 +131,7 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
         self.step_size = self.epsilon
         if step_size is not None:
             if self.ball is None:
-                raise invalid("epsilon", "given with a step_size", epsilon)
+                raise ValueError(f"{step_size=} without epsilon. Pass both.")
             check_number("step_size", step_size, above=0, below=np.inf)
             self.step_size = float(step_size)
         if rate is None and self.ball is not None:

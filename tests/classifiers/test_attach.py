@@ -409,12 +409,12 @@ REFUSED = {
     "several outputs": (
         lambda: several(dict),
         OTHERS,
-        r"output=None.*one of \['boxes', 'kinds'\]",
+        r"one of \['boxes', 'kinds'\].*output=None",
     ),
     "unknown output": (
         lambda: several(list),
         {"output": "kid", **OTHERS},
-        r"'kid'.*\['box', 'kind'\]",
+        r"\['box', 'kind'\].*'kid'",
     ),
     "output out of range": (
         lambda: several(list),
@@ -430,7 +430,7 @@ REFUSED = {
             ]
         ),
         {"output": "kinds"},
-        "name the class scores.*output='kinds'",
+        "the class scores.*output='kinds'",
     ),
     "several inputs": (
         lambda: several(dict),
