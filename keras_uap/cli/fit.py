@@ -4,7 +4,6 @@ import pathlib
 
 import keras
 
-from keras_uap import visualization
 from keras_uap.cli import console, evaluate, loading
 from keras_uap.data import augmentation
 from keras_uap.perturbations.interchange import save_perturbation
@@ -141,14 +140,11 @@ def _measure(options, uap, held_out, card, class_names):
     text = evaluate.text_of(report, class_names)
     console.write(folder / "report.txt", text)
     images = held_out.images
-    figure = visualization.plot_perturbation(
-        uap.classifier,
-        uap.perturbation,
+    figure = uap.plot(
         # Neighbours are often alike, so the images shown are spread out.
         images[:: max(1, len(images) // 6)][:6],
-        uap.value_range,
         class_names,
-        title=f"One perturbation, {uap.norm} norm at most {uap.epsilon:g}: "
+        f"One perturbation, {uap.norm} norm at most {uap.epsilon:g}: "
         f"{report.fooling_rate:.0%} of {report.num_images} held-out images "
         f"fooled, {report.random_rate:.0%} by random noise of the same norm",
     )
