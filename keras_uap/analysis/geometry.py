@@ -24,17 +24,12 @@ import tensorflow as tf
 from keras_uap import visualization
 from keras_uap.attacks.deepfool import deepfool
 from keras_uap.attacks.losses import ClippedCrossentropy
-from keras_uap.classifiers.adapter import as_adapter
 from keras_uap.classifiers.logits import check_gradient
 from keras_uap.data.pictures import as_array, as_pictures
 from keras_uap.evaluation.intervals import difference_interval, rate_interval
 from keras_uap.evaluation.labelled_images import LabelledImages
 from keras_uap.perturbations.lp_ball import LpBall
-from keras_uap.perturbations.pixels import (
-    as_value_range,
-    clip_to_range,
-    same_shape,
-)
+from keras_uap.perturbations.pixels import apply_perturbation, same_shape
 from keras_uap.reporting.result import LEFT_OUT, Result, in_columns
 from keras_uap.utils.formatting import interval, percent, sample
 from keras_uap.utils.progress import progress_bar
@@ -424,22 +419,22 @@ def subspace_perturbation(
     """
     (dim,) = _check_dims("dim", (dim,), spectrum)
     ball = LpBall(epsilon, norm)
-    value_range = as_value_range(value_range)
     check_whole("steps", steps, 1)
     check_whole("batch_size", batch_size, 1)
     check_whole("seed", seed, 0)
     images = as_array(images)
     same_shape(images.shape[1:], spectrum.directions.shape[1:])
-    few = images[:4].astype("float32")
-    adapter = as_adapter(classifier, few.shape[1:], from_logits, few)
-    clean = adapter.labels(images)
+    labelled = LabelledImages(
+        classifier, images, value_range, from_logits=from_logits
+    )
     loss = ClippedCrossentropy()
 
     @tf.function(autograph=False)
     def pixel_gradient(batch, labels, v):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(v)
-            scores = adapter.logits(clip_to_range(batch + v, value_range))
+            x = apply_perturbation(batch, v, labelled.value_range)
+            scores = labelled.adapter.logits(x)
             value = tf.reduce_mean(loss.call(labels, scores))
         return check_gradient(tape.gradient(value, v))
 
@@ -454,8 +449,8 @@ def subspace_perturbation(
     for step in range(steps):
         chosen = order[step * batch_size : (step + 1) * batch_size]
         v = ball.scaled(_combine(spectrum, coordinates))
-        batch = images[chosen].astype("float32")
-        gradient = pixel_gradient(batch, clean[chosen], v).numpy()
+        labels = labelled.clean[chosen]
+        gradient = pixel_gradient(images[chosen], labels, v).numpy()
         slope = basis @ gradient.ravel()
         length = np.linalg.norm(slope)
         if np.isfinite(length) and length > 0:

@@ -109,34 +109,23 @@ def _draw_part(axes, graph, dominant, class_names):
     shells = [[dominant], [], direct, indirect]
     places = networkx.shell_layout(part, shells, rotate=0.15)
     half = 1.2 * np.abs(list(places.values())).max()
-    networkx.draw_networkx_edges(
-        part,
-        places,
-        ax=axes,
-        node_size=90,
-        edge_color=style.NEUTRAL,
-        width=[min(2, 0.6 + 0.2 * n) for *_, n in part.edges.data("images")],
-    )
+    widths = [min(2, 0.6 + 0.2 * n) for *_, n in part.edges.data("images")]
+    arrows = {"node_size": 90, "edge_color": style.NEUTRAL, "width": widths}
+    networkx.draw_networkx_edges(part, places, ax=axes, **arrows)
     colors = [style.FOOLED if n == dominant else style.CLEAN for n in part]
-    networkx.draw_networkx_nodes(
-        part, places, ax=axes, node_size=60, node_color=colors
-    )
+    dots = {"node_size": 60, "node_color": colors}
+    networkx.draw_networkx_nodes(part, places, ax=axes, **dots)
+    below = {node: place - [0, 0.04 * half] for node, place in places.items()}
+    names = {node: style.short_name(node, class_names, 13) for node in part}
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+    look = {"font_size": 8, "verticalalignment": "top", "clip_on": False}
     texts = networkx.draw_networkx_labels(
-        part,
-        {node: place - [0, 0.04 * half] for node, place in places.items()},
-        {node: style.short_name(node, class_names, 13) for node in part},
-        ax=axes,
-        font_size=8,
-        verticalalignment="top",
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
-        clip_on=False,
+        part, below, names, ax=axes, bbox=box, **look
     )
     texts[dominant].set(color=style.FOOLED, weight="bold")
     hidden, others = len(graph) - len(part), len(graph) - 1
-    text = (
-        f"{others} label{'s lead' if others > 1 else ' leads'} to "
-        f"{style.short_name(dominant, class_names)}"
-    )
+    name = style.short_name(dominant, class_names)
+    text = f"{others} label{'s lead' if others > 1 else ' leads'} to {name}"
     style.label(axes, text + (f" ({hidden} not drawn)" if hidden else ""))
     axes.set(xlim=(-half, half), ylim=(-half, half))
     axes.set_axis_off()
