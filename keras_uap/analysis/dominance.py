@@ -352,11 +352,11 @@ def dominance_history(
     watches, perturbations = [], []
     for each in seeds:
         watches.append(_Watch(labelled))
-        options = {"batch_size": fit_batch_size, "callbacks": [watches[-1]]}
+        how = {"batch_size": fit_batch_size, "callbacks": [watches[-1]]}
         if random_start:
             start = ball.uniform(shape, np.random.default_rng(each))
-            options["initial_perturbation"] = start
-        perturbations.append(fit(images, epsilon, each, loss=loss, **options))
+            how["initial_perturbation"] = start
+        perturbations.append(fit(images, epsilon, each, loss=loss, **how))
         progress.add(1)
     noise = ball.noise(shape, np.random.default_rng(seed))
     random_label, random_hits, random_rate = _sent(labelled, noise)

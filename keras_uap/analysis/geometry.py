@@ -272,9 +272,9 @@ class SubspaceFooling(Result):
         """A title, the names of the columns and a row for each dimension."""
         names = [f"span of the first {dim}" for dim in self.dims]
         more = [*map(interval, self.difference_intervals), "-"]
-        ball = f"{self.norm} norm {self.epsilon:g}"
         return in_columns(
-            f"Random vectors, {ball}, {sample(self)}",
+            f"Random vectors, {self.norm} norm {self.epsilon:g}, "
+            f"{sample(self)}",
             ("vectors", str, [*names, "whole space"]),
             ("fooled", percent, [*self.fooling_rates, self.random_rate]),
             ("95%", interval, [*self.intervals, self.random_interval]),

@@ -233,9 +233,9 @@ class TargetRates(Result):
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each target."""
         names = [class_name(target, class_names) for target in self.targets]
-        ball = f"{self.norm} norm {self.epsilon:g}"
         return in_columns(
-            f"Sent to a target, {ball}, {sample(self)}",
+            f"Sent to a target, {self.norm} norm {self.epsilon:g}, "
+            f"{sample(self)}",
             ("target", str, names),
             ("sent there", percent, self.target_rates),
             ("of", str, self.num_others),

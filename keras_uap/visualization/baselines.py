@@ -17,12 +17,9 @@ def plot_baselines(result):
         band = {"color": color, "alpha": 0.15, "linewidth": 0}
         axes.fill_between(result.norms, *intervals.T, **band)
     style.percent_axis(axes, "y", 1.02)
-    style.label(
-        axes,
-        "Fooling rate of perturbations of the same norm\n"
-        f"{style.sample(result)}; bands: 95%",
-        f"{result.norm} norm, pixel units",
-        "held-out fooling rate",
-    )
+    title = "Fooling rate of perturbations of the same norm"
+    title += f"\n{style.sample(result)}; bands: 95%"
+    x = f"{result.norm} norm, pixel units"
+    style.label(axes, title, x, "held-out fooling rate")
     style.legend(axes)
     return axes.figure

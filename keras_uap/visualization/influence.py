@@ -35,10 +35,8 @@ def plot_influence(result):
     _draw_means(bars, result)
     bars.set_ylim(min(0.0, ends[0]), 1.05)
     style.legend_below(bars, 2, "right")
-    style.suptitle(
-        figure,
-        f"Logits z of images x with a perturbation v, {style.sample(result)}",
-    )
+    title = "Logits z of images x with a perturbation v"
+    style.suptitle(figure, f"{title}, {style.sample(result)}")
     return figure
 
 

@@ -36,11 +36,8 @@ def plot_label_flow(flow, class_names=None):
     y = "images captured by the top k labels"
     style.label(curve, title, "k, the number of labels", y)
     style.legend(curve, loc="lower right")
-    style.suptitle(
-        figure,
-        f"Dominant labels, n = {flow.num_images} images, "
-        f"{flow.fooling_rate:.0%} fooled",
-    )
+    title = f"Dominant labels, n = {flow.num_images} images"
+    style.suptitle(figure, f"{title}, {flow.fooling_rate:.0%} fooled")
     return figure
 
 

@@ -47,9 +47,6 @@ def plot_perturbation_spectrum(result):
     x = "part of these cycles per image"
     style.label(rates_at, title, x, "fooling rate")
     style.legend_below(rates_at, 2, "right")
-    style.suptitle(
-        figure,
-        f"A perturbation of {result.norm} norm {result.epsilon:.4g} by "
-        f"frequency, {style.sample(result)}",
-    )
+    title = f"A perturbation of {result.norm} norm {result.epsilon:.4g}"
+    style.suptitle(figure, f"{title} by frequency, {style.sample(result)}")
     return figure

@@ -31,11 +31,9 @@ def plot_survival(result):
     axes.set_yticks(places, names, fontsize=9)
     axes.set_ylim(count - 0.4, -0.6)
     style.percent_axis(axes, "x", 1.08)
-    style.label(
-        axes,
-        f"What a perturbation of {result.norm} norm {result.norms[0]:.4g} "
-        f"survives\n{style.sample(result)}; lines: 95%",
-        "fooled: another label than the clean image under the same change",
-    )
+    title = f"What a perturbation of {result.norm} norm {result.norms[0]:.4g}"
+    title += f" survives\n{style.sample(result)}; lines: 95%"
+    x = "fooled: another label than the clean image under the same change"
+    style.label(axes, title, x)
     style.legend_below(axes, 3)
     return axes.figure
