@@ -110,13 +110,8 @@ def deepfool(
     Reference:
         - [Moosavi-Dezfooli et al., 2016](https://arxiv.org/abs/1511.04599)
     """
-    rule = DeepFool(
-        num_candidates=num_candidates,
-        overshoot=overshoot,
-        max_steps=max_steps,
-        boundary="nearest",
-        confidence=confidence,
-    )
+    paper = {"boundary": "nearest", "confidence": confidence}
+    rule = DeepFool(num_candidates, overshoot, max_steps, **paper)
     validation.check_whole("max_steps", max_steps, 1)
     validation.check_whole("batch_size", batch_size, 1)
     images = as_array(images)
@@ -279,7 +274,11 @@ class DeepFool:
             goals = losses.dominant_goals(own, scores, masses)
             candidates = tf.cast(tf.stack([own, goals], axis=-1), "int32")
         else:
-            candidates = self._highest(scores, own)
+            # Each image's own class first, the others by their scores.
+            k = min(self.num_candidates, scores.shape[-1])
+            mine = tf.one_hot(own, scores.shape[-1]) > 0
+            ranks = tf.where(mine, np.inf, scores)
+            candidates = tf.math.top_k(ranks, k).indices
 
         def turn(number, state, recorded):
             scores = recorded[-1]
@@ -332,15 +331,6 @@ class DeepFool:
             converged = _put(converged, state.active, took)
         increments = (1.0 + self.overshoot) * state.increments
         return state._replace(increments=increments, converged=converged)
-
-    def _highest(self, scores, own):
-        """The candidates `(n, num_candidates)`, each image's own class first.
-
-        The others follow from the highest score to the lowest.
-        """
-        k = min(self.num_candidates, scores.shape[-1])
-        own = tf.one_hot(own, scores.shape[-1]) > 0
-        return tf.math.top_k(tf.where(own, np.inf, scores), k=k).indices
 
     def _move(self, logits, recorded, state, done, left, candidates):
         """Notes the labels of the active images; those `left` take a step."""

@@ -14,8 +14,6 @@ import math
 
 import keras
 
-from keras_uap.utils.validation import invalid
-
 
 def smoothed(gradients, sigma):
     """Returns gradients under a Gaussian over height and width.
@@ -33,18 +31,6 @@ def smoothed(gradients, sigma):
     return keras.ops.image.gaussian_blur(
         gradients, (size, size), (sigma, sigma), data_format="channels_last"
     )
-
-
-def refuse_no_images(shape, sigma):
-    """Raises ValueError for smoothing without height and width.
-
-    Args:
-        shape: Tuple, of one perturbation.
-        sigma: Float, as for `smoothed`.
-    """
-    if sigma and len(shape) != 3:
-        expected = f"0 for inputs {tuple(shape)}: no images (H, W, C)"
-        raise invalid("smoothing", expected, sigma)
 
 
 def coarse(shape):

@@ -25,7 +25,7 @@ import tensorflow as tf
 from keras_uap.attacks import losses
 from keras_uap.attacks.deepfool import DeepFool
 from keras_uap.attacks.schedules import LinearDecay
-from keras_uap.attacks.smoothing import refuse_no_images, smoothed
+from keras_uap.attacks.smoothing import smoothed
 from keras_uap.classifiers.logits import check_gradient, labels_of
 from keras_uap.data.pictures import new_seed
 from keras_uap.perturbations.pixels import apply_perturbation, clip_to_range
@@ -91,7 +91,10 @@ class Update:
 
     def build(self, model):
         """Called when the size of the images, or another mask, is known."""
-        refuse_no_images(model.v.shape, model.smoothing)
+        shape = tuple(model.v.shape)
+        if model.smoothing and len(shape) != 3:
+            expected = f"0 for inputs {shape}: no images (H, W, C)"
+            raise invalid("smoothing", expected, model.smoothing)
 
     def begin(self, model, epochs, count_batches):
         """Called when a fit begins.
@@ -296,9 +299,8 @@ class OneByOneDeepFool(_DeepFoolUpdate):
 
     def __call__(self, model, images, clean):
         def add_increment(i, v, labels, failed, passes):
-            single = self._run_rule(
-                model, images[i, tf.newaxis], v, clean.labels[i, tf.newaxis]
-            )
+            image, own = images[i, tf.newaxis], clean.labels[i, tf.newaxis]
+            single = self._run_rule(model, image, v, own)
             increment = _sum_where(single.converged, single.increments)
             moved = tf.reduce_any(increment != 0)
             v = tf.where(moved, model.ball.project(v + increment), v)

@@ -190,10 +190,7 @@ def features_function(classifier, layer=None, of_scores=None, fold=None):
     is_dense = rebuilds and hasattr(dense, "kernel")
 
     def features_and_logits(images):
-        x = images
-        for part in before:
-            x = part(x, training=False)
-        features, scores = both(x, training=False)
+        features, scores = both(_run(before, images), training=False)
         scores = tf.cast(scores, "float32")
         if is_dense:
             scores = _dense(dense, scores)
@@ -407,13 +404,11 @@ def _head(model, fold=None):
     # Not by its name: a function of one's own may be called `softmax`.
     known = layer.activation in (linear, softmax, keras.activations.sigmoid)
     activation = layer.activation if known else None
-    is_linear = activation in (None, linear)
-    if type(layer) is keras.layers.Activation:
-        if is_linear:
-            return None, None
+    is_dense = type(layer) is keras.layers.Dense
+    if activation in (None, linear):
+        return activation if is_dense else None, None
+    if not is_dense:
         return activation, _features(path, fold)
-    if is_linear:
-        return activation, None
     if getattr(layer, "quantization_mode", None) is not None:
         return None, None
     if activation is softmax and layer.units == 1:
@@ -461,13 +456,14 @@ def _path(model):
 def _features(path, fold):
     """The function from images to the input of the last layer."""
     parts = [_part(model, _input_of(tensor), fold) for model, tensor in path]
+    return lambda images: tf.cast(_run(parts, images), "float32")
 
-    def features(x):
-        for part in parts:
-            x = part(x, training=False)
-        return tf.cast(x, "float32")
 
-    return features
+def _run(parts, x):
+    """What the last of some models returns, each called on the one before."""
+    for part in parts:
+        x = part(x, training=False)
+    return x
 
 
 def _input_of(tensor):

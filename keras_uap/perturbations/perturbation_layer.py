@@ -211,9 +211,7 @@ class PerturbationLayer(SavedSeed, keras.layers.Layer):
         With a pool, an array `(pool_size, H, W, C)`.
         """
         if not self.built:
-            raise pixels.NoPerturbationError(
-                "Call the layer on images, or set one."
-            )
+            raise pixels.NoPerturbationError("Call the layer, or set one.")
         pool = keras.ops.convert_to_numpy(self.perturbations)
         if self.ball is not None:
             pool = self.ball.project(pool)
