@@ -232,9 +232,8 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         # Not those of the last epoch, where an earlier one is kept.
-        if self._next and not np.array_equal(
-            self._written, self._holder.perturbation
-        ):
+        kept = self._holder.perturbation
+        if self._next and not np.array_equal(self._written, kept):
             self._write(self._next)
         self._writer.close()
         # They hold the model, and functions that were traced of it.

@@ -37,7 +37,6 @@ def run(options):
     norm = norms.pop()
     sizes = {round(lp_norm(v, norm), 6) for v in perturbations.values()}
     passes = len(classifiers) * (1 + len(perturbations) + len(sizes))
-    progress = Progress("images classified", passes * count)
     matrix = analysis.transfer_matrix(
         classifiers,
         perturbations,
@@ -45,7 +44,7 @@ def run(options):
         norm=norm,
         seed=options.seed,
         batch_size=options.batch_size,
-        verbose=progress,
+        verbose=Progress("images classified", passes * count),
     )
     console.say("3/3", f"writing to {options.output.resolve()}")
     console.write(options.output / "transfer.png", matrix.plot())

@@ -278,10 +278,8 @@ def _read_files(columns, prepare, left_out):
             return False, np.zeros((1, 1, 3), "uint8")
 
     def read(path, *label):
-        kind = tf.bool, tf.uint8
-        readable, image = tf.numpy_function(
-            decode, [path], kind, stateful=False
-        )
+        out = tf.bool, tf.uint8
+        readable, image = tf.numpy_function(decode, [path], out, stateful=False)
         image = tf.ensure_shape(image, (None, None, 3))
         return tf.ensure_shape(readable, ()), *prepare(image, *label)
 
