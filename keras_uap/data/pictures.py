@@ -204,7 +204,9 @@ def read(data, name="images", most=None):
         ValueError: if it has no end.
     """
     if most is None and is_endless(data):
-        raise ValueError(f"{name} is a data set without an end. Pass .take(n).")
+        raise ValueError(
+            f"{name} is a data set without an end. Pass {name}.take(count)."
+        )
     if isinstance(data, keras.utils.PyDataset):
         number = data.num_batches
         numbers = itertools.count() if number is None else range(number)
