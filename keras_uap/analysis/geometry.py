@@ -33,12 +33,7 @@ from keras_uap.perturbations.pixels import apply_perturbation, same_shape
 from keras_uap.reporting.result import LEFT_OUT, Result, in_columns
 from keras_uap.utils.formatting import interval, percent, sample
 from keras_uap.utils.progress import progress_bar
-from keras_uap.utils.validation import (
-    as_images,
-    as_wholes,
-    check_whole,
-    invalid,
-)
+from keras_uap.utils.validation import as_images, as_wholes, check_whole
 
 # Columns of a random matrix that are held at a time.
 _BLOCK = 8192
@@ -473,8 +468,10 @@ def _combine(spectrum, coordinates):
 
 def _check_dims(name, dims, spectrum):
     if not isinstance(spectrum, NormalSpectrum):
-        expected = "a NormalSpectrum, as normal_spectrum gives"
-        raise invalid("spectrum", expected, spectrum, error=TypeError)
+        raise TypeError(
+            "spectrum must be a NormalSpectrum, as normal_spectrum gives. "
+            f"Received: spectrum={spectrum!r}."
+        )
     # More normals give more directions.
     return as_wholes(name, dims, 1, len(spectrum.directions))
 

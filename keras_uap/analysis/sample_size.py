@@ -129,10 +129,8 @@ class EpsilonCurve(FoolingCurve):
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each value."""
         title, header, rows = super().rows(class_names)
-        title += (
-            f"\nHalf are fooled at epsilon {self.half()}, "
-            f"by noise: {self.random_half()}"
-        )
+        half, by_noise = self.half(), self.random_half()
+        title += f"\nHalf are fooled at epsilon {half}, by noise: {by_noise}"
         return title, header, rows
 
 

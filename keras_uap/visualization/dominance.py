@@ -37,11 +37,8 @@ def plot_dominance(result, class_names=None):
     names = [style.short_name(label, class_names, 22) for label in labels]
     alone.set_yticks(at, names, fontsize=9)
     style.percent_axis(alone, "x", 1.02)
-    style.label(
-        alone,
-        "Top labels of v alone; the most common one of\nperturbed images is "
-        f"number {result.alone_rank} of them",
-    )
+    title = "Top labels of v alone; the most common one of\nperturbed images is"
+    style.label(alone, f"{title} number {result.alone_rank} of them")
     style.legend_below(alone, 1, "right")
     style.suptitle(
         figure,
@@ -85,13 +82,10 @@ def plot_dominance_history(result, class_names=None):
     if len(middle) > 1 and result.batches[-1] < 1.4 * result.batches[-2]:
         middle[-2].set_visible(False)
     style.percent_axis(axes, "y", 1.02)
-    style.label(
-        axes,
-        "solid: sent to the label that takes most, hollow where that was "
-        "another one; dashed: fooled",
-        f"batches of {result.batch_size} images",
-        "held-out images",
-    )
+    title = "solid: sent to the label that takes most, hollow where that was "
+    title += "another one; dashed: fooled"
+    x = f"batches of {result.batch_size} images"
+    style.label(axes, title, x, "held-out images")
     style.legend_below(axes, 2)
     start = "random points" if result.random_start else "zero"
     style.suptitle(

@@ -24,13 +24,10 @@ def plot_influence(result):
         marks = {"color": style.SERIES[i % 6], "alpha": 0.6, "markersize": 5}
         points.plot(x, y, style.MARKERS[i % 6], label=name, **marks)
     points.set(xlim=ends, ylim=ends)
-    style.label(
-        points,
-        "Each image: above the line v decides (the universal one on "
-        f"{result.decided[0]:.0%})",
-        "correlation of z(x + v) with z(x)",
-        "correlation of z(x + v) with z(v)",
-    )
+    title = "Each image: above the line v decides (the universal one on"
+    x = "correlation of z(x + v) with z(x)"
+    y = "correlation of z(x + v) with z(v)"
+    style.label(points, f"{title} {result.decided[0]:.0%})", x, y)
     style.legend_below(points, 2, "left")
     _draw_means(bars, result)
     bars.set_ylim(min(0.0, ends[0]), 1.05)

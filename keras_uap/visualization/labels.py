@@ -147,11 +147,9 @@ def plot_targets(result, class_names=None):
     names = [style.short_name(result.targets[i], class_names) for i in order]
     axes.set_yticks(places, names, fontsize=9)
     style.percent_axis(axes, "x", 1.08)
-    style.label(
-        axes,
-        f"Images sent to a chosen label, {result.norm} norm "
-        f"{result.epsilon:g}\n{style.sample(result)}; lines: 95%",
-        "share of the held-out images not already of the target",
-    )
+    size = f"{result.norm} norm {result.epsilon:g}"
+    title = f"Images sent to a chosen label, {size}\n{style.sample(result)}"
+    x = "share of the held-out images not already of the target"
+    style.label(axes, f"{title}; lines: 95%", x)
     style.legend_below(axes, 2)
     return axes.figure

@@ -4,12 +4,8 @@ import numpy as np
 
 from keras_uap.classifiers.adapter import as_adapter
 from keras_uap.data.pictures import as_array
+from keras_uap.perturbations import pixels
 from keras_uap.perturbations.interchange import read_perturbation
-from keras_uap.perturbations.pixels import (
-    apply_perturbation,
-    as_value_range,
-    same_shape,
-)
 from keras_uap.visualization import style
 
 
@@ -51,11 +47,11 @@ def plot_perturbation(
             f"or (time, channels) for signals. Received: {v.shape}."
         )
     images = as_array(images, most=8)
-    same_shape(images.shape[1:], v.shape)
-    value_range = as_value_range(value_range)
+    pixels.same_shape(images.shape[1:], v.shape)
+    value_range = pixels.as_value_range(value_range)
     images = images.astype("float32")
     adapter = as_adapter(classifier, v.shape, from_logits, images[:4])
-    perturbed = apply_perturbation(images, v, value_range).numpy()
+    perturbed = pixels.apply_perturbation(images, v, value_range).numpy()
     clean_names, clean_labels = _describe(adapter, images, class_names)
     names, labels = _describe(adapter, perturbed, class_names)
 

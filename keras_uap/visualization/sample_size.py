@@ -47,13 +47,10 @@ def plot_curve(result):
     if hasattr(result, "half_epsilon"):
         _mark_half(axes, result)
     style.percent_axis(axes, "y", 1.05)
-    style.label(
-        axes,
-        f"Held-out fooling rate against {result.name}\n{result.norm} ball, "
-        f"{style.sample(result)}, {seeds} seed{'s'[: seeds > 1]}; lines: 95%",
-        result.name,
-        "held-out fooling rate",
-    )
+    title = f"Held-out fooling rate against {result.name}\n{result.norm} ball, "
+    title += f"{style.sample(result)}, {seeds} seed{'s'[: seeds > 1]}; "
+    title += "lines: 95%"
+    style.label(axes, title, result.name, "held-out fooling rate")
     style.legend(axes)
     return axes.figure
 

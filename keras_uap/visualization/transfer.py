@@ -27,12 +27,8 @@ def plot_transfer(result):
     names = style.tick_names(result.perturbations, 1.4)
     axes.set_yticks(range(rows), names, fontsize=9)
     note = "\n* resized" if result.resized.any() else ""
-    style.label(
-        axes,
-        f"Transfer, {result.norm} norm {result.epsilons.max():.4g}\n"
-        f"{style.sample(result)}; rate, 95% interval,\n"
-        f"random noise of the same norm{note}",
-        "measured on",
-        "found on",
-    )
+    title = f"Transfer, {result.norm} norm {result.epsilons.max():.4g}\n"
+    title += f"{style.sample(result)}; rate, 95% interval,\n"
+    title += f"random noise of the same norm{note}"
+    style.label(axes, title, "measured on", "found on")
     return axes.figure
