@@ -151,11 +151,9 @@ def transfer_matrix(
         own = value_ranges.get(name, value_range)
         seen, scale = _as_seen_by(classifier, images, value_range, own)
         size = seen.shape[1:3]
-        labelled = LabelledImages(
-            classifier,
-            pictures._replace(images=seen),
-            *(own, batch_size, from_logits, verbose),
-        )
+        pictures = pictures._replace(images=seen)
+        options = own, batch_size, from_logits, verbose
+        labelled = LabelledImages(classifier, pictures, *options)
         random_rate = {}
         for row, v in enumerate(arrays.values()):
             at = row, column

@@ -22,7 +22,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_uap.perturbations.pixels import apply_perturbation
-from keras_uap.utils.formatting import images_of
+from keras_uap.utils.formatting import images_of, percent
 from keras_uap.utils.progress import in_words
 from keras_uap.utils.saving import atomic_path
 from keras_uap.version import __version__
@@ -216,9 +216,8 @@ def _write(path, class_names, result, **page):
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["whole"] = _whole
-    environment.filters["images"] = _count
-    environment.filters["tenths"] = lambda rate: f"{rate:.1%}"
+    filters = {"whole": _whole, "images": _count, "tenths": percent}
+    environment.filters |= filters
     parts = {
         name: (TEMPLATES / f"report.{name}").read_text(encoding="utf-8")
         for name in ("css", "js")

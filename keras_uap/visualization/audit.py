@@ -21,12 +21,9 @@ def plot_audit(audit, class_names=None):
     rates_at, shown_at, labels_at, *known_at = figure.subplots(
         1, len(ratios), width_ratios=ratios
     )
-    style.suptitle(
-        figure,
-        f"Audit, {audit.report.norm} norm at most "
-        f"{audit.card['epsilon']:.4g}: {audit.fooling_rate:.0%} fooled, "
-        f"{style.sample(audit)}",
-    )
+    ball = f"{audit.report.norm} norm at most {audit.card['epsilon']:.4g}"
+    rate = f"{audit.fooling_rate:.0%} fooled, {style.sample(audit)}"
+    style.suptitle(figure, f"Audit, {ball}: {rate}")
     _draw_race(rates_at, audit)
     v = audit.perturbation
     style.show_perturbation(shown_at, v)

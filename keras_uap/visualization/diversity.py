@@ -22,12 +22,10 @@ def plot_diversity(result):
         axes.set_title(title, fontsize=9)
         style.show_perturbation(axes, v)
     axes = figure.add_subplot(grid[1, :])
-    style.heat_map(
-        axes,
-        np.abs(result.inner_products),
-        [[f"{value:.2f}" for value in row] for row in result.inner_products],
-        "normalised inner product, absolute",
-    )
+    products = result.inner_products
+    texts = [[f"{value:.2f}" for value in row] for row in products]
+    legend = "normalised inner product, absolute"
+    style.heat_map(axes, np.abs(products), texts, legend)
     axes.set_xticks(range(count), result.seeds)
     axes.set_yticks(range(count), result.seeds)
     style.label(axes, x="seed", y="seed")

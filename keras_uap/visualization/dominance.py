@@ -40,12 +40,8 @@ def plot_dominance(result, class_names=None):
     title = "Top labels of v alone; the most common one of\nperturbed images is"
     style.label(alone, f"{title} number {result.alone_rank} of them")
     style.legend_below(alone, 1, "right")
-    style.suptitle(
-        figure,
-        f"Dominant labels, {result.norm} norm {result.epsilon:.4g}, "
-        f"{style.sample(result)}: {result.fooling_rate:.0%} fooled, by random "
-        f"noise {result.random_rate:.0%}",
-    )
+    title = f"Dominant labels, {result.norm} norm {result.epsilon:.4g}"
+    style.suptitle(figure, f"{title}, {style.fooled(result)}")
     return figure
 
 
@@ -88,10 +84,8 @@ def plot_dominance_history(result, class_names=None):
     style.label(axes, title, x, "held-out images")
     style.legend_below(axes, 2)
     start = "random points" if result.random_start else "zero"
-    style.suptitle(
-        axes.figure,
-        f"Dominant labels, {len(result.seeds)} fit(s) from {start}, loss "
-        f"{result.loss}, {result.norm} ball of {result.epsilon:.4g}, "
-        f"{style.sample(result)}",
-    )
+    fits = f"{len(result.seeds)} fit(s) from {start}, loss {result.loss}"
+    ball = f"{result.norm} ball of {result.epsilon:.4g}"
+    title = f"Dominant labels, {fits}, {ball}, {style.sample(result)}"
+    style.suptitle(axes.figure, title)
     return axes.figure

@@ -36,10 +36,6 @@ def plot_features(result):
     distances.set_ylim(bottom=0)
     cosines.set_ylim(min(0.0, result.cosine_intervals.min()) * 1.05, 1.05)
     style.legend_below(distances, 3)
-    style.suptitle(
-        figure,
-        f"Inputs of the head, {result.num_features} features, "
-        f"{style.sample(result)}: {result.fooling_rate:.0%} fooled, by random "
-        f"noise {result.random_rate:.0%}",
-    )
+    title = f"Inputs of the head, {result.num_features} features"
+    style.suptitle(figure, f"{title}, {style.fooled(result)}")
     return figure

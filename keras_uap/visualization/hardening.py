@@ -18,13 +18,11 @@ def plot_hardening(result, class_names=None):
     figure = style.figure(11, 5)
     rates_at, *shown_at = figure.subplots(1, 3, width_ratios=[2, 1, 1])
     before, after = result.before, result.after
-    style.suptitle(
-        figure,
-        f"Hardening, {before.report.norm} norm at most "
-        f"{before.card['epsilon']:.4g}: {before.fooling_rate:.0%} fooled "
-        f"before, {after.fooling_rate:.0%} after, {result.agreement:.0%} "
-        f"clean agreement, {style.sample(before)}",
-    )
+    ball = f"{before.report.norm} norm at most {before.card['epsilon']:.4g}"
+    fooled = f"{before.fooling_rate:.0%} fooled before"
+    fooled += f", {after.fooling_rate:.0%} after"
+    kept = f"{result.agreement:.0%} clean agreement, {style.sample(before)}"
+    style.suptitle(figure, f"Hardening, {ball}: {fooled}, {kept}")
     none = (np.nan, np.nan)
     names = ["fooled by\nthe strongest", "by random\nnoise"]
     names += ["clean\nagreement", "robust\nagreement"]

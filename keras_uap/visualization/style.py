@@ -7,7 +7,7 @@ import textwrap
 
 import numpy as np
 
-from keras_uap.utils.formatting import sample as sample
+from keras_uap.utils.formatting import sample
 
 # Colour-blind safe (Okabe and Ito, 2008): blue for clean, vermilion for fooled.
 CLEAN, FOOLED, NEUTRAL = "#0072B2", "#D55E00", "#666666"
@@ -52,6 +52,12 @@ def _figure_class():
 def axes(width, height):
     """Makes a figure of one plot; `axes.figure` is the figure."""
     return figure(width, height).subplots()
+
+
+def fooled(result):
+    """What was measured on, and how many images are fooled, also by noise."""
+    rate, noise = result.fooling_rate, result.random_rate
+    return f"{sample(result)}: {rate:.0%} fooled, by random noise {noise:.0%}"
 
 
 def unit(value_range):
