@@ -80,8 +80,8 @@ def as_pool(perturbation, pool_size=None, rank=None):
         )
     pool = array[np.newaxis] if array.ndim == rank else array
     if pool_size not in (None, len(pool)):
-        expected = f"{len(pool)}, as many as there are"
-        raise invalid("pool_size", expected, pool_size)
+        expected = f"as many as pool_size={pool_size}"
+        raise invalid("len(perturbation)", expected, len(pool))
     return pool
 
 
