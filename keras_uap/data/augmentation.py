@@ -56,8 +56,8 @@ def _check_images(shape):
     """Raises ValueError for shapes that cannot be mirrored and cropped."""
     if len(shape) != 4:
         raise ValueError(
-            "Only images (n, height, width, channels) can be augmented. "
-            f"Received: shape {tuple(shape)}. Pass signals as they are."
+            "Only batches of images (n, H, W, C) can be augmented. Received: "
+            f"shape {tuple(shape)}. Pass signals as they are."
         )
     check_axes(shape)
 
