@@ -258,7 +258,8 @@ _AUDIT = [
     _option(
         "--baseline JSON",
         "exit with status 3 if the fooling rate is above that of an earlier "
-        "audit.json by more than --tolerance and both intervals",
+        "audit.json by more than --tolerance and both intervals; a missing "
+        "file is an error: leave the option out of the first audit",
     ),
     _option("--tolerance SHARE", "for --baseline", type=float, default=0.05),
     _option("--junit FILE", "write the limits as JUnit XML to FILE"),
@@ -403,7 +404,7 @@ def make_parser():
 def check(options):
     """Raises UsageError for missing files and other visible mistakes."""
     given = vars(options)
-    for name in ("model", "perturbation", "class_names"):
+    for name in ("model", "perturbation", "class_names", "baseline"):
         for path in _as_list(given.get(name)):
             if not pathlib.Path(path).exists():
                 flag = name.replace("_", "-")

@@ -145,7 +145,8 @@ class Audit(Result):
                 `None`.
             baseline: `Audit` to compare with, its `to_dict()`, or the path of
                 an `audit.json`; or `None`. Its norm and epsilon must be the
-                same, and its images should be.
+                same. Its images, value range, budget and seed should be; that
+                is not checked.
             tolerance: Float in 0 to 1. The fooling rate may be above that of
                 the baseline by so much, and by what both intervals allow.
 
@@ -154,6 +155,7 @@ class Audit(Result):
                 the limit.
             ValueError: for limits out of range, or a baseline that is no audit
                 or one of another norm or epsilon.
+            FileNotFoundError: if there is no file of that path.
         """
         gate.check(gate.rules(self, fail_above, baseline, tolerance))
 

@@ -860,7 +860,7 @@ def test_grey_saved_model_with_a_size(size, run, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"--baseline": "none.json"}, "none.json"),
+        ({"--baseline": "none.json"}, "none.json: there is no such file"),
         ({"--baseline": "other.json"}, "another epsilon"),
         ({"--fail-above": 2}, "fail_above"),
         ({"--junit": "model.keras/junit.xml"}, "--junit model.keras"),

@@ -55,7 +55,7 @@ def folder(tmp_path, monkeypatch):
         for place in places:
             (tmp_path / place).mkdir(parents=True, exist_ok=True)
             shutil.copy(file, tmp_path / place)
-    for name in ("classifier", "one", "two"):
+    for name in ("classifier", "released", "one", "two"):
         shutil.copy(
             source / "efficientnet_lite0.keras", tmp_path / f"{name}.keras"
         )
@@ -97,7 +97,8 @@ def run(folder, offline, less_work):
         names = {}
         if page.name in SMALL:
             classifier = models.cnn(shape=(224, 224, 3), value_range=(0, 255))
-            classifier.save("classifier.keras")
+            for name in ("classifier", "released"):
+                classifier.save(f"{name}.keras")
         for line, code in blocks(page, "python"):
             # Tracebacks then name the line of the page.
             code = compile("\n" * line + code, str(page), "exec")
