@@ -201,9 +201,9 @@ class Audit(Result):
         return title, header, rows
 
     def context(self):
-        """The classifier among known ones audited at the same norm and radius.
+        """The classifier among known ones audited at the same norm and epsilon.
 
-        A radius is compared as a share of the value range. The images differ:
+        Epsilon is compared as a share of the value range. The images differ:
         see `keras_uap.samples.reference_audits`.
 
         Returns:
@@ -289,7 +289,7 @@ class Audit(Result):
             place = 1 + [each["name"] for each in context].index(None)
             yield (
                 f"This classifier is number {place} of {len(context)} by "
-                "fooling rate, with the known ones of this norm and radius. "
+                "fooling rate, with the known ones of this norm and epsilon. "
                 "Their images differ, and their budget is standard."
             )
         if self.survival:
