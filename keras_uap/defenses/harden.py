@@ -89,6 +89,8 @@ def harden(
 ):
     """Hardens a classifier in place, with an audit before and after.
 
+    `result.at(0)` returns the original classifier.
+
     Example:
 
     ```python

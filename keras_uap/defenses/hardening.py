@@ -104,7 +104,10 @@ class Hardening(Result):
                 one.
 
         Returns:
-            A new Keras model, not compiled.
+            A new Keras model, not compiled. It takes the pixel range of the
+            classifier that `harden` was given: 0 to 255 for `attach(model)`.
+            `model.set_weights(result.at(share).get_weights())` puts its
+            weights into that model; a share of 0 undoes the hardening.
 
         Raises:
             ValueError: if `share` is out of range, or no weights were kept.
