@@ -27,7 +27,7 @@ from keras_uap.data.pictures import as_array, as_pictures
 from keras_uap.evaluation.intervals import rate_interval
 from keras_uap.evaluation.labelled_images import LabelledImages
 from keras_uap.evaluation.measurement import check_alike, read_parts
-from keras_uap.perturbations.lp_ball import LpBall, as_norm
+from keras_uap.perturbations.lp_ball import LpBall, as_epsilon, as_norm
 from keras_uap.reporting.result import Result, in_columns
 from keras_uap.utils.formatting import interval, percent, sample
 from keras_uap.utils.progress import progress_bar
@@ -342,7 +342,7 @@ def _curve(
     """
     check_whole("num_seeds", num_seeds, 1)
     check_whole("seed", seed, 0)
-    noise_rates = {}
+    noise_rates, epsilons = {}, [*map(as_epsilon, epsilons)]
     for epsilon in set(epsilons):
         rng = np.random.default_rng(seed)
         noise = LpBall(epsilon, norm).noise(labelled.images.shape[1:], rng)

@@ -216,17 +216,8 @@ def harden_pictures(
     fit, select, held_out = parts
     shape = fit.images.shape[1:]
     epochs = epochs or epochs_for(len(fit.images))
-    distiller = AdversarialDistiller(
-        classifier,
-        ball.epsilon,
-        ball.norm,
-        value_range,
-        robustness,
-        TEMPERATURE,
-        seed=seed,
-        from_logits=from_logits,
-        pool_size=2,
-        memory_size=ROUNDS,
+    distiller = _distiller(
+        classifier, ball, value_range, robustness, seed, from_logits
     )
     distiller.build((None, *shape))
     for part in parts:
@@ -260,7 +251,7 @@ def harden_pictures(
     except BaseException:
         classifier.set_weights(original)
         raise
-    attack_passes = int(sum(history["attack_passes"]))
+    attack_passes = sum(history["attack_passes"])
     result = compared(
         before,
         after,
@@ -269,13 +260,24 @@ def harden_pictures(
         ends=(config, original, classifier.get_weights()),
         history=history,
         settings=settings,
-        training_passes=passes_of(fit, epochs) + attack_passes,
+        training_passes=passes_of(fit, epochs) + int(attack_passes),
         training_seconds=seconds,
         seconds=before.seconds + seconds + after.seconds,
     )
     if result.restored:
         classifier.set_weights(original)
     return result
+
+
+def _distiller(classifier, ball, value_range, robustness, seed, from_logits):
+    return AdversarialDistiller(
+        classifier,
+        *(ball.epsilon, ball.norm, value_range, robustness, TEMPERATURE),
+        seed=seed,
+        from_logits=from_logits,
+        pool_size=2,
+        memory_size=ROUNDS,
+    )
 
 
 def _settings(distiller, fit, epochs, learning_rate, budget):

@@ -295,8 +295,7 @@ def fooling_report(
     adapter = as_adapter(classifier, shape, from_logits, few)
     labels = given.pictures.labels if labels is None else labels
     labels = as_labels("labels", labels, len(given.images), adapter.num_classes)
-    if target is not None:
-        target = as_class("target", target, adapter.num_classes)
+    target = as_class("target", target, adapter.num_classes)
     labelled = given.labelled(adapter, batch_size, from_logits, verbose)
     return report_on(
         *(labelled, given.v, labels, given.norm, num_random, seed, verbose),
