@@ -503,7 +503,7 @@ def test_class_folders_share_every_part(run, workplace, tmp_path, monkeypatch):
     changes = {"--images": "classes", "--output": tmp_path}
     assert run(*words("fit", FIT, changes))[0] == 0
     # The classes are dark, middling and light.
-    kinds = seen[0].mean(axis=(1, 2, 3)) // 85
+    kinds = seen[0].images.mean(axis=(1, 2, 3)) // 85
     assert set(kinds.astype(int).tolist()) == {0, 1, 2}
     assert len(kinds) == 5
 
