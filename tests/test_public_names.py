@@ -96,4 +96,5 @@ def test_modules_come_on_first_use():
     lazy = {f"keras_uap.{name}" for name in ("analysis", "samples")}
     assert not lazy & with_keras_uap
     assert lazy <= after_use
+    assert "keras_uap.visualization" not in with_keras_uap
     assert "matplotlib.figure" not in after_use - keras_alone

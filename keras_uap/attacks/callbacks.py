@@ -17,8 +17,6 @@ from keras_uap.perturbations.pixels import same_shape
 from keras_uap.utils import validation
 from keras_uap.utils.keras_compat import all_layers, start_at
 from keras_uap.utils.saving import atomic_path, delete_unfinished
-from keras_uap.visualization import style as ink
-from keras_uap.visualization.perturbation import plot_perturbation
 
 
 class StopAtFoolingRate(keras.callbacks.Callback):
@@ -257,15 +255,18 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
         return layers[0]
 
     def _write(self, epoch):
+        # A library that a fit without this callback does not need.
+        from keras_uap.visualization import style
+
         perturbation = pool = self._holder.perturbation
         if getattr(self._holder, "pool_size", 1) == 1:
             pool = perturbation[np.newaxis]
         with self._writer.as_default(step=epoch):
-            if ink.is_drawn(pool[0]):
-                size, shown = _draw(pool[:8])
+            if style.is_drawn(pool[0]):
+                size, shown = _draw(pool[:8], style)
                 _write_images("perturbation", size, shown)
                 if self._images is not None:
-                    self._write_examples(pool[0])
+                    self._write_examples(pool[0], style)
             counts, edges = np.histogram(pool, bins=30)
             buckets = np.stack([edges[:-1], edges[1:], counts], axis=1)
             buckets = tf.constant(buckets, "float64")
@@ -277,7 +278,9 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
         self._writer.flush()
         self._written = perturbation
 
-    def _write_examples(self, v):
+    def _write_examples(self, v, style):
+        from keras_uap.visualization.perturbation import plot_perturbation
+
         same_shape(self._images.shape, v.shape)
         if self._adapter is None:
             # The model sees them as they are: at inference the layer in it
@@ -287,19 +290,20 @@ class PerturbationTensorBoard(keras.callbacks.Callback):
             self._adapter = as_adapter(known, v.shape, images=self._images)
         shown = self._images, self._holder.value_range, self.class_names
         figure = plot_perturbation(self._adapter, v, *shown)
-        _write_images("examples", figure.bbox.size[::-1], [ink.as_png(figure)])
+        png = style.as_png(figure)
+        _write_images("examples", figure.bbox.size[::-1], [png])
 
 
-def _draw(pool):
+def _draw(pool, style):
     """Returns `(height, width)` and PNG files of perturbations."""
-    if ink.is_image(pool[0]):
-        shown = np.clip([255 * ink.stretch(v) for v in pool], 0, 255)
+    if style.is_image(pool[0]):
+        shown = np.clip([255 * style.stretch(v) for v in pool], 0, 255)
         return pool.shape[1:3], [*map(tf.io.encode_png, shown.astype("uint8"))]
     shown = []
     for v in pool:
-        axes = ink.axes(6, 3)
-        ink.show_perturbation(axes, v)
-        shown.append(ink.as_png(axes.figure))
+        axes = style.axes(6, 3)
+        style.show_perturbation(axes, v)
+        shown.append(style.as_png(axes.figure))
     return axes.figure.bbox.size[::-1], shown
 
 

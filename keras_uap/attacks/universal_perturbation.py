@@ -37,7 +37,6 @@ from keras_uap.perturbations.lp_ball import LpBall, MaskedBall
 from keras_uap.utils import keras_compat, validation
 from keras_uap.utils.formatting import one_line
 from keras_uap.utils.saving import SavedSeed, WholeFiles
-from keras_uap.visualization.perturbation import plot_perturbation
 
 
 @keras.saving.register_keras_serializable(package="keras_uap")
@@ -472,7 +471,10 @@ class UniversalPerturbation(
 
         """
         shown = self.perturbation, images, self.value_range, class_names
-        return plot_perturbation(
+        # A library that a fit does not need.
+        from keras_uap import visualization
+
+        return visualization.plot_perturbation(
             self.classifier, *shown, self.from_logits, title
         )
 

@@ -217,8 +217,10 @@ def _choose_output(outputs, output, names=()):
         return next(iter(outputs.values()))
     # Equal by name; True is not the index 1.
     if isinstance(output, bool) or output not in outputs:
-        expected = f"the class scores, one of {list(names or outputs)}"
-        raise invalid("output", expected, output)
+        raise ValueError(
+            f"output must name the class scores. Received: output={output!r}. "
+            f"Expected: one of {list(names or outputs)}."
+        )
     return outputs[output]
 
 

@@ -409,12 +409,12 @@ REFUSED = {
     "several outputs": (
         lambda: several(dict),
         OTHERS,
-        r"one of \['boxes', 'kinds'\].*output=None",
+        r"output=None.*one of \['boxes', 'kinds'\]",
     ),
     "unknown output": (
         lambda: several(list),
         {"output": "kid", **OTHERS},
-        r"\['box', 'kind'\].*'kid'",
+        r"'kid'.*\['box', 'kind'\]",
     ),
     "output out of range": (
         lambda: several(list),
@@ -430,7 +430,7 @@ REFUSED = {
             ]
         ),
         {"output": "kinds"},
-        "the class scores.*output='kinds'",
+        "name the class scores.*output='kinds'",
     ),
     "several inputs": (
         lambda: several(dict),
