@@ -279,22 +279,6 @@ def test_saved_model(writer, saved_models, tmp_path):
     goes_all_the_way(attached, images, tmp_path / "uap.keras", safe_mode=False)
 
 
-def test_keras_hub(tmp_path):
-    keras_hub = pytest.importorskip("keras_hub")
-    backbone = keras_hub.models.ResNetBackbone(
-        input_conv_filters=[64],
-        input_conv_kernel_sizes=[3],
-        stackwise_num_filters=[64],
-        stackwise_num_blocks=[1],
-        stackwise_num_strides=[1],
-        block_type="basic_block",
-        image_shape=(16, 16, 3),
-    )
-    classifier = keras_hub.models.ImageClassifier(backbone, num_classes=4)
-    attached = keras_uap.attach(classifier, "torch")
-    goes_all_the_way(attached, draw((16, 16, 3)), tmp_path / "uap.keras")
-
-
 def test_path_of_a_keras_file(saved_models):
     classifier, folder = saved_models
     images = draw(SHAPE)
