@@ -272,7 +272,11 @@ def harden_pictures(
 def _distiller(classifier, ball, value_range, robustness, seed, from_logits):
     return AdversarialDistiller(
         classifier,
-        *(ball.epsilon, ball.norm, value_range, robustness, TEMPERATURE),
+        ball.epsilon,
+        ball.norm,
+        value_range,
+        robustness,
+        TEMPERATURE,
         seed=seed,
         from_logits=from_logits,
         pool_size=2,

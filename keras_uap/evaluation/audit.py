@@ -463,11 +463,8 @@ def _result(evaluation, num_fit, ball, budget, seed, notes, seconds):
 
 def _effort(runs, strongest):
     """Pairs of passes and fooling rate of the attack that was the strongest."""
-    same = [
-        run
-        for run in runs
-        if (run.name, run.seed) == (strongest.name, strongest.seed)
-    ]
+    attack = strongest.name, strongest.seed
+    same = [run for run in runs if (run.name, run.seed) == attack]
     return tuple((run.passes, run.fooling_rate) for run in same)
 
 

@@ -297,10 +297,8 @@ def fooling_report(
     labels = as_labels("labels", labels, len(given.images), adapter.num_classes)
     target = as_class("target", target, adapter.num_classes)
     labelled = given.labelled(adapter, batch_size, from_logits, verbose)
-    return report_on(
-        *(labelled, given.v, labels, given.norm, num_random, seed, verbose),
-        *(epsilon, target),
-    )
+    options = given.norm, num_random, seed, verbose, epsilon, target
+    return report_on(labelled, given.v, labels, *options)
 
 
 def report_on(
