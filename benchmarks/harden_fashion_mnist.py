@@ -29,6 +29,10 @@ The time of an epoch is measured for all kinds of training in turn, in one
 process, as wall time and as processor time of all threads (which other
 programs on the machine disturb less). The ratio to plain training is the
 median over the turns. `--seeds` without a number measures this only.
+
+`--call 800` does none of this. It calls `keras_uap.harden` with 800 of the test
+images, without labels, prints its table, and measures the accuracy on the other
+test images before and after.
 """
 
 import argparse
@@ -152,7 +156,7 @@ def measure(classifier, data, size, options, seed, known=None):
         options.budget,
         seed,
         known=known,
-        more_work=True,
+        hardened=True,
         batch_size=500,
     )
     rates = {
@@ -225,6 +229,26 @@ def one_seed(seed, data, size, options):
     return figures, seconds
 
 
+def one_call(count, seed, data, size):
+    """`keras_uap.harden` with test images; its table, and the accuracy."""
+    x, y, x_test, y_test = data
+    keras.utils.set_random_seed(seed)
+    model = make_classifier()
+    train(model, x, y, size["plain_epochs"])
+    others = x_test[count:], y_test[count:]
+    before = model.evaluate(*others, batch_size=500, verbose=0)[1]
+    result = keras_uap.harden(
+        model, x_test[:count], epsilon=EPSILON, seed=seed, verbose=0
+    )
+    after = model.evaluate(*others, batch_size=500, verbose=0)[1]
+    print(f"\nseed {seed}\n{result}", flush=True)
+    print(
+        f"accuracy on {len(others[0])} other test images: {before:.1%} before, "
+        f"{after:.1%} after",
+        flush=True,
+    )
+
+
 def ratios(data):
     """Time of an epoch over that of plain training: wall, processor."""
     x, y = data[0][:12_800], data[1][:12_800]
@@ -270,9 +294,14 @@ def main():
         "--only", nargs="+", choices=WAYS, default=WAYS, metavar="WAY"
     )
     parser.add_argument("--json", help="file to write the figures to")
+    parser.add_argument("--call", type=int, metavar="IMAGES")
     options = parser.parse_args()
     size = QUICK if os.environ.get("KERAS_UAP_QUICK") == "1" else FULL
     data = fashion_mnist(f"train[:{size['train']}]", f"test[:{size['test']}]")
+    if options.call:
+        for seed in options.seeds:
+            one_call(options.call, seed, data, size)
+        return
     times = ratios(data)
     print("epoch over plain training, [wall, cpu]:", times, flush=True)
     runs = {seed: one_seed(seed, data, size, options) for seed in options.seeds}

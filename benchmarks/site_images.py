@@ -1,19 +1,27 @@
 """Draws the images of the README and the site, into `docs/_static`.
 
     python benchmarks/site_images.py
+    python benchmarks/site_images.py --page audit/audit.html
 
 The bundled classifier, photos and perturbation (L-infinity, epsilon 10 of
 255). hero.webp: four photos without and with it, every one fooled, of four
 different photographs. epsilon.webp: one photo with it at five strengths.
 results.webp: the first table of `fooling.py` in README.md beside this file.
 Each has a dark twin. Letters have 9 points at the 800 pixels of the site.
+
+`--page` does none of this. It copies a page of an audit, the example of the
+site, and stores its images as WebP, to less than half of its size.
 """
 
+import argparse
+import base64
+import io
 import pathlib
 import re
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from keras_uap import samples
 from keras_uap.perturbations.pixels import apply_perturbation
@@ -148,7 +156,29 @@ def results():
         save(figure, "results", shade)
 
 
+def smaller(match):
+    """An image in a page, as WebP."""
+    image = Image.open(io.BytesIO(base64.b64decode(match[1])))
+    file = io.BytesIO()
+    image.save(file, "webp", quality=45, method=6)
+    text = base64.b64encode(file.getvalue()).decode()
+    return f"data:image/webp;base64,{text}"
+
+
+def page(path):
+    text = pathlib.Path(path).read_text(encoding="utf-8")
+    text = re.sub(r"data:image/(?:png|jpeg);base64,([\w+/=]+)", smaller, text)
+    (FOLDER / "audit.html").write_text(text, encoding="utf-8")
+    print(FOLDER / "audit.html", len(text))
+
+
 def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--page", metavar="AUDIT.HTML")
+    options = parser.parse_args()
+    if options.page:
+        page(options.page)
+        return
     FOLDER.mkdir(exist_ok=True)
     classifier = samples.load_classifier()
     v, card = samples.load_perturbation("linf")

@@ -110,7 +110,8 @@ class NamesAsLinks(SphinxTransform):
                 inside, nodes.reference | sphinx.addnodes.pending_xref
             ):
                 inside = inside.parent
-            if text not in names or inside is not None:
+            # Names of attributes are in the role `code`.
+            if text not in names or inside is not None or literal["classes"]:
                 continue
             link = sphinx.addnodes.pending_xref(
                 "",
@@ -132,6 +133,10 @@ def _names():
             path = f"{module}.{name}"
             names[path] = path
             names[path.removeprefix("keras_uap.")] = path
+    for module, name, cls in reference.returned():
+        names[name] = path = f"{module.__name__}.{name}"
+        for member in reference.public_members(cls):
+            names[f"{name}.{member}"] = f"{path}.{member}"
     return names
 
 

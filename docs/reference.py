@@ -24,12 +24,20 @@ MODULES = (
     "keras_uap.visualization",
 )
 
+# Classes that only functions return, by where they can be imported from.
+RETURNED = {
+    "keras_uap.evaluation.audit": ("Audit", "Run"),
+    "keras_uap.evaluation.changes": ("Survived",),
+    "keras_uap.defenses.harden": ("Hardening",),
+}
+
 # What the classes of the package call on each other.
 _HOOKS = {
     "changes",
     "check_labels",
     "delete",
     "free_values",
+    "half",
     "keep",
     "minimal_perturbations",
     "others",
@@ -43,6 +51,9 @@ _HOOKS = {
 TASKS = {
     "Audit and measure": (
         "audit",
+        "evaluation.audit.Audit",
+        "evaluation.audit.Run",
+        "evaluation.changes.Survived",
         "AuditInterrupted",
         "AuditFailed",
         "analysis.fooling_report",
@@ -67,6 +78,7 @@ TASKS = {
     "Connect a classifier": ("attach", "Ensemble", "logits_function"),
     "Harden": (
         "harden",
+        "defenses.harden.Hardening",
         "AdversarialDistiller",
         "UniversalAdversarialTraining",
     ),
@@ -147,8 +159,17 @@ def pages():
     logging.getLogger("griffe").setLevel(logging.ERROR)
     modules = [importlib.import_module(name) for name in MODULES]
     texts = {_file(module): _page(module) for module in modules}
+    texts["results.md"] = _results()
     texts["index.md"] = _index(modules)
     return texts
+
+
+def returned():
+    """Yields a module, a name and a class of what only functions return."""
+    for path, names in RETURNED.items():
+        module = importlib.import_module(path)
+        for name in names:
+            yield module, name, getattr(module, name)
 
 
 def _file(module):
@@ -162,6 +183,8 @@ def _index(modules):
         for module in modules
         for name in public_names(module)
     }
+    for module, name, _ in returned():
+        left[f"{module.__name__}.{name}"] = _summary(module, name)
     named = {f"keras_uap.{name}" for names in TASKS.values() for name in names}
     for task, names in TASKS.items():
         lines += [f"## {task}", "", "| name | |", "|---|---|"]
@@ -175,7 +198,7 @@ def _index(modules):
             for path in paths:
                 lines.append(f"| {{py:obj}}`{path}` | {left[path]} |")
         lines.append("")
-    files = [_file(module) for module in modules]
+    files = ["results.md", *map(_file, modules)]
     return "\n".join([*lines, "```{toctree}", ":hidden:", "", *files, "```"])
 
 
@@ -190,6 +213,20 @@ def _summary(module, name):
         return f"`{value!r}`" if isinstance(value, str | int) else ""
     text = (inspect.getdoc(value) or "").partition("\n\n")[0]
     return " ".join(text.split()).replace("|", r"\|")
+
+
+def _results():
+    lines = [
+        "# Results of audit and harden",
+        "",
+        "Functions return them; `isinstance` finds them at these places. The",
+        "results of measurements are in `keras_uap.analysis`.",
+        "",
+    ]
+    for module, name, cls in returned():
+        place = f"```{{py:currentmodule}} {module.__name__}"
+        lines += [f"## {name}", "", place, "```", "", *_class(name, cls), ""]
+    return "\n".join(lines)
 
 
 def _page(module):
@@ -263,11 +300,12 @@ def _body(value):
         if kind == "text":
             lines += [section.value, ""]
         elif section.title == _ATTRIBUTES:
-            items = [
-                f"- {', '.join(f'`{name}`' for name in item_names(item))}: "
-                f"{_indented(item.description, 2)}"
-                for item in section.value
-            ]
+            items = []
+            for item in section.value:
+                # In this role they are not taken for names of the package.
+                names = [f"{{code}}`{name}`" for name in item_names(item)]
+                text = _indented(item.description, 2)
+                items.append(f"- {', '.join(names)}: {text}")
             fields += _field("Attributes", "\n" + "\n".join(items))
         elif kind == "parameters":
             for item in section.value:

@@ -13,8 +13,13 @@ def run(options):
     ball = loading.make_ball(options)
     # What the limits need is checked before the audit, which takes minutes.
     limits = options.fail_above, options.baseline, options.tolerance
-    threat = {"norm": ball.norm, "epsilon": ball.epsilon}
-    baseline = gate.check_limits(*limits, threat)
+    card = {
+        "norm": ball.norm,
+        "epsilon": ball.epsilon,
+        "classifier": pathlib.Path(options.model).name,
+        "classifier_range": loading.value_range(options),
+    }
+    baseline = gate.check_limits(*limits, card)
     console.say("1/3", "loading the model and the images")
     classifier = loading.attach(loading.load_model(options.model), options)
     class_names = loading.load_class_names(options, classifier)
@@ -36,8 +41,7 @@ def run(options):
         audit, interrupted = error.audit, error
     folder = options.output
     console.say("3/3", f"writing to {folder.resolve()}")
-    card = audit.card | {"classifier": pathlib.Path(options.model).name}
-    audit = dataclasses.replace(audit, card=card)
+    audit = dataclasses.replace(audit, card=audit.card | card)
     save_perturbation(folder / "uap.npz", audit.perturbation, audit.card)
     text = audit.table(class_names)
     console.write(folder / "audit.txt", text)

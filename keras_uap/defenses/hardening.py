@@ -48,15 +48,15 @@ class Hardening(Result):
         fresh_rate: The largest fooling rate of the attacks on images against
             the hardened classifier that do not start from the transferred
             perturbation.
-        longer_rate: The fooling rate of the attack with most passes.
+        longer_rate: The fooling rate of the attack with most model passes.
         accuracy_before, accuracy, robust_accuracy: Shares of the images that
             get the given label: clean, before and after, and under the
             strongest attack after. `None` without labels.
         history: Dictionary of lists, of the training's epochs. `attack_passes`
             are those of an attack that joins the memory.
         settings: Dictionary, the settings of the training.
-        training_passes: Integer, forward and backward passes of one image,
-            those of the attacks included.
+        training_passes: Integer, the model passes of the training, those of
+            its attacks included.
         training_seconds, seconds: Floats, of the training and of all; what
             was done before an interruption counts.
         restored: Boolean, whether the classifier has its original weights

@@ -130,8 +130,8 @@ def audit(
             of the above.
         ValueError: for arguments out of range, images that are too few, not
             finite or not of the classifier's size.
-        AuditInterrupted: a `KeyboardInterrupt` after the first attack; its
-            `audit` holds what was found until then.
+        AuditInterrupted: a `KeyboardInterrupt` after the first attack;
+            `AuditInterrupted.audit` holds what was found until then.
 
     Reference:
         - [Croce and Hein, 2020](https://arxiv.org/abs/2003.01690)

@@ -23,17 +23,17 @@ _CLOSE, _WIDE, _RISES, _FRAGILE = 0.8, 0.2, 0.03, 0.5
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What one attack of an audit found in one rung of the race.
+    """What one attack of an audit found in one of its rounds.
 
     Attributes:
         name, seed: The attack and its seed.
-        passes: Integer, forward and backward passes of one image that the
-            attack took until then, those of earlier rungs included.
-        seconds: Float, of this rung.
+        passes: Integer, the model passes, a forward or a backward of one
+            image, that the attack took until then, earlier rounds included.
+        seconds: Float, of this round.
         no_gradient: Float, the share of the images shown that had no usable
             gradient, or that DeepFool did not get over a boundary.
-        select_rate: Float, share fooled of the part to select.
-        fooling_rate, fooling_interval: Share fooled of the held-out part, and
+        select_rate: Float, share fooled of the selection set.
+        fooling_rate, fooling_interval: Share fooled of the held-out set, and
             its 95% interval.
     """
 
@@ -58,19 +58,20 @@ class Audit(Result):
         larger_rate: The same for the perturbation at twice the norm.
         perturbation: Array `(H, W, C)`, the strongest one, in pixel units.
         strongest: `Run`, the one that found it.
-        runs: Tuple of `Run`, one for each attack and rung.
+        runs: Tuple of `Run`, one for each attack and round.
         report: `keras_uap.analysis.FoolingReport` of the strongest on the
             held-out images: classes, labels, confidence.
         budget: String.
         num_fit, num_select, num_images: Integers, the images of each part;
             `num_images` are held out.
-        num_groups: Integer, the photographs of the held-out part.
-        effort: Tuple of pairs, the passes and the fooling rate of the strongest
-            attack after each of its rungs. A classifier that takes more
-            passes to fool is more robust, even where the last rate is the same.
-        passes_to_half: Integer, the passes at which this curve reaches a half,
-            interpolated, or `None`.
-        passes: Integer, forward and backward passes of one image, in all.
+        num_groups: Integer, the photographs of the held-out set.
+        effort: Tuple of pairs, the model passes and the fooling rate of the
+            strongest attack after each of its rounds. A classifier that takes
+            more of them to fool is more robust, even where the last rate is
+            the same.
+        passes_to_half: Integer, the model passes at which this curve reaches a
+            half, interpolated, or `None`.
+        passes: Integer, the model passes in all.
         seconds: Float.
         warnings, notes: Tuples of sentences: symptoms of masked gradients and
             rates with wide intervals, and what was done or left out.
@@ -144,8 +145,8 @@ class Audit(Result):
             fail_above: Float in 0 to 1, the largest fooling rate allowed, or
                 `None`.
             baseline: `Audit` to compare with, its `to_dict()`, or the path of
-                an `audit.json`; or `None`. Its norm and epsilon must be the
-                same. Its images, value range, budget and seed should be; that
+                an `audit.json`; or `None`. Its norm, epsilon and value range
+                must be the same. Its images, budget and seed should be; that
                 is not checked.
             tolerance: Float in 0 to 1. The fooling rate may be above that of
                 the baseline by so much, and by what both intervals allow.
@@ -154,7 +155,7 @@ class Audit(Result):
             AuditFailed: an `AssertionError` with the rate, its interval and
                 the limit.
             ValueError: for limits out of range, or a baseline that is no audit
-                or one of another norm or epsilon.
+                or one of another norm, epsilon or value range.
             FileNotFoundError: if there is no file of that path.
         """
         gate.check(gate.rules(self, fail_above, baseline, tolerance))

@@ -16,9 +16,11 @@ import os
 import pathlib
 from xml.etree import ElementTree
 
+import numpy as np
+
 from keras_uap.utils.formatting import interval, percent
 from keras_uap.utils.saving import atomic_path
-from keras_uap.utils.validation import check_number
+from keras_uap.utils.validation import check_number, explained
 
 
 class AuditFailed(AssertionError):
@@ -45,7 +47,8 @@ def check_limits(fail_above, baseline, tolerance, threat):
 
     Args:
         fail_above, baseline, tolerance: As for `Audit.check`.
-        threat: Dictionary with the `norm` and `epsilon` of the audit.
+        threat: Dictionary with the `norm`, `epsilon`, `value_range` and
+            `classifier_range` of the audit; what is not known is left out.
 
     Returns:
         The baseline as a dictionary, or `None`.
@@ -53,32 +56,29 @@ def check_limits(fail_above, baseline, tolerance, threat):
     if fail_above is not None:
         check_number("fail_above", fail_above, least=0, most=1)
     check_number("tolerance", tolerance, least=0, most=1)
+    if baseline is None:
+        return None
     if isinstance(baseline, (str, os.PathLike)):
         text = pathlib.Path(baseline).read_text(encoding="utf-8")
-        try:
+        expected = "The baseline must be an audit.json. Received"
+        with explained(f"{expected}: {baseline}, which is no JSON"):
             baseline = json.loads(text)
-        except ValueError as error:
-            raise ValueError(
-                f"The baseline must be an audit.json. Received: {baseline}, "
-                f"which is no JSON: {error}."
-            ) from error
-    elif baseline is not None and not isinstance(baseline, dict):
+    elif not isinstance(baseline, dict):
         baseline = baseline.to_dict()
     keys = {"fooling_rate", "fooling_interval", "card"}
-    if baseline is not None and (
-        not isinstance(baseline, dict) or not keys <= baseline.keys()
-    ):
+    if not isinstance(baseline, dict) or not keys <= baseline.keys():
         raise ValueError(
             "The baseline must be an audit: an Audit, its to_dict() or the "
             f"path of an audit.json. Received: {type(baseline).__name__} "
             f"without {sorted(keys)}."
         )
-    for key in ("norm", "epsilon") if baseline is not None else ():
-        its = baseline["card"].get(key)
-        if its != threat[key]:
+    # Only a command knows what its classifier takes.
+    for key in ("norm", "epsilon", "value_range", "classifier_range"):
+        own = threat.get(key)
+        its = baseline["card"].get(key, own)
+        if key in threat and not np.array_equal(its, own):
             raise ValueError(
-                f"The baseline was audited with another {key}. Received: "
-                f"{its!r}. Expected: {threat[key]!r}."
+                f"The baseline has another {key}: {its!r}. Expected: {own!r}."
             )
     return baseline
 
@@ -108,8 +108,7 @@ def rules(audit, fail_above=None, baseline=None, tolerance=0.05):
 
 def check(results):
     """Raises `AuditFailed` for the `Rule`s that failed."""
-    broken = [rule.text for rule in results if rule.failed]
-    if broken:
+    if broken := [rule.text for rule in results if rule.failed]:
         raise AuditFailed(" ".join(broken))
 
 

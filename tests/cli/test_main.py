@@ -464,6 +464,11 @@ def test_a_limit_ends_an_audit_with_status_3(run, tmp_path, monkeypatch):
     baseline = {"--baseline": tmp_path / "audit.json", "--output": tmp_path}
     status, out, err = run(*words("audit", AUDIT, baseline))
     assert (status, err) == (0, "")
+    # A forgotten range would compare two other classifiers.
+    other = baseline | {"--value-range": [0, 3]}
+    status, out, err = run(*words("audit", AUDIT, other))
+    assert status == 2
+    assert "another classifier_range" in err
 
 
 def test_interrupted_audit_leaves_what_is_finished(run, tmp_path, monkeypatch):

@@ -51,15 +51,18 @@ def names_in(page):
 
 def documented():
     """Public functions, classes, methods and properties, by their path."""
-    for module in map(importlib.import_module, reference.MODULES):
-        for name in reference.public_names(module):
-            value = getattr(module, name)
-            path = f"{module.__name__}.{name}"
-            if callable(value):
-                yield path, value
-            if inspect.isclass(value):
-                for member, function in reference.public_members(value).items():
-                    yield f"{path}.{member}", function
+    names = [
+        (module, name, getattr(module, name))
+        for module in map(importlib.import_module, reference.MODULES)
+        for name in reference.public_names(module)
+    ]
+    for module, name, value in [*names, *reference.returned()]:
+        path = f"{module.__name__}.{name}"
+        if callable(value):
+            yield path, value
+        if inspect.isclass(value):
+            for member, function in reference.public_members(value).items():
+                yield f"{path}.{member}", function
 
 
 def test_every_public_name_has_its_place(pages):
@@ -82,7 +85,29 @@ def test_every_public_name_has_its_place(pages):
 def test_the_contents_name_them_all(pages):
     for path in reference.MODULES:
         for name in reference.public_names(importlib.import_module(path)):
-            assert pages["index.md"].count(f"`{path}.{name}`") == 1
+            row = f"{{py:obj}}`{path}.{name}`"
+            assert pages["index.md"].count(row) == 1
+    for module, name, _ in reference.returned():
+        row = f"{{py:obj}}`{module.__name__}.{name}`"
+        assert pages["index.md"].count(row) == 1
+
+
+def test_results_of_functions_have_their_place(pages):
+    """Each class that a docstring says a function returns is described."""
+    described = set()
+    for page in pages.values():
+        described |= set(re.findall(r"^`+\{py:class\} (\w+)", page, re.M))
+    for path, value in documented():
+        for section in reference.sections(value):
+            if section.kind.value == "returns":
+                text = str([vars(item) for item in section.value])
+                names = re.findall(r"`(?:\w+\.)*([A-Z][a-z]\w+)`", text)
+                assert set(names) - {"None", "History", "Lion"} <= described, path
+    page = pages["results.md"]
+    methods = ("check", "save_card", "save_html", "table", "to_json", "at")
+    for method in methods:
+        assert f"{{py:method}} {method}(" in page
+    assert "{py:method} half" not in page
 
 
 @pytest.mark.parametrize(

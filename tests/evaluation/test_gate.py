@@ -13,7 +13,7 @@ from keras_uap.evaluation import gate
 
 def audit(rate, low, high, **card):
     made = results.audit(rate, 1)
-    card = {"norm": "linf", "epsilon": 10.0} | card
+    card = {"norm": "linf", "epsilon": 10.0, "value_range": (0.0, 1.0)} | card
     bounds = (low, high)
     return dataclasses.replace(made, fooling_interval=bounds, card=card)
 
@@ -60,11 +60,33 @@ def test_a_baseline(before, half, tolerance, fails, tmp_path):
         ({"baseline": {"fooling_rate": 0.1}}, "must be an audit"),
         ({"baseline": audit(0.5, 0.4, 0.6, epsilon=8.0)}, "another epsilon"),
         ({"baseline": audit(0.5, 0.4, 0.6, norm="l2")}, "another norm"),
+        (
+            {"baseline": audit(0.5, 0.4, 0.6, value_range=(0.0, 255.0))},
+            r"value_range: \[0.0, 255.0\]. Expected: \(0.0, 1.0\)",
+        ),
+        (
+            {"baseline": audit(0.5, 0.4, 0.6, value_range=None)},
+            "another value_range: None",
+        ),
     ],
 )
 def test_limits_that_cannot_be_compared(limits, says):
     with pytest.raises(ValueError, match=says):
         audit(0.6, 0.5, 0.7).check(**limits)
+
+
+def test_ranges_that_a_baseline_does_not_hold_are_not_compared():
+    found = audit(0.6, 0.5, 0.7)
+    old = found.to_dict()
+    del old["card"]["value_range"]
+    found.check(baseline=old)
+    # A command's baseline, for Python, which does not know this one.
+    found.check(baseline=audit(0.5, 0.4, 0.6, classifier_range="tf"))
+    command = found.card | {"classifier_range": (0.0, 1.0)}
+    gate.check_limits(None, found, 0.05, command)
+    other = audit(0.5, 0.4, 0.6, classifier_range=[0.0, 255.0])
+    with pytest.raises(ValueError, match="another classifier_range"):
+        gate.check_limits(None, other, 0.05, command)
 
 
 def test_a_baseline_that_is_no_json(tmp_path):
