@@ -18,14 +18,10 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(self, first=1.0):
-        options = {
-            "dtype": "float32",
-            "trainable": False,
-            # Every replica assigns the same value.
-            "aggregation": "only_first_replica",
-        }
-        self.first = keras.Variable(first, **options)
-        self._batches = keras.Variable(1.0, **options)
+        # Every replica assigns the same value.
+        options = {"trainable": False, "aggregation": "only_first_replica"}
+        self.first = keras.Variable(first, dtype="float32", **options)
+        self._batches = keras.Variable(1.0, dtype="float32", **options)
 
     def __call__(self, step):
         share = tf.minimum(tf.cast(step, "float32") / self._batches, 1.0)

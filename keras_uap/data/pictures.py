@@ -62,6 +62,8 @@ class Pictures(_Columns):
             ValueError: as `datasets.split`.
         """
         classes = self.labels if self.folders is None else self.folders
+        if np.ndim(classes) == 2:  # A probability for each class.
+            classes = np.argmax(classes, axis=-1)
         return split(self.images, self.groups, classes, shares, seed)
 
     def take(self, index):
@@ -145,7 +147,8 @@ def as_pictures(images, name="images", groups=None, most=None):
 
     Returns:
         `Pictures`: the images as an array of finite numbers, with labels
-        where they are class indices, and groups where they are known.
+        where they are class indices or probabilities, and groups where they
+        are known.
 
     Raises:
         TypeError: if they are not numbers.
@@ -182,8 +185,8 @@ def _gathered_pictures(data, name, most):
             f"{name} must hold images of one size. Received: {sorted(shapes)}."
         )
     images = np.concatenate(parts)[:most]
-    # Class indices; anything else plays no part.
-    if any(y is None or len(np.shape(y)) != 1 for y in labels):
+    # Anything but one row of labels an image plays no part.
+    if any(y is None or len(np.shape(y)) not in (1, 2) for y in labels):
         return Pictures(images)
     return Pictures(images, labels=np.concatenate(labels)[:most])
 
@@ -230,6 +233,8 @@ def unpack_batch(batch, name):
             f"Received: {images.__class__.__name__}. Map dictionaries to pairs "
             "(as_supervised=True of tfds.load); resize images before .batch."
         )
+    if tf.is_tensor(labels) and labels.dtype == tf.string:
+        raise TypeError(f"{name} must hold class indices. Received: strings.")
     if tf.is_tensor(labels) and labels.shape.rank == 0:
         raise ValueError(
             f"{name} must hold batches. Received: an image and its label. Pass "

@@ -188,6 +188,4 @@ def _named(path, groups):
         name = path.stem.rpartition("_")[0]
         return str(path.parent / name) if name else None
     match = re.search(groups, str(path))
-    if match is None:
-        return None
-    return match.group(1 if match.re.groups else 0) or None
+    return match and (match.group(1 if match.re.groups else 0) or None)

@@ -412,7 +412,7 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
         if y.shape.rank != 1 and not several and y.shape[1:] != [1]:
             raise ValueError(
                 "Labels must be class indices (n,), or probabilities (n, "
-                f"{classes}). Received: shape {tuple(y.shape)}."
+                f"{classes}). Received: shape {y.shape}."
             )
         labels = class_indices(y, classes)
         checked = tf.debugging.assert_non_negative(labels, _NO_CLASS)

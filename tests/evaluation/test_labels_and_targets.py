@@ -104,9 +104,23 @@ def test_data_sets_of_wrong_labels_are_refused(call, wrong):
         print(DATASETS[call](batches(WRONG[wrong])))
 
 
-def test_a_report_of_a_data_set_checks_its_labels():
+@pytest.mark.parametrize(
+    "wrong", ["from 1", "columns", "one-hot of other classes"]
+)
+def test_a_report_of_a_data_set_checks_its_labels(wrong):
     with pytest.raises(ValueError, match="0 to 3"):
-        report(batches(Y + 1))
+        report(batches(WRONG[wrong]))
+
+
+def test_the_first_wrong_label_is_shown():
+    with pytest.raises(ValueError, match=r"from place 20 on \[4 1 2 3\]"):
+        report(X, labels=WRONG["one is too high"])
+
+
+@pytest.mark.parametrize("call", ["fit", "evaluate", "validation", "distiller"])
+def test_data_sets_of_names_of_classes_are_refused(call):
+    with pytest.raises(TypeError, match="hold class indices"):
+        print(DATASETS[call](batches(np.array(list("abcd"))[Y])))
 
 
 def test_wrong_labels_do_not_touch_the_classifier():
@@ -123,12 +137,14 @@ def test_every_form_of_right_labels_gives_the_same(form):
     labels = np.argmax(models.linear().predict(X + V, verbose=0), axis=-1)
     error = np.mean(labels != Y)
     assert 0 < error < 1
+    data = batches(np.asarray(RIGHT[form]))
     found = report(X, labels=RIGHT[form], value_range=None)
     assert found.error_rate == pytest.approx(error)
+    assert report(data, value_range=None).error_rate == found.error_rate
     made = uap()
     made.value_range = None
-    for data in ((X, RIGHT[form]), (batches(np.asarray(RIGHT[form])),)):
-        measured = made.evaluate(*data, verbose=0, return_dict=True)
+    for arguments in ((X, RIGHT[form]), (data,)):
+        measured = made.evaluate(*arguments, verbose=0, return_dict=True)
         assert measured["accuracy"] == pytest.approx(1 - error)
 
 
