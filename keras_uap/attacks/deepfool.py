@@ -139,10 +139,13 @@ def deepfool(
 class DeepFool:
     """The update rule that moves `v` by DeepFool increments.
 
-    *One image after another* (`one_by_one=True`) is Algorithm 1 of the paper
-    exactly: each image that `v` does not fool yet takes its minimal step
-    over the nearest boundary, the increment is added whole, `v` is projected,
-    and the next image starts from there.
+    *One image after another* (`one_by_one=True`) is the loop of Algorithm 1:
+    each image that `v` does not fool yet takes its minimal step over the
+    nearest boundary, the increment is added whole, `v` is projected, and the
+    next image starts from there. It is the paper's algorithm exactly with
+    `num_candidates=10` and a `UniversalPerturbation` of `value_range=None`,
+    which does not clip. The default of 2 candidates costs less and steps
+    towards the runner-up alone.
 
     In *whole batches* (the default), the sum of the images' increments gives
     the direction of one step. Increments are tiny beside `epsilon` on a large

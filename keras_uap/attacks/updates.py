@@ -8,7 +8,7 @@ gave the perturbed images before:
 - `GradientUpdate`: a step of a Keras optimizer down a loss.
 - `WholeBatchDeepFool`: a step of fixed length along the sum of the images'
   DeepFool increments.
-- `OneByOneDeepFool`: Algorithm 1 of the paper exactly. Each image's
+- `OneByOneDeepFool`: the loop of Algorithm 1 of the paper. Each image's
   increment is added whole, and the next image starts from there.
 
 A new one is a subclass of `Update`, handed to `compile`. It owns its metrics
@@ -292,7 +292,7 @@ class WholeBatchDeepFool(_DeepFoolUpdate):
 
 
 class OneByOneDeepFool(_DeepFoolUpdate):
-    """Algorithm 1 exactly: every image starts from the last v."""
+    """The loop of Algorithm 1: every image starts from the last v."""
 
     on_several_devices = False
     with_smoothing = False

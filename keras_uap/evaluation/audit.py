@@ -1,6 +1,6 @@
 """The standard evaluation: how fragile is a classifier?
 
-A fooling rate is a lower bound, and no attack is the strongest on every
+A stronger attack may fool more, and no attack is the strongest on every
 classifier. Like AutoAttack, an audit runs a fixed set of attacks that nobody
 has to tune:
 
@@ -115,7 +115,9 @@ def audit(
         value_range: Pair of floats, the pixel range that the classifier takes,
             or `None`. Images of a folder are scaled to it.
         budget: `"quick"`, at most 11,000 model passes, or `"standard"`, at most
-            55,000. Both end earlier where more work no longer pays.
+            55,000. `"quick"` always runs all of its rounds. `"standard"` ends
+            before its limit where more work for the best attack gains less
+            than one point twice in a row.
         seed: Integer; parts, orders and starts follow from it.
         from_logits: Boolean, whether the classifier returns logits. `None`
             finds out.

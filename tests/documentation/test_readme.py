@@ -27,7 +27,7 @@ PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 # Pages whose `classifier.keras` is a small one here: they train or attack it.
 SMALL = (
     *("audit.md", "ci.md", "harden.md", "harden_fit.md", "index.md"),
-    "publish.md",
+    *("own_defense.md", "publish.md"),
 )
 
 
