@@ -15,8 +15,7 @@ that `--only` chooses of:
 - clean and perturbed: 5 epochs, `AdversarialDistiller` trains on both, with
   the labels, while two perturbations climb;
 - clean more: the same with three quarters of the weight on the clean ones
-  (`robustness=0.25`);
-- class-wise: half and half again, with a perturbation for each class.
+  (`robustness=0.25`).
 
 Every model is then attacked anew by the runs of `keras_uap.audit`, with
 l-infinity norm 25.5 of 255: fitted to 2,000 training images, the strongest
@@ -261,7 +260,7 @@ def ratios(data):
         models[name] = in_front(layer, make_classifier())
     for model in models.values():
         train(model, x, y, 1)
-    for name in ("clean and perturbed", "class-wise"):
+    for name in ("clean and perturbed",):
         models[name] = keras_uap.AdversarialDistiller(
             make_classifier(), EPSILON, **DISTILLERS[name]
         )
