@@ -219,8 +219,8 @@ def _results():
     lines = [
         "# Results of audit and harden",
         "",
-        "Functions return them; `isinstance` finds them at these places. The",
-        "results of measurements are in `keras_uap.analysis`.",
+        "`audit` and `harden` return these. For `isinstance`, import them from",
+        "the modules named here. Measurements are in `keras_uap.analysis`.",
         "",
     ]
     for module, name, cls in returned():
