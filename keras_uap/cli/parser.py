@@ -253,7 +253,7 @@ _AUDIT = [
     _option(
         "--fail-above RATE",
         "exit with status 3 if the fooling rate is above RATE, 0 to 1",
-        type=float,
+        type=share,
     ),
     _option(
         "--baseline JSON",
@@ -261,7 +261,7 @@ _AUDIT = [
         "audit.json by more than --tolerance and both intervals; a missing "
         "file is an error: leave the option out of the first audit",
     ),
-    _option("--tolerance SHARE", "for --baseline", type=float, default=0.05),
+    _option("--tolerance SHARE", "for --baseline", type=share, default=0.05),
     _option("--junit FILE", "write the limits as JUnit XML to FILE"),
     _option(
         "--card FILE.md",

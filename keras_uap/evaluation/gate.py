@@ -99,8 +99,8 @@ def rules(audit, fail_above=None, baseline=None, tolerance=0.05):
     least = difference - math.hypot(rate - bounds[0], high - before)
     text = (
         f"{found}, {percent(before)} "
-        f"({interval(baseline['fooling_interval'])}) in the baseline; at most "
-        f"{percent(tolerance)} more may be, beyond both intervals."
+        f"({interval(baseline['fooling_interval'])}) in the baseline; the "
+        f"limit is {100 * tolerance:g} points more, and beyond both intervals."
     )
     failed = difference > tolerance and least > 0
     return [*result, Rule("baseline", text, failed)]

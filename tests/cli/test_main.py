@@ -867,7 +867,8 @@ def test_grey_saved_model_with_a_size(size, run, tmp_path):
     [
         ({"--baseline": "none.json"}, "none.json: there is no such file"),
         ({"--baseline": "other.json"}, "another epsilon"),
-        ({"--fail-above": 2}, "fail_above"),
+        ({"--fail-above": 2}, "--fail-above: must be a number from 0 to 1"),
+        ({"--tolerance": -1}, "--tolerance: must be a number from 0 to 1"),
         ({"--junit": "model.keras/junit.xml"}, "--junit model.keras"),
         ({"--card": "model.keras/card.md"}, "--card model.keras"),
         ({"--card": "photos"}, "--card photos is a folder"),
