@@ -249,16 +249,15 @@ def as_labels(name, labels, count, num_classes):
     """
     if labels is None:
         return None
-    labels = as_numbers(name, labels)
+    labels = np.atleast_1d(as_numbers(name, labels))
     fit = labels.shape[:1] == (count,) and labels.size
     found = class_indices(labels, num_classes).numpy() if fit else [-1]
     first = int(np.argmin(found))
     if found[first] < 0:
-        rest = cut(np.atleast_1d(labels)[first:], 60)
         raise ValueError(
             f"{name} must hold one label per image, a class index from 0 to "
             f"{num_classes - 1}. Received, for {count} images: labels of shape "
-            f"{labels.shape}, from place {first} on {rest}."
+            f"{labels.shape}, from place {first} on {cut(labels[first:], 60)}."
         )
     return found
 

@@ -233,8 +233,10 @@ def unpack_batch(batch, name):
             f"Received: {images.__class__.__name__}. Map dictionaries to pairs "
             "(as_supervised=True of tfds.load); resize images before .batch."
         )
-    if tf.is_tensor(labels) and labels.dtype == tf.string:
-        raise TypeError(f"{name} must hold class indices. Received: strings.")
+    for each in filter(tf.is_tensor, (images, labels)):
+        if each.dtype == tf.string or each.dtype.is_complex:
+            found = f"Received: {each.dtype.name}. Map labels to class indices."
+            raise TypeError(f"{name} must be an array of numbers. {found}")
     if tf.is_tensor(labels) and labels.shape.rank == 0:
         raise ValueError(
             f"{name} must hold batches. Received: an image and its label. Pass "

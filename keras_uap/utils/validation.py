@@ -53,7 +53,8 @@ def invalid(name, expected, value, fix="", error=ValueError):
         fix: String, a sentence that says what to do.
         error: Class of the error.
     """
-    text = f"{name} must be {expected}. Received: {name}={value!r}. {fix}"
+    value = cut(repr(value), 200)
+    text = f"{name} must be {expected}. Received: {name}={value}. {fix}"
     return error(text.rstrip())
 
 
@@ -143,10 +144,10 @@ def check_axes(shape, name="images"):
             f"channels) of signals. Received: shape {tuple(shape)}. For vectors"
             ", put keras.layers.Flatten() in front of the classifier."
         )
-    channels = (1, 3, 4)
-    if len(shape) != 4 or shape[1] not in channels or shape[-1] in channels:
+    if len(shape) != 4 or None in shape[1:] or min(shape[2:]) <= 4:
         return
-    if None not in shape[2:] and min(shape[2:]) > 4:
+    # As few as channels are, or fewer than both sides of a square.
+    if shape[1] in (1, 3, 4) or shape[1] < shape[2] == shape[3]:
         raise ValueError(
             f"{name} must have their channels last, (n, height, width, "
             f"channels). Received: shape {tuple(shape)}. Transpose them, and "

@@ -391,6 +391,21 @@ def test_images_of_any_numbers_give_what_floats_give(dtype):
             np.testing.assert_allclose(one, another, atol=1e-6)
 
 
+def test_complex_images_are_refused_in_a_line():
+    x = X.astype("complex64")
+    distiller = keras_uap.AdversarialDistiller(models.linear(), 0.05)
+    distiller.compile("sgd")
+    data = tf.data.Dataset.from_tensor_slices(x).batch(8)
+    for call in (
+        lambda: keras_uap.deepfool(models.linear(), x, verbose=0),
+        lambda: uap(models.linear()).fit(data, verbose=0),
+        lambda: distiller.fit(x, verbose=0),
+    ):
+        with pytest.raises(TypeError, match="array of numbers") as caught:
+            call()
+        assert len(str(caught.value)) < 300
+
+
 # Without a gradient, or with a state -----------------------------------------
 
 

@@ -48,7 +48,9 @@ def test_numpy_seeds_are_seeds(blue):
     np.testing.assert_array_equal(batch, expected)
 
 
-@pytest.mark.parametrize("shape", [(6, 3, 20, 30), (6, 1, 28, 28)])
+@pytest.mark.parametrize(
+    "shape", [(6, 3, 20, 30), (6, 1, 28, 28), (6, 2, 9, 9), (6, 12, 16, 16)]
+)
 def test_channels_first_is_refused_everywhere(shape, linear):
     images = np.zeros(shape, "float32")
     model = linear(shape=shape[1:])
@@ -63,7 +65,9 @@ def test_channels_first_is_refused_everywhere(shape, linear):
             call()
 
 
-@pytest.mark.parametrize("shape", [(6, 3, 3, 3), (6, 3, 4, 7), (6, 4, 9, 1)])
+@pytest.mark.parametrize(
+    "shape", [(6, 3, 3, 3), (6, 3, 4, 7), (6, 4, 9, 1), (6, 9, 5, 5)]
+)
 def test_small_images_are_not_taken_for_channels_first(shape):
     batch = next(iter(datasets.augmented(np.ones(shape, "float32"), 6)))
     assert batch.shape == shape
