@@ -34,7 +34,7 @@ def algorithm_1(setup):
     order = np.random.default_rng(0).permutation(len(setup.images))
     images = setup.images[order]
     few = images[: setup.size(48, 8)]
-    long = setup.size((1, 2, 4, 8), (1, 2))
+    long = setup.size((1, 2), (1,))
     rows = []
 
     def fit(name, images, epochs, update, clipped, **compile_arguments):
