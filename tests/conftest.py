@@ -1,5 +1,6 @@
 """Fixtures that hand out what `models.py` makes, and TensorFlow's settings."""
 
+import gc
 import os
 
 import keras
@@ -12,12 +13,26 @@ from browser import browser as browser
 import keras_uap
 
 
+def _optimize_graphs(wanted):
+    """Of a tiny graph, this takes longer than running it does."""
+    options = {"disable_meta_optimizer": not wanted}
+    tf.config.optimizer.set_experimental_options(options)
+
+
+@pytest.fixture
+def optimized_graphs():
+    """For the embedded classifier, which is large enough."""
+    _optimize_graphs(True)
+    yield
+    _optimize_graphs(False)
+
+
 def pytest_configure(config):
     """Settings for many tiny graphs, and for a process a core."""
-    if config.option.markexpr.startswith("not slow"):
-        # Optimizing a graph takes longer than running it does.
-        options = {"disable_meta_optimizer": True}
-        tf.config.optimizer.set_experimental_options(options)
+    _optimize_graphs(False)
+    # Tracing makes many objects; what the imports made is not searched again.
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
     if "PYTEST_XDIST_WORKER" in os.environ:
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(1)

@@ -90,22 +90,22 @@ def test_unknown_norm_of_a_perturbation():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_ready_made_perturbation_fools_what_its_card_says(norm):
-    v, card = samples.load_perturbation(norm)
-    report = keras_uap.analysis.fooling_report(
-        samples.load_classifier(),
-        v,
-        samples.load_photos("held_out"),
-        groups=samples.photo_groups("held_out"),
-        norm=norm,
-        verbose=0,
-    )
-    held_out = card["held_out"]
-    assert report.num_images == held_out["num_images"]
-    # A picture on the edge may fall either way with another processor.
-    assert abs(report.fooling_rate - held_out["fooling_rate"]) < 0.04
-    assert abs(report.random_rate - held_out["random_noise_rate"]) < 0.04
+@pytest.mark.usefixtures("optimized_graphs")
+def test_ready_made_perturbations_fool_what_their_cards_say():
+    classifier = samples.load_classifier()
+    photos = samples.load_photos("held_out").astype("float32")
+
+    def labels(images):
+        return classifier.predict(images, verbose=0).argmax(-1)
+
+    clean = labels(photos)
+    for norm in ("linf", "l2"):
+        v, card = samples.load_perturbation(norm)
+        held_out = card["held_out"]
+        assert len(photos) == held_out["num_images"]
+        rate = np.mean(labels(np.clip(photos + v, 0, 255)) != clean)
+        # A picture on the edge may fall either way with another processor.
+        assert abs(rate - held_out["fooling_rate"]) < 0.04
 
 
 def test_reference_audits_are_audits():

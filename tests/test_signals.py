@@ -55,16 +55,10 @@ MEASURES = {
         c, x, x, 2, **LITTLE, **PLAIN
     ),
     "targets": lambda c, v, x, s: analysis.target_rates(
-        c, x, x, [0, 1], **LITTLE, **PLAIN
+        c, x, x, [1], **LITTLE, **PLAIN
     ),
     "sizes": lambda c, v, x, s: analysis.sample_size_curve(
-        c, x, x, (4, 16), 1, **LITTLE, **PLAIN
-    ),
-    "kinds": lambda c, v, x, s: analysis.image_kinds(
-        c, {"clean": x, "noise": x[::-1]}, x, **LITTLE, **PLAIN
-    ),
-    "epsilons": lambda c, v, x, s: analysis.epsilon_curve(
-        c, x, x, (0.1, 0.3), draws=32, **PLAIN
+        c, x, x, (16,), 1, **LITTLE, **PLAIN
     ),
     "normals": lambda c, v, x, s: analysis.boundary_normals(c, x, verbose=0),
     "spectrum": lambda c, v, x, s: s,

@@ -45,11 +45,6 @@ def test_fit_perturbation_is_told_by_its_seed(linear, images):
         ({"target": 1}, keras.optimizers.Lion),
         ({"norm": "linf"}, keras.optimizers.Lion),
         pytest.param(
-            {"loss": "crossentropy"},
-            keras.optimizers.Lion,
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
             {"norm": "linf", "optimizer": "deepfool"},
             keras.optimizers.SGD,
             marks=pytest.mark.slow,

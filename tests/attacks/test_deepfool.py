@@ -89,10 +89,12 @@ def by_hand(model, x, num_candidates, overshoot, confidence, max_steps=50):
 
     def look(x):
         point = tf.constant(x[np.newaxis], "float32")
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(persistent=True) as tape:
             tape.watch(point)
             z = network(point)
-        slopes = np.asarray(tape.jacobian(z, point))[0, :, 0]
+        slopes = np.asarray(
+            tape.jacobian(z, point, experimental_use_pfor=False)
+        )[0, :, 0]
         return np.asarray(z, "float64")[0], slopes.astype("float64")
 
     start, _ = look(x)
@@ -219,7 +221,7 @@ def test_dominant_leaves_out_images_without_a_gradient(value, broken, images):
     assert np.isfinite(batch.increments).all()
 
 
-@pytest.mark.parametrize("batch_size", [slow(1), 7, slow(64)])
+@pytest.mark.parametrize("batch_size", [slow(1), 7])
 def test_batches_do_not_change_the_result(batch_size, cnn, images):
     model = cnn()
     whole = keras_uap.deepfool(model, images, batch_size=40, verbose=0)
@@ -268,7 +270,7 @@ def test_more_candidates_are_never_further(linear, images):
 
 
 @pytest.mark.parametrize(
-    "value", [slow(0.0), np.nan, slow(np.inf), slow(1e-21), slow(1e25)]
+    "value", [np.nan, slow(0.0), slow(np.inf), slow(1e-21), slow(1e25)]
 )
 def test_images_without_a_gradient_are_left_out(value, broken, linear, images):
     images[:, 0, 0, 0] = np.where(np.arange(40) % 3 == 0, 0.9, 0.1)
@@ -277,9 +279,9 @@ def test_images_without_a_gradient_are_left_out(value, broken, linear, images):
     np.testing.assert_array_equal(result.converged, ~lost)
     np.testing.assert_array_equal(result.perturbations[lost], 0.0)
     np.testing.assert_array_equal(result.steps[lost], 0)
-    others = keras_uap.deepfool(linear(), images, verbose=0)
+    others, _ = closed_form(linear(), images[~lost], 10)
     np.testing.assert_allclose(
-        result.perturbations[~lost], others.perturbations[~lost], atol=1e-5
+        result.perturbations[~lost], 1.02 * others, atol=1e-4
     )
 
 

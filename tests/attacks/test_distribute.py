@@ -25,6 +25,10 @@ import tensorflow as tf
 STRATEGY
 import keras_uap
 
+# Optimizing a graph takes longer than running it does.
+options = {"disable_meta_optimizer": True}
+tf.config.optimizer.set_experimental_options(options)
+
 images = np.random.default_rng(0).uniform(0, 255, (50, 8, 8, 3))
 images = images.astype("float32")
 
@@ -77,12 +81,12 @@ def _finish(process):
 
 def test_two_devices_give_the_perturbation_of_one():
     code = """
-    cross, both = "crossentropy", "features+dominant"
+    cross = "crossentropy"
     for update, loss in (
-        ("sgd", cross), ("lion", cross), ("deepfool", cross),
+        ("sgd", cross),
         (keras_uap.DeepFool(boundary="nearest"), cross),
         (keras_uap.DeepFool(max_steps=3), cross),
-        ("sgd", "dominant"), ("decaying_lion", "dominant"), ("sgd", both),
+        ("decaying_lion", "dominant"), ("sgd", "features+dominant"),
     ):
         alone, history = run(fit(update, loss))
         with strategy.scope():
@@ -92,15 +96,8 @@ def test_two_devices_give_the_perturbation_of_one():
         for name in ("fooling_rate", "val_fooling_rate", "norm"):
             np.testing.assert_allclose(shared[name], history[name], rtol=1e-5)
         print(update, "size", np.abs(alone).max())
-    """
-    lines = _finish(_run(code, TWO_DEVICES)).splitlines()
-    sizes = [float(line.split()[-1]) for line in lines if "size" in line]
-    assert len(sizes) == 8
-    assert min(sizes) > 1
 
-
-def test_one_by_one_refuses_several_devices():
-    code = """
+    # One image after another cannot be shared out.
     with strategy.scope():
         uap = fit(keras_uap.DeepFool(one_by_one=True))
     try:
@@ -108,11 +105,15 @@ def test_one_by_one_refuses_several_devices():
     except ValueError as error:
         print("refused:", error)
     """
-    assert "refused: " in _finish(_run(code, TWO_DEVICES))
+    out = _finish(_run(code, TWO_DEVICES))
+    lines = out.splitlines()
+    sizes = [float(line.split()[-1]) for line in lines if "size" in line]
+    assert len(sizes) == 5
+    assert min(sizes) > 1
+    assert "refused: " in out
 
 
-@pytest.mark.parametrize("update", ["lion", "deepfool"])
-def test_two_workers_give_the_perturbation_of_one(update, tmp_path):
+def test_two_workers_give_the_perturbation_of_one(tmp_path):
     ports = []
     sockets = [socket.socket() for _ in range(2)]
     for held in sockets:
@@ -121,11 +122,13 @@ def test_two_workers_give_the_perturbation_of_one(update, tmp_path):
     for held in sockets:
         held.close()
     code = f"""
-    with strategy.scope():
-        uap = fit({update!r})
-    v, history = run(uap)
+    found = []
+    for update in ("lion", "deepfool"):
+        with strategy.scope():
+            uap = fit(update)
+        found.append(run(uap)[0])
     task = str(strategy.cluster_resolver.task_id)
-    np.save({str(tmp_path)!r} + "/" + task, v)
+    np.save({str(tmp_path)!r} + "/" + task, found)
     """
     strategy = "strategy = tf.distribute.MultiWorkerMirroredStrategy()"
     workers = [f"127.0.0.1:{port}" for port in ports]
@@ -144,14 +147,17 @@ def test_two_workers_give_the_perturbation_of_one(update, tmp_path):
     ]
     for process in processes:
         _finish(process)
-    alone = f"np.save({str(tmp_path / 'alone')!r}, run(fit({update!r}))[0])"
+    alone = f"""
+    found = [run(fit(update))[0] for update in ("lion", "deepfool")]
+    np.save({str(tmp_path / "alone")!r}, found)
+    """
     _finish(_run(alone))
     first, second, one = (
         np.load(tmp_path / f"{name}.npy") for name in ("0", "1", "alone")
     )
     np.testing.assert_array_equal(first, second)
     np.testing.assert_allclose(first, one, atol=1e-4)
-    assert np.abs(one).max() > 1
+    assert np.abs(one).max(axis=(1, 2, 3)).min() > 1
 
 
 def test_workflows_on_two_devices():

@@ -108,9 +108,15 @@ def falling(first, batches, begin=0):
 
 
 @pytest.mark.parametrize(
-    "form", ["array", slow("known"), "unknown", slow("steps"), slow("py")]
+    ("optimizer", "form"),
+    [
+        ("decaying_lion", "array"),
+        ("decaying_lion", "unknown"),
+        slow("decaying_lion", "known"),
+        slow("deepfool", "steps"),
+        slow("decaying_lion", "py"),
+    ],
 )
-@pytest.mark.parametrize("optimizer", ["decaying_lion", slow("deepfool")])
 def test_steps_fall_over_each_fit(form, optimizer, linear, images, make_uap):
     uap = make_uap(linear(), 0.1)
     uap.compile(optimizer)

@@ -13,8 +13,10 @@ from models import SHAPE, UPDATES, Crash, CrashAt, SetRates, slow
 import keras_uap
 
 
-@pytest.mark.parametrize("update", ["deepfool", slow("one_by_one"), "lion"])
-@pytest.mark.parametrize("labelled", [slow(False), True])
+@pytest.mark.parametrize(
+    ("update", "labelled"),
+    [("deepfool", True), ("lion", True), slow("one_by_one", False)],
+)
 def test_history(update, labelled, cnn, images, held_out, make_uap):
     uap = make_uap(cnn())
     uap.compile(UPDATES[update]())
@@ -331,8 +333,9 @@ def test_single_callback(linear, images, make_uap):
     np.testing.assert_array_equal(uap.perturbation, np.float32(0.02))
 
 
-@pytest.mark.parametrize("verbose", [1, slow(2)])
-@pytest.mark.parametrize("update", ["lion", slow("deepfool")])
+@pytest.mark.parametrize(
+    ("update", "verbose"), [("lion", 1), slow("deepfool", 2)]
+)
 def test_progress_bar_shows_the_rates_and_the_norm(
     update, verbose, images, held_out, linear, make_uap, capsys
 ):

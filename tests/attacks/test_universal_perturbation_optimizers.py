@@ -19,9 +19,14 @@ def averaging(kind, **kwargs):
     return keras.optimizers.LossScaleOptimizer(sgd) if kind == "scaled" else sgd
 
 
-@pytest.mark.parametrize("swap", [slow(False), True])
-@pytest.mark.parametrize("norm", ["linf", slow("l2")])
-@pytest.mark.parametrize("kind", ["sgd", slow("lion"), slow("scaled")])
+@pytest.mark.parametrize(
+    ("kind", "norm", "swap"),
+    [
+        ("sgd", "linf", True),
+        slow("lion", "l2", False),
+        slow("scaled", "l2", True),
+    ],
+)
 def test_averages_stay_in_the_ball(
     kind, norm, swap, cnn, images, held_out, make_uap, each_batch, tmp_path
 ):
@@ -100,10 +105,8 @@ def test_what_reached_the_rate_is_kept_and_not_an_average(
 @pytest.mark.parametrize(
     ("kind", "dtype"),
     [
-        slow("wrapped", None),
         ("factor", None),
-        slow("plain", "mixed_float16"),
-        slow("plain", "float16"),
+        slow("wrapped", "mixed_float16"),
         slow("plain", "bfloat16"),
     ],
 )
@@ -134,14 +137,10 @@ def test_steps_are_in_pixels_whatever_the_precision(
     loaded.fit(images, verbose=0)
 
 
-@pytest.mark.parametrize("wrapped", [slow(False), True])
-def test_accumulating_over_more_batches_than_there_are(
-    wrapped, cnn, images, make_uap
-):
+def test_accumulating_over_more_batches_than_there_are(cnn, images, make_uap):
     uap = make_uap(cnn())
     optimizer = keras.optimizers.SGD(0.01, gradient_accumulation_steps=11)
-    if wrapped:
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     uap.compile(optimizer)
     with pytest.raises(ValueError, match="gradient_accumulation_steps=11"):
         uap.fit(images, batch_size=8, epochs=2, verbose=0)
@@ -177,6 +176,6 @@ def test_optimizers_that_hardly_leave_zero_are_refused_by_name(
 )
 def test_named_optimizers_come_near_the_edge(name, linear, images, make_uap):
     uap = make_uap(linear())
-    uap.compile(name)
+    uap.compile(name, run_eagerly=True)
     uap.fit(images, batch_size=8, epochs=5, verbose=0)
     assert lp_norm(uap.perturbation) > 0.8 * uap.epsilon

@@ -29,7 +29,6 @@ def opaque(cnn, subclassed):
         slow(sequential, "deepfool"),
         (functional, "lion"),
         slow(opaque, "sgd"),
-        slow(opaque, "deepfool"),
     ],
 )
 def test_save_and_load(
@@ -178,8 +177,9 @@ def own_loss(y_true, y_pred):
     return OwnLoss().call(y_true, y_pred)
 
 
-@pytest.mark.parametrize("loss", [OwnLoss(), slow(own_loss)])
-@pytest.mark.parametrize("nested", [slow(False), True])
+@pytest.mark.parametrize(
+    ("loss", "nested"), [(OwnLoss(), True), slow(own_loss, False)]
+)
 def test_how_the_classifier_was_compiled_is_not_saved(
     loss, nested, linear, images, make_uap, tmp_path
 ):

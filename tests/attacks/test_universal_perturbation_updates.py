@@ -68,10 +68,12 @@ def cnn_by_tape(model):
 
     def jacobian(x):
         point = tf.constant(x[np.newaxis], "float32")
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(persistent=True) as tape:
             tape.watch(point)
             outputs = logits(point)
-        return np.asarray(tape.jacobian(outputs, point), "float64")[0, :, 0]
+        # Tracing a vectorized one would take longer than four gradients.
+        slopes = tape.jacobian(outputs, point, experimental_use_pfor=False)
+        return np.asarray(slopes, "float64")[0, :, 0]
 
     return scores, jacobian
 
@@ -80,9 +82,7 @@ def cnn_by_tape(model):
     ("kind", "num_candidates", "norm", "value_range"),
     [
         ("linear", 2, "linf", None),
-        slow("linear", 2, "l2", (0, 1)),
-        slow("linear", 4, "l2", None),
-        slow("linear", 4, "linf", (0, 1)),
+        slow("linear", 4, "l2", (0, 1)),
         slow("cnn", 2, "linf", (0, 1)),
         ("cnn", 4, "l2", None),
     ],
@@ -174,7 +174,7 @@ def in_bounds(mask):
 
 @pytest.mark.slow
 @settings(
-    max_examples=20,
+    max_examples=12,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -328,10 +328,11 @@ def test_a_name_is_the_same_update_as_in_python(linear):
         *(
             pytest.param(changes, marks=pytest.mark.slow)
             for changes in (
-                {"--class-names": "names.txt"},
-                {"--update": "deepfool", "--norm": "l2"},
+                {
+                    **{"--update": "deepfool", "--norm": "l2"},
+                    **{"--class-names": "names.txt", "--model": "grey.keras"},
+                },
                 {"--augment": [], "--value-range": [-1, 1], "--epsilon": 20},
-                {"--model": "grey.keras"},
                 {"--model": "sizeless.keras", "--size": [7, 9]},
                 {"--model": "exported", "--value-range": "caffe"},
             )
@@ -555,21 +556,14 @@ def test_transfer(run, tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"--learning-rate": 0.01, "--json": []},
-        *(
-            changes | {"--json": []}
-            for changes in (
-                {
-                    "--model": "three.keras",
-                    "--images": "classes",
-                    "--labels": [],
-                },
-                {
-                    **{"--held-out": "classes", "--norm": "l2"},
-                    "--value-range": [-1, 1],
-                },
-            )
-        ),
+        {
+            **{"--model": "three.keras", "--images": "classes"},
+            **{"--labels": [], "--learning-rate": 0.01, "--json": []},
+        },
+        {
+            **{"--held-out": "classes", "--norm": "l2"},
+            **{"--value-range": [-1, 1], "--json": []},
+        },
     ],
 )
 def test_harden(changes, run, tmp_path, workplace, short_audits):
@@ -788,6 +782,7 @@ def test_interrupted_harden_says_what_goes_on(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimized_graphs")
 def test_demo(run, tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "VIEWS", 272)
     status, out, err = run("demo", "--output", tmp_path)
@@ -849,8 +844,8 @@ def test_perturbation_of_a_saved_model(run, tmp_path, workplace):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [[8, 8], [12, 12]])
-def test_grey_saved_model_with_a_size(size, run, tmp_path):
+def test_grey_saved_model_with_a_size(run, tmp_path):
+    size = [12, 12]
     changes = {
         "--model": "exported_grey",
         "--size": size,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import keras_uap
-from keras_uap import AdversarialDistiller
+from keras_uap import AdversarialDistiller, samples
 
 EPSILON = 0.05
 
@@ -277,6 +277,30 @@ def test_it_hardens():
     assert before == 0.5
     assert worst_rate() == 0
     assert history["clean_agreement"][-1] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimized_graphs")
+def test_embedded_classifier():
+    """Predictions are kept, and the perturbation of the memory fools less.
+
+    The notebook `harden.ipynb` calls `harden`, with its audits.
+    """
+    classifier = samples.load_classifier()
+    images = samples.load_photos("fit")[::3].astype("float32")
+    v, _ = samples.load_perturbation("linf")
+
+    def labels(x):
+        return classifier.predict(x, verbose=0).argmax(-1)
+
+    clean, perturbed = labels(images), np.clip(images + v, 0, 255)
+    before = np.mean(labels(perturbed) != clean)
+    defence = AdversarialDistiller(classifier, epsilon=10.0, memory_size=1)
+    defence.remember(v)
+    defence.compile(keras.optimizers.Adam(1e-4))
+    fit(defence, images, epochs=3)
+    assert np.mean(labels(images) == clean) > 0.5
+    assert np.mean(labels(perturbed) != clean) < before - 0.1
 
 
 def test_same_seed_same_result(images):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import keras_uap
-from keras_uap import datasets, samples
+from keras_uap import datasets
 from keras_uap.defenses import harden as hardening
 from keras_uap.defenses import hardening as hardening_result
 from keras_uap.evaluation import attack_suite
@@ -492,19 +492,6 @@ def test_wrong_arguments(changes, error, says, monkeypatch):
     monkeypatch.setattr(auditing, "Attacker", None)  # Before long work.
     with pytest.raises(error, match=says):
         harden(**{"classifier": models.linear()} | changes)
-
-
-@pytest.mark.slow
-def test_embedded_classifier(monkeypatch):
-    """Answers are kept, and the perturbation of before fools it less."""
-    models.shorten_audits(monkeypatch, 240)
-    classifier = samples.load_classifier()
-    images = samples.load_photos("fit")
-    result = keras_uap.harden(
-        classifier, images, groups=samples.photo_groups("fit"), epochs=2
-    )
-    assert result.agreement > 0.5
-    assert result.transferred_rate < result.before.fooling_rate
 
 
 def test_a_training_that_diverges_gives_the_weights_back(hardened, monkeypatch):

@@ -3,9 +3,9 @@
 The Python of a page runs in order, in one namespace, in a folder that holds
 what the pages name: `photos/`, `classes/`, `classifier.keras` and others. The
 commands run there too. Only what sets an environment up is left to `.ci/run`.
+The bundled classifier is replaced by a quick one, except in the README.
 """
 
-import functools
 import pathlib
 import re
 import shlex
@@ -17,18 +17,26 @@ import pytest
 
 from keras_uap import __main__ as command_line
 from keras_uap import samples
-from keras_uap.cli import demo, parser
+from keras_uap.cli import parser
 from keras_uap.defenses import harden
 
 ROOT = pathlib.Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 
-# Pages whose `classifier.keras` is a small one here: they train or attack it.
-SMALL = (
-    *("audit.md", "ci.md", "harden.md", "harden_fit.md", "index.md"),
-    *("own_defense.md", "publish.md"),
-)
+
+def quick_classifier():
+    """A classifier with the pixels and the classes of the bundled one."""
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((224, 224, 3)),
+            layers.Rescaling(1 / 32, -4.0),
+            layers.AveragePooling2D(16),
+            layers.Flatten(),
+            layers.Dense(1000),
+        ]
+    )
 
 
 def blocks(page, *languages):
@@ -45,60 +53,60 @@ def with_python(page):
     return bool(blocks(page, "python"))
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
     """A folder with photographs, classes, classifiers and perturbations."""
+    folder = tmp_path_factory.mktemp("template")
     source = pathlib.Path(samples.__file__).parent
     files = sorted((source / "photos" / "fit").glob("*.jpg"))
     for number, file in enumerate(files[::4]):
         places = ("photos", "other_photos", f"classes/{'ab'[number % 2]}")
         for place in places:
-            (tmp_path / place).mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, tmp_path / place)
+            (folder / place).mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, folder / place)
     for name in ("classifier", "released", "one", "two"):
-        shutil.copy(
-            source / "efficientnet_lite0.keras", tmp_path / f"{name}.keras"
-        )
-    models.linear(2, shape=(224, 224, 3)).save(tmp_path / "two_classes.keras")
+        quick_classifier().save(folder / f"{name}.keras")
+    models.linear(2, shape=(224, 224, 3)).save(folder / "two_classes.keras")
     for name in ("one", "two"):
-        (tmp_path / name).mkdir()
+        (folder / name).mkdir()
         file = source / "perturbations" / "efficientnet_lite0_linf.npz"
-        shutil.copy(file, tmp_path / name / "uap.npz")
+        shutil.copy(file, folder / name / "uap.npz")
+    return folder
+
+
+@pytest.fixture
+def folder(template, tmp_path, monkeypatch):
+    """A copy of the template, in which the code of a page runs."""
+    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def offline(monkeypatch):
-    """No downloads: random weights, and random pictures of TFDS."""
+    """No downloads: quick classifiers, and random pictures of TFDS."""
     tfds = pytest.importorskip("tensorflow_datasets")
     for name in ("ResNet50", "MobileNetV2"):
-        network = functools.partial(
-            getattr(keras.applications, name), weights=None
-        )
-        monkeypatch.setattr(keras.applications, name, network)
+        monkeypatch.setattr(keras.applications, name, quick_classifier)
     with tfds.testing.mock_data(num_examples=8):
         yield
 
 
 @pytest.fixture
 def less_work(monkeypatch):
-    """Audits, trainings and the demo as on the pages, but shorter."""
-    models.shorten_audits(monkeypatch, 150)
+    """Audits and trainings as on the pages, but shorter."""
+    models.shorten_audits(monkeypatch, 96)
     monkeypatch.setattr(harden, "DRAWS", 100)
-    monkeypatch.setattr(demo, "VIEWS", 272)
 
 
 @pytest.fixture
-def run(folder, offline, less_work):
+def run(folder, offline, less_work, monkeypatch):
     """Runs the Python of a page; returns the names that it leaves."""
 
     def run(page):
         names = {}
-        if page.name in SMALL:
-            classifier = models.cnn(shape=(224, 224, 3), value_range=(0, 255))
-            for name in ("classifier", "released"):
-                classifier.save(f"{name}.keras")
+        if page != README:
+            monkeypatch.setattr(samples, "load_classifier", quick_classifier)
         for line, code in blocks(page, "python"):
             # Tracebacks then name the line of the page.
             code = compile("\n" * line + code, str(page), "exec")
@@ -111,6 +119,7 @@ def run(folder, offline, less_work):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimized_graphs")
 def test_python_of_the_readme_runs(run):
     names = run(README)
     assert names["v"].shape == (224, 224, 3)
@@ -154,8 +163,19 @@ def test_commands_are_understood(arguments):
     parser.make_parser().parse_args(arguments)
 
 
+def different_commands():
+    """One for each set of options; the tests of the commands run `demo`."""
+    found = {}
+    for param in COMMANDS:
+        (words,) = param.values
+        options = tuple(word for word in words if word.startswith("--"))
+        if words[0] != "demo":
+            found.setdefault((words[0], *options), param)
+    return found.values()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", COMMANDS)
+@pytest.mark.parametrize("arguments", different_commands())
 def test_commands_run(arguments, folder, less_work, capsys):
     assert command_line.main(arguments) == 0
     out, err = capsys.readouterr()

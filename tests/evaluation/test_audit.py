@@ -156,7 +156,7 @@ def test_from_coarse_to_fine_begins_with_coarse_patterns(many, monkeypatch):
 @pytest.mark.slow
 def test_near_the_best_there_is(linear, many, monkeypatch):
     """Of two classes the best perturbation is known: signs of the weights."""
-    models.shorten_audits(monkeypatch, 1200, *EVERY)
+    models.shorten_audits(monkeypatch, 1200)
     model = linear(classes=2)
     audit = run(model, many, epsilon=0.05)
     kernel = model.get_weights()[0]
@@ -627,8 +627,9 @@ def test_no_classifier(many):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimized_graphs")
 def test_embedded_classifier(monkeypatch):
-    models.shorten_audits(monkeypatch, 480, *EVERY)
+    models.shorten_audits(monkeypatch, 480, "dominant")
     photos = np.concatenate([samples.load_photos(s) for s in samples.SPLITS])
     groups = np.concatenate([samples.photo_groups(s) for s in samples.SPLITS])
     audit = keras_uap.audit(

@@ -483,6 +483,9 @@ def test_two_replicas_train_like_one_device():
             tf.config.list_physical_devices("CPU")[0],
             [tf.config.LogicalDeviceConfiguration()] * 2,
         )
+        # Optimizing a graph takes longer than running it does.
+        options = {"disable_meta_optimizer": True}
+        tf.config.optimizer.set_experimental_options(options)
         import keras, numpy as np, keras_uap
         strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
         draws = np.random.default_rng(0)

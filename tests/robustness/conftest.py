@@ -134,7 +134,10 @@ def start_child():
     }
 
     def start(module, function, *arguments):
-        code = f"import json, sys, {module}; print(json.dumps("
+        # As in the tests' own process; see `tests/conftest.py`.
+        code = "import tensorflow as tf; tf.config.optimizer."
+        code += "set_experimental_options({'disable_meta_optimizer': True}); "
+        code += f"import json, sys, {module}; print(json.dumps("
         code += f"{module}.{function}(*json.loads(sys.argv[1]))))"
         return subprocess.Popen(
             [sys.executable, "-c", code, json.dumps(arguments)],

@@ -20,26 +20,28 @@ FIGURES = {
         for name, names, method in (
             ("flow, wide names", results.WIDE, "plot"),
             ("graph, wide names", results.WIDE, "plot_graph"),
-            ("graph", None, "plot_graph"),
         )
     },
     **{
         f"targets {count} {rate}": lambda c=count, r=rate: results.targets(
             c, r
         ).plot(results.WIDE)
-        for count, rate in ((1, 0.0), (1, 1.0), (2, 0.4), (25, 1.0))
+        for count, rate in ((1, 0.0), (25, 1.0))
     },
     **{
         f"diversity {count}": lambda c=count: results.diversity(c).plot()
-        for count in (2, 4, 10)
+        for count in (2, 10)
     },
     "diversity of signals": lambda: results.diversity(3, (20, 2), False).plot(),
     **{
         f"transfer {rows}x{columns} {name}": (
             lambda r=rows, c=columns, n=name: results.transfer(r, c, n).plot()
         )
-        for rows, columns in ((1, 1), (2, 2), (5, 1), (1, 5))
-        for name in ("net", "a very long name of a network")
+        for rows, columns, name in (
+            (1, 1, "net"),
+            (5, 1, "a very long name of a network"),
+            (1, 5, "a very long name of a network"),
+        )
     },
     "curve": lambda: results.curve((16, 64, 256, 1024), 3).plot(),
     "curve, one value": lambda: results.curve((16,), 1).plot(),
@@ -49,7 +51,6 @@ FIGURES = {
     "curve, many values": lambda: results.curve(tuple(range(1, 15)), 2).plot(),
     "curve, all fooled": lambda: results.curve((1, 2, 4), 2, 1.0).plot(),
     "curve, none fooled": lambda: results.curve((1, 2, 4), 2, 0.0).plot(),
-    "curve, kinds": lambda: results.curve(tuple(results.LONG[:5]), 2).plot(),
     "curve, wide kinds": lambda: results.curve(
         tuple(results.WIDE[:7]), 2, 1.0
     ).plot(),
@@ -77,14 +78,13 @@ FIGURES = {
         f"bands {count} {rate}": lambda c=count, r=rate: results.bands(
             c, r
         ).plot()
-        for count, rate in ((1, 1.0), (2, 0.0), (5, 0.6), (8, 1.0))
+        for count, rate in ((1, 1.0), (8, 0.0))
     },
     "survival": lambda: results.survival(0.6, results.LONG[:20]).plot(),
     "survival, all": lambda: results.survival(1.0, results.WIDE[:3]).plot(),
     "survival, none": lambda: results.survival(0.0, pictures=False).plot(),
     "normals": lambda: results.normals(40).plot(),
     "normal": lambda: results.normals(1).plot(),
-    "normals, three": lambda: results.normals(3).plot(),
     "normals of signals": lambda: results.normals(5, (9, 2)).plot(),
     "influence": lambda: results.influence(60, 1.0).plot(),
     "influence of two": lambda: results.influence(2, 0.1).plot(),
@@ -92,7 +92,7 @@ FIGURES = {
         f"dominance {share}": lambda s=share: results.dominance(s).plot(
             results.WIDE
         )
-        for share in (0.0, 0.5, 1.0)
+        for share in (0.0, 1.0)
     },
     "dominance, one image": lambda: results.dominance(1.0, 1).plot(),
     **{
@@ -103,7 +103,6 @@ FIGURES = {
         )
         for fits, batches, names in (
             (1, [1], None),
-            (2, [1, 2, 3], results.WIDE),
             (7, [1, 2, 4, 8, 16, 32, 64, 65], results.WIDE),
             (3, [2**i for i in range(13)], results.LONG),
         )
@@ -117,13 +116,13 @@ FIGURES = {
         f"report {rate} {classes}": (
             lambda r=rate, c=classes: results.report(r, c).plot(results.WIDE)
         )
-        for rate, classes in ((0.0, 1), (0.5, 30), (1.0, 30))
+        for rate, classes in ((0.0, 1), (1.0, 30))
     },
     **{
         f"audit {rate} {runs}": lambda a=rate, r=runs: results.audit(a, r).plot(
             results.WIDE
         )
-        for rate, runs in ((0.0, 1), (0.5, 5), (1.0, 11))
+        for rate, runs in ((0.0, 1), (1.0, 11))
     },
 }
 
@@ -149,7 +148,6 @@ def test_texts_stay_on_the_canvas_and_off_each_other(name):
         (1, (40, 1)),
         (2, (9, 12)),
         pytest.param(8, (128, 6), marks=pytest.mark.slow),
-        pytest.param(8, (9, 12), marks=pytest.mark.slow),
     ],
 )
 def test_texts_of_a_signal(count, shape):
@@ -179,7 +177,6 @@ def test_texts_of_a_signal(count, shape):
     [
         (1, None),
         (2, results.WIDE),
-        pytest.param(8, results.LONG, marks=pytest.mark.slow),
         pytest.param(8, results.WIDE, marks=pytest.mark.slow),
     ],
 )
