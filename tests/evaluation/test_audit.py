@@ -629,7 +629,7 @@ def test_no_classifier(many):
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimized_graphs")
 def test_embedded_classifier(monkeypatch):
-    models.shorten_audits(monkeypatch, 480, "dominant")
+    models.shorten_audits(monkeypatch, 1200, "dominant")
     photos = np.concatenate([samples.load_photos(s) for s in samples.SPLITS])
     groups = np.concatenate([samples.photo_groups(s) for s in samples.SPLITS])
     audit = keras_uap.audit(
