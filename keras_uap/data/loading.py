@@ -316,8 +316,8 @@ def _from_tfds(source, split, labels):
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise ImportError(
-            "TFDS datasets need: pip install tensorflow-datasets "
-            "importlib_resources."
+            f"{str(source)!r} is no folder. TFDS datasets need: pip install "
+            "tensorflow-datasets importlib_resources."
         ) from error
     builder = source
     if not hasattr(source, "as_dataset"):

@@ -197,7 +197,8 @@ class Audit(Result):
         title = (
             f"Audit, {report.norm} norm at most {self.card['epsilon']:.4g}"
             f"{unit(report.value_range)}, {sample(self)}, held out; "
-            f"{self.passes:,} model passes in {in_words(self.seconds)}"
+            f"{self.passes:,} model passes in {in_words(self.seconds)}, "
+            "measuring included"
         )
         return title, header, rows
 
@@ -253,8 +254,8 @@ class Audit(Result):
         if high - low > _WIDE:
             found.append(
                 f"The interval is {100 * (high - low):.0f} points wide. About "
-                f"{3 * self.num_groups:,} more held-out photographs would "
-                "halve it."
+                f"{12 * self.num_groups:,} more photographs, a quarter of them "
+                "held out, would halve it."
             )
         rates = [0.0, *(rate for _, rate in self.effort)]
         if len(rates) > 2 and rates[-1] - rates[-2] >= _RISES:

@@ -60,7 +60,7 @@ def _draw_race(axes, audit):
     for run in audit.runs:
         attacks.setdefault((run.name, run.seed), []).append(run)
     strongest = audit.strongest.name, audit.strongest.seed
-    # No shade is red, so that the strongest attack stands out.
+    # No shade is orange, so that the strongest attack stands out.
     shades = iter(np.linspace(0.35, 0.9, len(attacks)))
     for (name, seed), runs in attacks.items():
         leads = (name, seed) == strongest
@@ -78,7 +78,6 @@ def _draw_race(axes, audit):
     axes.set_xscale("symlog", linthresh=100)
     axes.set_xlim(0, 1.2 * max(run.passes for run in audit.runs))
     style.percent_axis(axes, "y", 1.02)
-    title = "Effort of each attack, in red the strongest"
-    y = "held-out images fooled, lines: 95% interval"
-    style.label(axes, title, "model passes", y)
+    title = "Effort; orange: the strongest, black bars: its 95% interval"
+    style.label(axes, title, "model passes", "held-out images fooled")
     style.legend_below(axes, 2, "left")

@@ -29,7 +29,7 @@ def plot_report(report, class_names=None):
     style.rate_bars(rates_at, *zip(*(b for b in bars if b[1] is not None)))
     style.percent_axis(rates_at, "y", 1.05)
     y = "images with another label than clean"
-    style.label(rates_at, "Fooling rate; lines: 95%", y=y)
+    style.label(rates_at, "Fooling rate; black bars: 95% interval", y=y)
     style.ranking(labels_at, report.dominant_labels(8), class_names)
     title = "Labels that fooled images are sent to"
     style.label(labels_at, title, "share of the fooled images")
