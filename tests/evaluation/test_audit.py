@@ -668,7 +668,7 @@ def test_a_frozen_classifier_is_not_audited_first(linear, many, monkeypatch):
     ("changes", "says"),
     [
         ({"random_rate": 0.75}, "check the value range"),
-        ({"fooling_interval": (0.6, 0.95)}, "About 180 more held-out"),
+        ({"fooling_interval": (0.6, 0.95)}, "About 720 more photographs"),
         ({"effort": ((400, 0.7), (1600, 0.8))}, 'budget="standard"'),
         ({}, "consider keras_uap.harden"),
     ],
