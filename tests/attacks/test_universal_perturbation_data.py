@@ -147,7 +147,7 @@ DATA = [
     (lambda x: x[0], ValueError, "shape"),
     (lambda x: x[:, :7], ValueError, "shape"),
     (lambda x: x[:, 0, 0, 0], ValueError, "shape"),
-    (lambda x: x.astype(str), TypeError, "dtype"),
+    (lambda x: x.astype(str), TypeError, "an array of numbers"),
     (with_nan, ValueError, r"image 3, at position \(1, 2, 0\)"),
     (generator, TypeError, "generator"),
     (lambda x: (x, np.zeros(40)), ValueError, "Labels"),

@@ -114,7 +114,7 @@ def test_the_answer_and_all_its_parts(audit, report, audit_page):
     rows = [text for _, text in audit_page.all("tr")]
     assert "The perturbation at twice the norm 87.5%" in rows
     assert sum("strongest" in row for row in rows) == 1
-    assert "on 10 images of 9 photographs of the held-out set" in text
+    assert "the held-out set: 10 images of 9 photographs" in text
     changed = "JPEG, quality 75 40.0%20.0% to 70.0% 20.0% to 70.0% 10.0%"
     assert changed in rows
     for word in ("1,234 model passes", "5 minutes", "0, 1", "keras_uap 0."):
