@@ -247,9 +247,9 @@ def warnings_of(result):
         if rate > result.fresh_rate + _MARGIN:
             found.append(
                 f"{name} fools {rate:.0%}, more than the "
-                f"{result.fresh_rate:.0%} of any attack on the hardened "
-                "classifier: its gradients are masked, and it is more fragile "
-                "than measured."
+                f"{result.fresh_rate:.0%} of attacks that start without it: "
+                "the gradients are masked, or the attacks were too short. The "
+                "classifier is more fragile than measured."
             )
     found += [f"Before: {text}" for text in before.warnings]
     return found + [f"After: {text}" for text in after.warnings]

@@ -105,8 +105,8 @@ def audit(
             `keras.utils.PyDataset` of batches of images or of
             `(images, labels)`; what `datasets.load` gives; or a string or
             path, a folder of images or the name of a TFDS dataset. A folder
-            in it is a class, and each class has its share of every part. At
-            most 2,000 images are taken, from all over a folder.
+            in it is a class, and each class has its share of every part. Of
+            a folder, at most 2,000 images are taken, from all over it.
         groups: Array `(n,)`, the photograph that each image was cut from. For
             a folder, a rule as for `datasets.load`: `"none"`, `"name"`,
             `"folder"` or a regular expression; `None` reads the names.
