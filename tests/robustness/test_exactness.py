@@ -1,4 +1,4 @@
-"""What is reported is what is so: rates, reasons to stop, intervals."""
+"""What is reported is what is so: rates and reasons to stop."""
 
 import keras
 import models
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import keras_uap
-from keras_uap.analysis import difference_interval, rate_interval
 
 
 def make_uap(update):
@@ -68,51 +67,3 @@ def test_stops_on_the_exact_rate(draw, quick, rng, count):
     else:
         assert "all epochs done" in uap.stop_reason
         assert where != "fit" or final < rate
-
-
-# Photographs, crops of each, share that is fooled, likeness of the crops.
-CASES = [
-    (100, 1, 0.5, 0.0),
-    (100, 1, 0.9, 0.0),
-    (12, 5, 0.12, 0.3),
-    (12, 5, 0.75, 0.3),
-    (57, 9, 0.85, 0.3),
-    (57, 9, 0.4, 0.1),
-    (30, 4, 0.6, 0.9),
-]
-
-
-def draw_hits(rng, photographs, crops, share, likeness, groups=None):
-    """Hits of crops whose photographs have a rate each, beta-distributed."""
-    rates = np.full(photographs, share)
-    if likeness:
-        size = (1 - likeness) / likeness
-        rates = rng.beta(share * size, (1 - share) * size, photographs)
-    if groups is None:
-        # Photographs do not all give the same number of crops.
-        counts = rng.integers(1, 2 * crops, photographs)
-        groups = np.repeat(np.arange(photographs), counts)
-    return rng.uniform(size=len(groups)) < rates[groups], groups
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_coverage(case, quick, rng, count):
-    """95 % intervals hold the true share about 95 % of the time."""
-    draws = 400 if quick else 4000
-    inside = {"a share": 0, "a difference": 0}
-    for _ in range(draws):
-        hits, groups = draw_hits(rng, *case)
-        low, high = rate_interval(hits, groups if case[1] > 1 else None)
-        inside["a share"] += low <= case[2] <= high
-        other, _ = draw_hits(rng, *case, groups)
-        low, high = difference_interval(hits.astype(float) - other, groups)
-        inside["a difference"] += low <= 0 <= high
-    count("intervals drawn", 2 * draws)
-    # Three standard errors of the simulation, and 2.5 points of slack for a
-    # dozen photographs.
-    least = 0.925 - 3 * (0.95 * 0.05 / draws) ** 0.5
-    for what, covered in inside.items():
-        name = f"least coverage of {what}, nominally 95 %"
-        count(name, 100 * covered / draws, how=min)
-        assert covered / draws >= least, what
-    assert inside["a share"] / draws <= 0.995
