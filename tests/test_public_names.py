@@ -80,6 +80,7 @@ def test_unknown_name():
         _ = keras_uap.analyses
 
 
+@pytest.mark.slow
 def test_modules_come_on_first_use():
     keras_alone, with_keras_uap, after_use = loaded_by(
         "import keras, tensorflow",

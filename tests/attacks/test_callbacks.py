@@ -291,6 +291,7 @@ def test_uses_the_layers_pixel_range():
     assert seen == [(0, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("from_logits", [None, False])
 def test_works_in_a_subclassed_model(from_logits):
     layer = keras_uap.PerturbationLayer(rate=0.5, pool_size=2)

@@ -221,6 +221,7 @@ def test_dominant_leaves_out_images_without_a_gradient(value, broken, images):
     assert np.isfinite(batch.increments).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [slow(1), 7])
 def test_batches_do_not_change_the_result(batch_size, cnn, images):
     model = cnn()
@@ -253,6 +254,7 @@ def test_the_label_changes_and_half_the_way_does_not(cnn, images):
     assert np.mean(half == clean) > 0.9
 
 
+@pytest.mark.slow
 def test_more_candidates_are_never_further(linear, images):
     model = linear(6)
     lengths = [
@@ -285,6 +287,7 @@ def test_images_without_a_gradient_are_left_out(value, broken, linear, images):
     )
 
 
+@pytest.mark.slow
 def test_too_few_steps_do_not_converge(cnn, images):
     one = keras_uap.deepfool(cnn(), images, max_steps=1, verbose=0)
     many = keras_uap.deepfool(cnn(), images, verbose=0)

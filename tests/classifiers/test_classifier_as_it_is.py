@@ -79,6 +79,7 @@ SOME_CHANGES = ["adapt, softmax"]
 SOME_CHANGES += [models.slow(c) for c in CHANGES if c not in SOME_CHANGES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", SOME_CHANGES)
 def test_deepfool_is_of_the_classifier_as_it_is(change):
     make, alter = CHANGES[change]

@@ -157,6 +157,7 @@ def test_small_logits_are_no_probabilities(images):
         assert found["loss"] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["linf", slow("l2")])
 def test_own_answers_have_no_slope_at_zero(norm, images):
     """The first step is random, and the seed decides it."""
@@ -325,6 +326,7 @@ def test_random_state_is_the_callers(images):
     assert random.random() == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "backup",
     [slow(keras.callbacks.BackupAndRestore), keras_uap.BackupAndRestore],

@@ -393,6 +393,7 @@ def test_a_classifier_with_a_hidden_head(subclassed, many, monkeypatch):
     assert "features were left out" in " ".join(str(audit).split())
 
 
+@pytest.mark.slow
 def test_few_images_are_varied(linear, many, monkeypatch, capsys):
     monkeypatch.setattr(augmentation, "FEW", 500)
     audit = run(linear(), many[:30], verbose=1)
