@@ -60,6 +60,12 @@ MEASURES = {
     "sizes": lambda c, v, x, s: analysis.sample_size_curve(
         c, x, x, (16,), 1, **LITTLE, **PLAIN
     ),
+    "kinds": lambda c, v, x, s: analysis.image_kinds(
+        c, {"clean": x, "noise": x[::-1]}, x, **LITTLE, **PLAIN
+    ),
+    "epsilons": lambda c, v, x, s: analysis.epsilon_curve(
+        c, x, x, (0.1, 0.3), draws=32, **PLAIN
+    ),
     "normals": lambda c, v, x, s: analysis.boundary_normals(c, x, verbose=0),
     "spectrum": lambda c, v, x, s: s,
     "subspace": lambda c, v, x, s: analysis.subspace_fooling(
