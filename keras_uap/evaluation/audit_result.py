@@ -184,7 +184,7 @@ class Audit(Result):
                 rows.append(_row(name, rate, each["fooling_interval"]))
         for label, share in report.dominant_labels(1):
             name = class_name(label, class_names)
-            rows.append(_row(f"of the fooled, sent to {name}", share))
+            rows.append(_row(f"fooled images sent to {name}", share))
         for label, (rate, count) in list(report.per_class().items())[:3]:
             name = cut(class_name(label, class_names), 20)
             rows.append(_row(f"of {count} images of {name}", rate))

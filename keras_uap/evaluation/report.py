@@ -205,7 +205,7 @@ class FoolingReport(Result):
         rows.append(_rate("error rate, perturbed", self.error_rate))
         for label, share in self.dominant_labels():
             name = class_name(label, class_names)
-            rows.append(_rate(f"of the fooled, sent to {name}", share))
+            rows.append(_rate(f"fooled images sent to {name}", share))
         fooled = f"{self.fooled_confidence:.2f}" if self.fooling_rate else "-"
         rows += [
             ("confidence, clean", f"{self.clean_confidence:.2f}", ""),
