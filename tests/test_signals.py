@@ -115,7 +115,10 @@ def test_rates_are_those_of_the_logits(classifier, v, signals):
     assert report.fooling_rate == np.mean(clean != perturbed) > 0
     # A signal has no grey levels to round to.
     assert report.rounded_rate is None
-    assert "grey" not in report.table() + report._repr_html_()
+    text = report.table() + report._repr_html_()
+    assert "grey" not in text
+    assert "images of" not in text
+    assert "n = 64 signals, each its own recording" in text
     assert report.to_dict()["rounded_rate"] is None
 
 
@@ -146,6 +149,7 @@ def test_audit_and_harden(classifier, signals, monkeypatch, tmp_path):
     page = (tmp_path / "audit.html").read_text(encoding="utf-8")
     assert "data:image/svg+xml" in page
     assert "grey levels" not in page
+    assert "signals of" in audit.table() and "signals of" in page
 
 
 def test_attach_distill_and_plot(classifier, v, signals):

@@ -61,9 +61,10 @@ class FoolingCurve(Result):
     def rows(self, class_names=None):
         """A title, the names of the columns and a row for each value."""
         names = [v if isinstance(v, str) else f"{v:g}" for v in self.values]
+        seeds = self.fooling_rates.shape[1]
         return in_columns(
             f"Held-out fooling rate, {self.norm} ball, {sample(self)}, "
-            f"{self.fooling_rates.shape[1]} seed(s)",
+            f"{seeds} seed{'s'[: seeds > 1]}",
             (self.name, str, names),
             ("fooled", percent, self.fooling_rates.mean(axis=1)),
             ("95% interval", interval, self.intervals),

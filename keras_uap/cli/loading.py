@@ -79,9 +79,7 @@ def load_images(options, name, shape, classifier=None):
     Returns:
         `datasets.Pictures`.
     """
-    split = options.split
-    if name == "held_out":
-        split = options.held_out_split or split
+    split = getattr(options, f"{name}_split", None) or options.split
     images = loading.load(
         getattr(options, name),
         shape[:2],

@@ -259,14 +259,10 @@ class Audit(Result):
             )
         rates = [0.0, *(rate for _, rate in self.effort)]
         if len(rates) > 2 and rates[-1] - rates[-2] >= _RISES:
-            found.append(
-                "The rate still rose in the last round: "
-                + (
-                    'audit with budget="standard".'
-                    if self.budget == "quick"
-                    else "more work may fool more."
-                )
-            )
+            todo = "more work may fool more."
+            if self.budget == "quick":
+                todo = 'audit with budget="standard".'
+            found.append(f"The rate still rose in the last round: {todo}")
         if low > _FRAGILE and not found:
             found.append(
                 "Most predictions do not survive: consider keras_uap.harden, "

@@ -22,7 +22,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_uap.perturbations.pixels import apply_perturbation
-from keras_uap.utils.formatting import images_of, percent
+from keras_uap.utils.formatting import measured_on, percent
 from keras_uap.utils.progress import in_words
 from keras_uap.utils.saving import atomic_path
 from keras_uap.version import __version__
@@ -216,7 +216,7 @@ def _write(path, class_names, result, **page):
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = {"whole": _whole, "images": _count, "tenths": percent}
+    filters = {"whole": _whole, "images": measured_on, "tenths": percent}
     environment.filters |= filters
     parts = {
         name: (TEMPLATES / f"report.{name}").read_text(encoding="utf-8")
@@ -239,10 +239,6 @@ def _write(path, class_names, result, **page):
     # Names of files may hold bytes that are no text.
     with atomic_path(path) as unfinished:
         unfinished.write_bytes(text.encode("utf-8", "backslashreplace"))
-
-
-def _count(result):
-    return images_of(result.num_images, result.num_groups)
 
 
 def _whole(rate):

@@ -101,13 +101,23 @@ def html_table(caption, header, rows, remarks=()):
     )
 
 
-def images_of(count, photographs):
+def images_of(count, photographs, words=("images", "photograph")):
     """A number of images, and of the photographs that they were cut from."""
+    images, photograph = words
     if photographs == count:
-        return f"{count:,} images, each its own photograph"
-    return f"{count:,} images of {photographs:,} photographs"
+        return f"{count:,} {images}, each its own {photograph}"
+    return f"{count:,} {images} of {photographs:,} {photograph}s"
+
+
+def measured_on(result):
+    """What was measured on: "54 images of 12 photographs"."""
+    counts = result.num_images, result.num_groups
+    example = getattr(result, "examples", None) or result
+    if np.ndim(getattr(example, "perturbation", None)) == 2:
+        return images_of(*counts, ("signals", "recording"))
+    return images_of(*counts)
 
 
 def sample(result):
-    """What was measured on: "n = 54 images of 12 photographs"."""
-    return f"n = {images_of(result.num_images, result.num_groups)}"
+    """What was measured on, as "n = ..."."""
+    return f"n = {measured_on(result)}"
