@@ -81,12 +81,10 @@ def _finish(process):
 
 def test_two_devices_give_the_perturbation_of_one():
     code = """
-    cross = "crossentropy"
     for update, loss in (
-        ("sgd", cross),
-        (keras_uap.DeepFool(boundary="nearest"), cross),
-        (keras_uap.DeepFool(max_steps=3), cross),
-        ("decaying_lion", "dominant"), ("sgd", "features+dominant"),
+        (keras_uap.DeepFool(boundary="nearest"), "crossentropy"),
+        ("decaying_lion", "dominant"),
+        ("sgd", "features+dominant"),
     ):
         alone, history = run(fit(update, loss))
         with strategy.scope():
@@ -108,7 +106,7 @@ def test_two_devices_give_the_perturbation_of_one():
     out = _finish(_run(code, TWO_DEVICES))
     lines = out.splitlines()
     sizes = [float(line.split()[-1]) for line in lines if "size" in line]
-    assert len(sizes) == 5
+    assert len(sizes) == 3
     assert min(sizes) > 1
     assert "refused: " in out
 

@@ -553,28 +553,20 @@ def test_transfer(run, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {
-            **{"--model": "three.keras", "--images": "classes"},
-            **{"--labels": [], "--learning-rate": 0.01, "--json": []},
-        },
-        {
-            **{"--held-out": "classes", "--norm": "l2"},
-            **{"--value-range": [-1, 1], "--json": []},
-        },
-    ],
-)
-def test_harden(changes, run, tmp_path, workplace, short_audits):
+def test_harden(run, tmp_path, workplace, short_audits):
     output = {"--output": tmp_path / "out", "--epsilon": 30, "--keep": []}
-    before = (workplace / "model.keras").read_bytes()
+    changes = {
+        **{"--model": "three.keras", "--images": "classes", "--labels": []},
+        **{"--held-out": "classes", "--norm": "l2", "--value-range": [-1, 1]},
+        **{"--learning-rate": 0.01, "--json": []},
+    }
+    before = (workplace / "three.keras").read_bytes()
     # With --json, what would go to stdout goes to stderr.
     status, text, out = run(*words("harden", FIT, output | changes))
     assert status == 0
     check_columns(out)
     assert "epoch 2 of 2: loss" in out
-    assert (workplace / "model.keras").read_bytes() == before
+    assert (workplace / "three.keras").read_bytes() == before
     names = {path.name for path in output["--output"].iterdir()}
     assert names == {
         "hardened.keras",
@@ -585,8 +577,7 @@ def test_harden(changes, run, tmp_path, workplace, short_audits):
     hardened = keras.saving.load_model(output["--output"] / "hardened.keras")
     # A plain model, with nothing of this package around it.
     assert "keras_uap" not in hardened.to_json()
-    name = changes.get("--model", "model.keras")
-    old = keras.saving.load_model(workplace / name)
+    old = keras.saving.load_model(workplace / "three.keras")
     assert [w.shape for w in hardened.weights] == [w.shape for w in old.weights]
     assert any(
         np.any(a.numpy() != b.numpy())
@@ -597,8 +588,7 @@ def test_harden(changes, run, tmp_path, workplace, short_audits):
         (output["--output"] / "harden.json").read_text()
     )
     assert values["before"]["card"]["epsilon"] == 30
-    has_labels = "--labels" in changes
-    assert (values["accuracy"] is not None) == has_labels
+    assert values["accuracy"] is not None
 
 
 @pytest.mark.slow

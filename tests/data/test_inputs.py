@@ -180,13 +180,12 @@ def _plain(result):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_kind_of_images_gives_what_the_array_gives(name):
-    """With labels and without them; the other kinds take turns."""
+    """Each of the six kinds takes turns; two are tried for each function."""
     c = classifier()
     x, h = models.images(20), models.images(20, 2)
     expected = _plain(FUNCTIONS[name](c, x, h))
-    others = ("list", "tensor", "pairs", "pictures")
-    turn = others[list(FUNCTIONS).index(name) % len(others)]
-    for kind in ("data", "sequence", turn):
+    kinds, turn = list(IMAGES), list(FUNCTIONS).index(name)
+    for kind in (kinds[turn % 6], kinds[(turn + 3) % 6]):
         found = _plain(FUNCTIONS[name](c, IMAGES[kind](x), IMAGES[kind](h)))
         if name == "fit":  # Batches of another size.
             assert 0 <= found <= 1
