@@ -146,7 +146,7 @@ def _perturbation(several=False):
     return _option(
         "--perturbation UAP.npz",
         ("files" if several else "a file")
-        + " that demo or fit wrote, uap.npz or uap.keras",
+        + " that audit, demo or fit wrote, uap.npz or uap.keras",
         required=True,
         nargs="+" if several else None,
     )
@@ -257,9 +257,9 @@ _AUDIT = [
     ),
     _option(
         "--baseline JSON",
-        "exit with status 3 if the fooling rate is above that of an earlier "
-        "audit.json by more than --tolerance and both intervals; a missing "
-        "file is an error: leave the option out of the first audit",
+        "exit with status 3 if the fooling rate rose from that of an earlier "
+        "audit.json by more than --tolerance, and the rise has an interval "
+        "above 0; for the first audit, leave the option out",
     ),
     _option("--tolerance SHARE", "for --baseline", type=share, default=0.05),
     _option("--junit FILE", "write the limits as JUnit XML to FILE"),
