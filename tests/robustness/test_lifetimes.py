@@ -145,7 +145,9 @@ def test_fits_leave_no_more_than_those_of_plain_models(child, quick, count):
     leaves three: its step calls the classifier's logits and their gradient as
     functions. A model with Adam and accuracy leaves more of both.
     """
-    fits = 15 if quick else 60
+    if quick:
+        pytest.skip("not in the sample")
+    fits = 60
     left = {
         kind: child("test_lifetimes", "soak", kind, fits)
         for kind in ("bare", "plain", "perturbation")

@@ -56,7 +56,7 @@ def soak(update, epochs, seed):
 
 @pytest.mark.parametrize("update", ["lion", "deepfool"])
 def test_nothing_grows(update, child, quick, seed, count):
-    epochs = 40 if quick else 200
+    epochs = 20 if quick else 200
     rows = child("test_soak", "soak", update, epochs, seed)
     # The first epochs trace functions and fill caches.
     number, used, files, traces = np.array(rows[10:], "float64").T
