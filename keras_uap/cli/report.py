@@ -19,8 +19,5 @@ def run(options):
     measured = {"classifier": pathlib.Path(options.model).name}
     measured["found_on"] = card.get("classifier")
     report.save_html(folder / "report.html", class_names, card | measured)
-    files = (
-        "files: report.html (open it in a browser), report.png, report.txt,\n"
-        "report.json"
-    )
+    files = "files: report.html (open it in a browser), .png, .txt, .json"
     return f"{text}\n\n{files}", report.to_dict()

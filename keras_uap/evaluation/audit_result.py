@@ -238,8 +238,9 @@ class Audit(Result):
 
     def half(self):
         """The passes to fool half of the images, as a text."""
+        most = self.effort[-1][0]  # Zero if it was only transferred.
         if self.passes_to_half is None:
-            return f"over {self.effort[-1][0]:,}"
+            return f"over {most:,}" if most else "not reached"
         return f"{self.passes_to_half:,}"
 
     def next_steps(self):

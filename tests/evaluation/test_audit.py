@@ -687,6 +687,19 @@ def test_what_to_do_next(changes, says):
     assert step in " ".join(audit.table().split())
 
 
+@pytest.mark.parametrize(
+    ("effort", "half", "text"),
+    [
+        (((400, 0.7), (1600, 0.8)), 286, "286"),
+        (((400, 0.2), (1600, 0.4)), None, "over 1,600"),
+        (((0, 0.2),), None, "not reached"),  # It was only transferred.
+    ],
+)
+def test_effort_in_words(effort, half, text):
+    changes = {"effort": effort, "passes_to_half": half}
+    assert dataclasses.replace(results.audit(0.8, 1), **changes).half() == text
+
+
 def test_context_is_of_the_same_norm_and_radius(monkeypatch):
     rows = [
         results.known("weak", 0.9, 10 / 255, value_range=(0, 1)),
