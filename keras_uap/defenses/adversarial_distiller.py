@@ -105,8 +105,8 @@ class AdversarialDistiller(AroundClassifier, keras.Model):
     The classifier is trained in place, in a plain `fit` with callbacks,
     `validation_data` and saving. A copy of the original classifier gives the
     probabilities to keep, on clean images and on perturbed ones. Each batch
-    also updates the perturbation. To remove the defense, use `classifier`
-    alone.
+    also updates the perturbation. `classifier` is then the hardened one, and
+    `teacher` the original.
 
     Example:
 

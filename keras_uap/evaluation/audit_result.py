@@ -148,8 +148,9 @@ class Audit(Result):
                 an `audit.json`; or `None`. Its norm, epsilon and value range
                 must be the same. Its images, budget and seed should be; that
                 is not checked.
-            tolerance: Float in 0 to 1. The fooling rate may be above that of
-                the baseline by so much, and by what both intervals allow.
+            tolerance: Float in 0 to 1. The check fails if the fooling rate
+                rose by more than this from that of the baseline, and the 95%
+                interval of the rise lies above 0.
 
         Raises:
             AuditFailed: an `AssertionError` with the rate, its interval and

@@ -97,10 +97,11 @@ def rules(audit, fail_above=None, baseline=None, tolerance=0.05):
     before, (_, high) = baseline["fooling_rate"], baseline["fooling_interval"]
     difference = rate - before
     least = difference - math.hypot(rate - bounds[0], high - before)
+    limit = f"a rise of {100 * tolerance:g} points, with an interval above 0"
     text = (
         f"{found}, {percent(before)} "
         f"({interval(baseline['fooling_interval'])}) in the baseline; the "
-        f"limit is {100 * tolerance:g} points more, and beyond both intervals."
+        f"limit is {limit}."
     )
     failed = difference > tolerance and least > 0
     return [*result, Rule("baseline", text, failed)]

@@ -50,7 +50,7 @@ def test_a_baseline(before, half, tolerance, fails, tmp_path):
     for given in (baseline, earlier, path, str(path)):
         (rule,) = gate.rules(found, baseline=given, tolerance=tolerance)
         assert rule.failed == fails
-        limit = f"the limit is {100 * tolerance:g} points more, and beyond both"
+        limit = f"the limit is a rise of {100 * tolerance:g} points, with "
         assert limit in rule.text
 
 
