@@ -111,11 +111,10 @@ def images_of(count, photographs, words=("images", "photograph")):
 
 def measured_on(result):
     """What was measured on: "54 images of 12 photographs"."""
-    counts = result.num_images, result.num_groups
     example = getattr(result, "examples", None) or result
-    if np.ndim(getattr(example, "perturbation", None)) == 2:
-        return images_of(*counts, ("signals", "recording"))
-    return images_of(*counts)
+    is_signal = np.ndim(getattr(example, "perturbation", None)) == 2
+    words = [("signals", "recording")] if is_signal else []
+    return images_of(result.num_images, result.num_groups, *words)
 
 
 def sample(result):

@@ -58,7 +58,10 @@ def plot_perturbation(
     count = len(images)
     # Lines need room beside them for the places of their channels.
     figure = style.figure((3 if style.is_signal(v) else 2.3) * (count + 1), 5.8)
-    if title is not None:
+    if title is None:
+        # Images keep their aspect: the room above them must follow it.
+        figure.set_layout_engine("compressed")
+    else:
         style.suptitle(figure, title)
     axes = figure.subplots(2, count + 1)
     largest = np.abs(v).max() or 1.0

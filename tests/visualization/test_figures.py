@@ -180,7 +180,16 @@ def test_texts_of_a_signal(count, shape):
         pytest.param(8, results.WIDE, marks=pytest.mark.slow),
     ],
 )
-def test_texts_of_a_perturbation(count, names):
+@pytest.mark.parametrize(
+    "title",
+    [
+        None,
+        "One perturbation, linf norm at most 10: 79% of 200 held-out images "
+        "fooled, 38% by random noise of the same norm",
+    ],
+    ids=["no title", "title"],
+)
+def test_texts_of_a_perturbation(count, names, title):
     v = np.random.default_rng(0).normal(size=models.SHAPE)
     figure = visualization.plot_perturbation(
         models.linear(),
@@ -188,8 +197,7 @@ def test_texts_of_a_perturbation(count, names):
         models.images(count),
         (0, 1),
         names,
-        title="One perturbation, linf norm at most 10: 79% of 200 held-out "
-        "images fooled, 38% by random noise of the same norm",
+        title=title,
     )
     assert not figures.faults_of(figure)
     texts = [text.get_text() for text in figures.texts_of(figure)]
