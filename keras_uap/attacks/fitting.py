@@ -10,6 +10,7 @@ import warnings
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_uap.attacks import schedules, updates
 from keras_uap.attacks.deepfool import DeepFool
@@ -114,6 +115,9 @@ def _schedule(pictures, passes, seed, augment, value_range):
         return arguments, 0, steps
     # Images that the passes cannot show need no clean prediction.
     images = some_of(pictures.images, max(1, passes // 3), seed)
+    # A replica without images fails with oneDNN, in any fit of Keras.
+    if len(images) % BATCH < tf.distribute.get_strategy().num_replicas_in_sync:
+        images = images[: len(images) // BATCH * BATCH or None]
     count = len(images)
     shown = max(1, (passes - count) // 2)
     per_epoch = -(-count // BATCH)

@@ -57,10 +57,7 @@ def run(options):
     rules = gate.rules(audit, options.fail_above, baseline, options.tolerance)
     if options.junit:
         gate.write_junit(options.junit, rules, audit.seconds)
-    files = (
-        "files: audit.html (open it in a browser), audit.png, uap.npz,\n"
-        "audit.txt, audit.json"
-    )
+    files = "files: audit.html (open in a browser), .png, .txt, .json, uap.npz"
     result = f"{text}\n\n{files}", audit.to_dict()
     try:
         gate.check(rules)

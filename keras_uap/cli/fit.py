@@ -151,7 +151,7 @@ def _measure(options, uap, held_out, card, class_names):
     console.write(folder / "uap.png", figure)
     report.save_html(folder / "report.html", class_names, card)
     files = (
-        "files: report.html (open it in a browser), uap.png, uap.keras,\n"
+        "files: report.html (open in a browser), uap.png, uap.keras,\n"
         "uap.npz, report.txt"
     )
     return f"{text}\n\n{files}", report.to_dict()

@@ -43,7 +43,6 @@ def run(options):
     result.save_html(folder / "harden.html", class_names)
     harden.delete_backup(backup)
     files = (
-        "files: hardened.keras, harden.html (open it in a browser),\n"
-        "harden.png, harden.json"
+        "files: hardened.keras, harden.html (open in a browser), .png, .json"
     )
     return f"{result.table()}\n\n{files}", result.to_dict()

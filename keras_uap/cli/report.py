@@ -19,5 +19,5 @@ def run(options):
     measured = {"classifier": pathlib.Path(options.model).name}
     measured["found_on"] = card.get("classifier")
     report.save_html(folder / "report.html", class_names, card | measured)
-    files = "files: report.html (open it in a browser), .png, .txt, .json"
+    files = "files: report.html (open in a browser), .png, .txt, .json"
     return f"{text}\n\n{files}", report.to_dict()

@@ -1,9 +1,12 @@
 """A number of model passes is spent whatever the number of images is."""
 
+import types
+
 import keras
 import models
 import numpy as np
 import pytest
+import tensorflow as tf
 from models import slow
 from PIL import Image
 
@@ -23,6 +26,18 @@ def fit(images, classifier, passes=600, **arguments):
         value_range=(0, 1),
         **arguments,
     )
+
+
+@pytest.mark.parametrize(
+    ("count", "replicas", "kept"),
+    [(33, 1, 33), (33, 2, 32), (34, 2, 34), (35, 4, 32), (1, 2, 1)],
+)
+def test_no_replica_is_without_images(count, replicas, kept, monkeypatch):
+    strategy = types.SimpleNamespace(num_replicas_in_sync=replicas)
+    monkeypatch.setattr(tf.distribute, "get_strategy", lambda: strategy)
+    pictures = datasets.Pictures(models.images(count))
+    arguments, *_ = fitting._schedule(pictures, 600, 0, False, (0, 1))
+    assert len(arguments["x"]) == kept
 
 
 @pytest.mark.parametrize(
